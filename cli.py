@@ -1,0 +1,390 @@
+"""The command line: click declarations, and the translation of errors to exit codes. No logic.
+
+Heavy packages are imported inside commands, so that help and completion stay instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pipeline.errors import GenispError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.reporting import Reporter
+    from schemas.recipe import Recipe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    done, nothing wrong
+  1    unexpected failure
+  2    wrong usage
+  3    finished, but some sources could not be ingested (each listed with reason)
+  4    verify found damage or invalid data
+  10   no store there, or not one of ours
+  11   store locked by another writer
+  12   store format or recipe this version cannot continue
+  130  interrupted; state is safe, the same command continues
+"""
+
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "show_default": True,
+    "max_content_width": 100,
+}
+
+
+class ExitCodes(click.Group):
+    """A group whose commands return exit codes, and whose errors become exit codes."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted; state is safe, the same command continues", err=True)
+            code = 130
+        except GenispError as error:
+            click.echo(_error_text(error), err=True)
+            code = error.exit_code
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _error_text(error: GenispError) -> str:
+    text = f"error: {error}"
+    return f"{text}\n  mend: {error.hint}" if error.hint else text
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"genisp {version('genisp')}")
+        context.exit(0)
+
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Version."
+)
+
+
+def store_option(command: Command) -> Command:
+    """``--store PATH``."""
+    return click.option(
+        "--store",
+        type=click.Path(),
+        default="data.zarr",
+        show_envvar=True,
+        help="The store's folder.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        show_envvar=True,
+        help="Print JSON, one object a line, instead of text.",
+    )(command)
+
+
+def workers_option(command: Command) -> Command:
+    """``--workers N``."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        default=lambda: len(os.sched_getaffinity(0)),
+        show_default="one a core",
+        show_envvar=True,
+        help="Worker processes; 0 works in this process, with plain tracebacks.",
+    )(command)
+
+
+@click.group(
+    cls=ExitCodes, context_settings={**CONTEXT, "auto_envvar_prefix": "PREP"}, epilog=EXIT_CODES
+)
+@version_option
+def prep() -> None:
+    """Camera raws and COCO boxes in, a verified CIE-XYZ store out.
+
+    \b
+    prep ingest /raw_nod     makes ./data.zarr
+    prep verify              proves every byte, box and number of it
+    """
+
+
+@prep.command(epilog=f"Example: prep ingest /raw_nod --store night.zarr\n{EXIT_CODES}")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@store_option
+@workers_option
+@click.option(
+    "--annotations",
+    multiple=True,
+    metavar="FILE",
+    show_envvar=True,
+    help="A COCO file outside the sources; those inside are found. Repeatable.",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME=FILE",
+    show_envvar=True,
+    help="A COCO file and the split it defines; else its name says train, val or test. Repeatable.",
+)
+@click.option(
+    "--colour",
+    type=click.Choice(["xyz", "xyz-balanced", "camera"]),
+    default="xyz",
+    show_envvar=True,
+    help="XYZ without white balance; LibRaw's own balanced XYZ; or camera RGB without a matrix.",
+)
+@click.option(
+    "--levels", default="packed,resized", show_envvar=True, help="Arrays to store, by comma."
+)
+@click.option(
+    "--fit",
+    default="1333x800",
+    show_envvar=True,
+    metavar="LONGxSHORT",
+    help="Bounds of the resized level in pixels; aspect kept, never enlarged.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice(["lz4", "zstd"]),
+    default="lz4",
+    show_envvar=True,
+    help="lz4 reads fastest; zstd is a few per cent smaller.",
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(["auto", "libraw", "flashraw"]),
+    default="auto",
+    show_envvar=True,
+    help="auto: flashraw where it agrees with LibRaw bit for bit, else LibRaw.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_envvar=True,
+    help="Seconds a raw may take before its worker is ended (with --workers 1 or more).",
+)
+@click.option("--retry-failed", is_flag=True, show_envvar=True, help="Try failed sources again.")
+@click.option(
+    "--recheck/--no-recheck",
+    default=True,
+    show_envvar=True,
+    help="Compute the checksums of samples already stored, and redo the damaged ones.",
+)
+@click.option(
+    "--strict", is_flag=True, show_envvar=True, help="Any finding makes its source a failure."
+)
+@click.option("--dry-run", is_flag=True, show_envvar=True, help="Say what would be done; write nothing.")
+@json_option
+def ingest(**options: Any) -> int:
+    """Turn raws into samples of a store; run it again to continue, mend or extend.
+
+    SOURCE is a folder, a raw file, a .zip archive (read in place, even when its download was cut off)
+    or an fsspec URL. COCO files in a source are found by themselves.
+    """
+    from pipeline.ingest import IngestOptions, plan_ingest, run_ingest
+
+    recipe = _recipe(options)
+    how = IngestOptions(
+        workers=options["workers"],
+        time_limit=options["time_limit"],
+        decoder=options["decoder"],
+        annotations=options["annotations"],
+        splits=tuple(_named_split(text) for text in options["splits"]),
+        recheck=options["recheck"],
+        retry_failed=options["retry_failed"],
+        strict=options["strict"],
+    )
+    reporter = _reporter(options["as_json"])
+    sources, store = options["sources"], options["store"]
+    if options["dry_run"]:
+        plan, code = plan_ingest(sources, store, recipe, how, reporter)
+        _show(plan, "plan", options["as_json"])
+        return code
+    summary = run_ingest(sources, store, recipe, how, reporter)
+    _show(summary, "ingest", options["as_json"])
+    return summary.exit_code
+
+
+@prep.command(epilog=f"Example: prep verify night.zarr --sources /raw_nod\n{EXIT_CODES}")
+@click.argument("store", type=click.Path(), default="data.zarr")
+@click.option("--quick", is_flag=True, show_envvar=True, help="Structure only; read no chunk.")
+@click.option(
+    "--sources",
+    multiple=True,
+    metavar="SOURCE",
+    show_envvar=True,
+    help="Also derive samples again from these raws, by LibRaw, and compare every number.",
+)
+@workers_option
+@click.option("--strict", is_flag=True, show_envvar=True, help="Warnings count as damage.")
+@json_option
+def verify(
+    store: str, quick: bool, sources: tuple[str, ...], workers: int, strict: bool, as_json: bool
+) -> int:
+    """Check a store: structure, every checksum, every sidecar, boxes, splits, and all against each other.
+
+    STORE defaults to ./data.zarr.
+    """
+    from pipeline.files import StoreFiles
+    from pipeline.verify import VerifyOptions, run_verify
+
+    how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
+    summary = run_verify(StoreFiles(Path(store)), _reporter(as_json), how)
+    _show(summary, "verify", as_json)
+    return summary.exit_code
+
+
+@prep.command(epilog=f"Example: prep info night.zarr --json\n{EXIT_CODES}")
+@click.argument("store", type=click.Path(), default="data.zarr")
+@json_option
+def info(store: str, as_json: bool) -> int:
+    """Say what a store holds: recipe, cameras, splits, classes, sizes. STORE defaults to ./data.zarr."""
+    from pipeline.info import store_info
+    from pipeline.store import open_store
+
+    _show(store_info(open_store(store)), "info", as_json)
+    return 0
+
+
+@prep.command(epilog=f"Example: prep sample nod --images 12 && prep ingest nod\n{EXIT_CODES}")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--images", type=click.IntRange(min=1), default=12, show_envvar=True, help="Raws to write."
+)
+@click.option("--seed", type=int, default=0, show_envvar=True, help="Same seed, same bytes.")
+@click.option(
+    "--full-size", is_flag=True, show_envvar=True, help="The cameras' real sizes (20 and 10 megapixels)."
+)
+@json_option
+def sample(directory: Path, images: int, seed: int, full_size: bool, as_json: bool) -> int:
+    """Write a small NOD-like set into DIRECTORY: synthetic night streets as real-format ARW and NEF.
+
+    The scenes are drawn, not photographed; formats, levels, matrices and annotations are the cameras'.
+    """
+    from pipeline.sample_set import write_sample_set
+
+    summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
+    _show(summary, "sample", as_json)
+    return 0
+
+
+@prep.command(epilog=f"Example: prep doctor\n{EXIT_CODES}")
+@json_option
+def doctor(as_json: bool) -> int:
+    """Look at this installation: versions, decoders, machine, and what is missing."""
+    from pipeline.doctor import diagnose
+
+    report = diagnose(Path.cwd())
+    _show(report, "doctor", as_json)
+    return 1 if report.problems and "to train" not in report.problems[0] else 0
+
+
+@click.group(
+    cls=ExitCodes, context_settings={**CONTEXT, "auto_envvar_prefix": "GENISP"}, epilog=EXIT_CODES
+)
+@version_option
+def genisp() -> None:
+    """Train, evaluate and use GenISP. Arrives with the trainer; `prep` is complete."""
+
+
+@click.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> int:
+    """Train GenISP from a store. Arrives with the trainer; `prep` is complete."""
+    raise UsageError("train is not part of this version", hint="prep ingest and prep verify are")
+
+
+genisp.add_command(train)
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    from pydantic import ValidationError
+
+    from schemas.recipe import Recipe
+
+    try:
+        long_side, short_side = (int(part) for part in options["fit"].lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--fit {options['fit']!r}", hint="write LONGxSHORT: 1333x800") from None
+    try:
+        return Recipe(
+            colour=options["colour"],
+            levels=tuple(name.strip() for name in options["levels"].split(",")),
+            fit=(long_side, short_side),
+            codec=options["codec"],
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{first['msg']} (got {first['input']!r})", hint="see --help") from None
+
+
+def _named_split(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise UsageError(f"--split {text!r}", hint="write NAME=FILE: --split val=boxes.json")
+    return name, path
+
+
+def _reporter(as_json: bool) -> Reporter:
+    """JSON lines to stdout; else a live line on a terminal, plain lines elsewhere, both to stderr."""
+    from pipeline.reporting import JsonReporter, PlainReporter
+
+    if as_json:
+        return JsonReporter(click.echo)
+    if not sys.stderr.isatty():
+        return PlainReporter(lambda text: click.echo(text, err=True))
+    from rich.console import Console
+
+    from pipeline.terminal import TerminalReporter
+
+    return TerminalReporter(Console(stderr=True))
+
+
+def _show(result: Any, kind: str, as_json: bool) -> None:
+    """Print a command's result to stdout."""
+    from pipeline import presenting
+
+    click.echo(presenting.as_json(result) if as_json else presenting.TEXTS[kind](result))
+
+
+def prep_main() -> None:
+    """Entry point of ``prep``."""
+    prep(prog_name="prep")
+
+
+def genisp_main() -> None:
+    """Entry point of ``genisp``."""
+    genisp(prog_name="genisp")
+
+
+def train_main() -> None:
+    """Entry point of ``train``: the same as ``genisp train``."""
+    genisp(["train", *sys.argv[1:]], prog_name="genisp")
+
+
+if __name__ == "__main__":
+    prep_main()

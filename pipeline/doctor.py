@@ -1,0 +1,60 @@
+"""Looks at the installation: what is there, which versions, what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from schemas.info import DoctorReport
+
+_NEEDED = {
+    "to read stores": ("numpy", "zarr", "numcodecs", "crc32c", "pydantic"),
+    "to prepare (pip install 'genisp[prep]')": ("rawpy", "flashraw", "dask", "numba", "fsspec"),
+    "to train (pip install 'genisp[train]')": ("torch", "torchvision"),
+}
+
+
+def diagnose(folder: Path) -> DoctorReport:
+    """Versions, decoder, machine, and what is missing for which job; `folder` is where disk is measured."""
+    versions = {"python": sys.version.split()[0]}
+    problems = []
+    for purpose, names in _NEEDED.items():
+        missing = [name for name in names if find_spec(name) is None]
+        for name in names:
+            versions[name] = _version(name)
+        if missing:
+            problems.append(f"missing {purpose}: {', '.join(missing)}")
+    return DoctorReport(
+        versions=versions,
+        libraw=_libraw(),
+        cpu_count=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        gpu=_gpu(),
+        problems=tuple(problems),
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _libraw() -> str:
+    if find_spec("rawpy") is None:
+        return "missing"
+    from pipeline.libraw_decoder import libraw_version
+
+    return libraw_version()
+
+
+def _gpu() -> str:
+    """NVIDIA's driver is asked, not torch: the pipeline never imports torch."""
+    driver = Path("/proc/driver/nvidia/version")
+    return driver.read_text().splitlines()[0] if driver.exists() else "none found"

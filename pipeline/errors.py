@@ -1,0 +1,119 @@
+"""Every error this project raises on purpose, in one tree.
+
+    GenispError                      exit 1
+    ├── UsageError                   exit 2    the request itself is contradictory
+    ├── SourceError                  exit 3    one source cannot be ingested; the others go on
+    │   ├── UnreadableSourceError              it cannot be opened or read
+    │   ├── UnsupportedRawError                not a raw we can convert without guessing
+    │   ├── CorruptRawError                    truncated or damaged
+    │   ├── FrameMismatchError                 the annotation belongs to another frame
+    │   ├── AnnotationError                    a COCO file or record that cannot be used
+    │   └── DecoderCrashError                  the decoder died or hung on it
+    └── StoreError                   exit 1
+        ├── NoStoreError             exit 10   nothing there, or not one of ours
+        ├── StoreLockedError         exit 11   another ingest is writing
+        ├── IncompatibleStoreError   exit 12   another format version or recipe
+        └── DamagedStoreError        exit 4    stored data does not match its record
+
+Each error says what is wrong, with which file, and how to mend it; the parts are fields too.
+Where a Python user would catch a builtin, the class inherits it as well.
+"""
+
+from __future__ import annotations
+
+
+class GenispError(Exception):
+    """Base of the tree.
+
+    Parameters
+    ----------
+    message
+        What is wrong: expected and found.
+    path
+        The file, archive member, URL or store it is about.
+    hint
+        What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
+        super().__init__(message, path, hint)
+        self.message = message
+        self.path = path
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments survive the trip between processes.
+        return (_rebuild, (type(self), self.message, self.path, self.hint))
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def _rebuild(kind: type[GenispError], message: str, path: str, hint: str) -> GenispError:
+    return kind(message, path=path, hint=hint)
+
+
+class UsageError(GenispError, ValueError):
+    """Raised when options contradict each other or name what does not exist."""
+
+    exit_code = 2
+
+
+class SourceError(GenispError):
+    """Raised when one source cannot be ingested; it costs that source, not the run."""
+
+    exit_code = 3
+
+
+class UnreadableSourceError(SourceError, OSError):
+    """Raised when a source cannot be opened or read."""
+
+
+class UnsupportedRawError(SourceError, ValueError):
+    """Raised when a file is no raw, or one that cannot be converted without guessing."""
+
+
+class CorruptRawError(SourceError, ValueError):
+    """Raised when a raw is truncated or damaged."""
+
+
+class FrameMismatchError(SourceError, ValueError):
+    """Raised when an annotation's size fits neither the camera's crop nor a centred one."""
+
+
+class AnnotationError(SourceError, ValueError):
+    """Raised when a COCO file, or an image record in one, cannot be used."""
+
+
+class DecoderCrashError(SourceError, RuntimeError):
+    """Raised when the decoder killed its process, or did not return in time."""
+
+
+class StoreError(GenispError):
+    """Raised when a store cannot be read or written."""
+
+
+class NoStoreError(StoreError, FileNotFoundError):
+    """Raised when there is no store at the path, or something else is there."""
+
+    exit_code = 10
+
+
+class StoreLockedError(StoreError):
+    """Raised when another process is writing this store."""
+
+    exit_code = 11
+
+
+class IncompatibleStoreError(StoreError, ValueError):
+    """Raised when the store's format version or recipe cannot be continued."""
+
+    exit_code = 12
+
+
+class DamagedStoreError(StoreError, ValueError):
+    """Raised when stored bytes do not match their record."""
+
+    exit_code = 4

@@ -1,0 +1,203 @@
+"""The fused pass over the mosaic: one read of every sample gives both levels and their histograms.
+
+Compiled by numba, cached beside this file. Everything here is arithmetic on arrays: what the numbers
+mean is decided in `pipeline.colour`, `pipeline.cfa` and `pipeline.resample`. No fast-math: the same
+input gives the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+U16 = npt.NDArray[np.uint16]
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _linear_row(reds: U16, blues: U16, red_x: int, affine: F32, row: F32) -> None:
+    """Codes (before rounding) of one packed row: an affine map of (R, G1 + G2, B).
+
+    `reds` and `blues` are the mosaic rows that hold the R and the B sites; `red_x` is R's column.
+    """
+    green1s, blues_, green2s = reds[1 - red_x :], blues[1 - red_x :], blues[red_x:]
+    reds = reds[red_x:]
+    for plane in range(3):
+        out = row[plane]
+        of_red, of_greens, of_blue = affine[plane, 0], affine[plane, 1], affine[plane, 2]
+        constant = affine[plane, 3]
+        for x in range(out.shape[0]):
+            greens = np.float32(green1s[2 * x]) + np.float32(green2s[2 * x])
+            out[x] = (
+                of_red * np.float32(reds[2 * x])
+                + of_greens * greens
+                + of_blue * np.float32(blues_[2 * x])
+                + constant
+            )
+
+
+@_compiled
+def _clipped_row(reds: U16, blues: U16, red_x: int, clip: F32, affine: F32, row: F32) -> None:
+    """The same with every site clipped to [0, 1] first: LibRaw's way.
+
+    `clip` is (2, 4): black and DN -> [0, 1] gain by colour index R, G1, B, G2.
+    """
+    zero, one = np.float32(0), np.float32(1)
+    for x in range(row.shape[1]):
+        red = (np.float32(reds[2 * x + red_x]) - clip[0, 0]) * clip[1, 0]
+        green1 = (np.float32(reds[2 * x + 1 - red_x]) - clip[0, 1]) * clip[1, 1]
+        blue = (np.float32(blues[2 * x + 1 - red_x]) - clip[0, 2]) * clip[1, 2]
+        green2 = (np.float32(blues[2 * x + red_x]) - clip[0, 3]) * clip[1, 3]
+        red = min(max(red, zero), one)
+        blue = min(max(blue, zero), one)
+        greens = min(max(green1, zero), one) + min(max(green2, zero), one)
+        for plane in range(3):
+            row[plane, x] = (
+                affine[plane, 0] * red
+                + affine[plane, 1] * greens
+                + affine[plane, 2] * blue
+                + affine[plane, 3]
+            )
+
+
+@_compiled
+def _store(codes: F32, stored: U16, counts: I64) -> None:
+    """Round one row of one plane to the nearest code and count the codes.
+
+    The bounds only matter for the clipped recipe: linear recipes cannot leave 0..65535.
+    """
+    low, high, half = np.float32(0), np.float32(65535), np.float32(0.5)
+    for x in range(codes.shape[0]):
+        stored[x] = np.uint16(np.int32(min(max(codes[x], low), high) + half))
+    for x in range(codes.shape[0]):
+        counts[stored[x]] += 1
+
+
+@_compiled
+def _average_columns(tall: F32, first: I64, weights: F32, out: F32) -> None:
+    """Area-average one plane along x: `tall` (W,) already averaged along y, into `out` (w,)."""
+    last = tall.shape[0] - 1
+    for x in range(out.shape[0]):
+        total = np.float32(0)
+        for tap in range(weights.shape[1]):
+            total += weights[x, tap] * tall[min(first[x] + tap, last)]
+        out[x] = total
+
+
+@_compiled
+def _accumulate(row: F32, weight: np.float32, tall: F32) -> None:
+    for plane in range(3):
+        codes, total = row[plane], tall[plane]
+        for x in range(codes.shape[0]):
+            total[x] += weight * codes[x]
+
+
+@_compiled
+def develop_rows(
+    mosaic: U16,
+    origin: tuple[int, int],
+    red_site: tuple[int, int],
+    clip: F32,
+    affine: F32,
+    first_y: I64,
+    weights_y: F32,
+    first_x: I64,
+    weights_x: F32,
+    packed: U16,
+    resized: U16,
+    packed_counts: I64,
+    resized_counts: I64,
+) -> None:
+    """Fill both levels and their histograms.
+
+    Parameters
+    ----------
+    mosaic
+        The full sensor, uint16, C-contiguous.
+    origin, red_site
+        (y, x) of the crop's corner on the sensor, and of the R site in the crop's 2x2 cell.
+    clip
+        (2, 4) float32 black and gain for the clipped recipe; (0, 0) for the linear ones.
+    affine
+        (3, 4) float32: factors of R, G1 + G2, B and the constant, giving codes in 0..65535.
+    first_y, weights_y, first_x, weights_x
+        Area weights of the resized level along each axis.
+    packed, resized
+        (3, H, W) and (3, h, w) uint16, filled here; h = 0 for no resized level.
+    packed_counts, resized_counts
+        (3, 65536) int64, added to.
+    """
+    height, width = packed.shape[1], packed.shape[2]
+    row = np.empty((3, width), dtype=np.float32)
+    tall = np.zeros((3, width), dtype=np.float32)
+    short = np.empty(resized.shape[2], dtype=np.float32)
+    out_y = 0
+    for y in range(height):
+        red_y = origin[0] + 2 * y + red_site[0]
+        blue_y = origin[0] + 2 * y + 1 - red_site[0]
+        reds = mosaic[red_y][origin[1] : origin[1] + 2 * width]
+        blues = mosaic[blue_y][origin[1] : origin[1] + 2 * width]
+        if clip.shape[0] == 0:
+            _linear_row(reds, blues, red_site[1], affine, row)
+        else:
+            _clipped_row(reds, blues, red_site[1], clip, affine, row)
+        for plane in range(3):
+            _store(row[plane], packed[plane, y], packed_counts[plane])
+        # An input row belongs to one output row, or to two where it straddles their border.
+        while out_y < resized.shape[1]:
+            tap = y - first_y[out_y]
+            if tap < 0:
+                break
+            _accumulate(row, weights_y[out_y, tap], tall)
+            if tap + 1 < weights_y.shape[1] and weights_y[out_y, tap + 1] > 0:
+                break
+            for plane in range(3):
+                _average_columns(tall[plane], first_x, weights_x, short)
+                _store(short, resized[plane, out_y], resized_counts[plane])
+            tall[:] = 0
+            out_y += 1
+
+
+@_compiled
+def inspect_rows(
+    mosaic: U16, origin: tuple[int, int], shape: tuple[int, int], darkest_plausible: int
+) -> tuple[int, int, int]:
+    """What damage leaves behind in the part of a mosaic at `origin` (y, x) of `shape`.
+
+    Returns
+    -------
+    largest
+        Largest sample in DN.
+    repeated
+        Rows identical to the row above that are not one constant value: never seen in real noise,
+        left by decoders that run out of data.
+    blank
+        Rows of one constant value below `darkest_plausible` DN.
+    """
+    largest, repeated, blank = 0, 0, 0
+    for y in range(origin[0], origin[0] + shape[0]):
+        line = mosaic[y][origin[1] : origin[1] + shape[1]]
+        row_largest = np.uint16(0)
+        for x in range(line.shape[0]):
+            row_largest = max(row_largest, line[x])
+        largest = max(largest, np.int64(row_largest))
+        constant = True
+        for x in range(1, line.shape[0]):
+            if line[x] != line[0]:
+                constant = False
+                break
+        if constant:
+            blank += line[0] < darkest_plausible
+        elif y > origin[0]:
+            above = mosaic[y - 1][origin[1] : origin[1] + shape[1]]
+            same = True
+            for x in range(line.shape[0]):
+                if line[x] != above[x]:
+                    same = False
+                    break
+            repeated += same
+    return largest, repeated, blank

@@ -1,0 +1,116 @@
+"""LibRaw through rawpy: the reference for geometry, pixels, levels and matrix."""
+
+from __future__ import annotations
+
+import io
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import rawpy
+
+from pipeline.cfa import pattern_from_indices
+from pipeline.errors import CorruptRawError, UnreadableSourceError, UnsupportedRawError
+from pipeline.raw_facts import (
+    COPY_AGAIN,
+    LEAVE_OUT,
+    MAX_DIMENSION,
+    MAX_SAMPLES,
+    DecodedRaw,
+    Geometry,
+    Levels,
+    as_shot_balance,
+    matrix3,
+)
+from schemas.sidecar import Rect
+
+#: LibRaw's flip -> the EXIF orientation it was read from.
+_EXIF_ORIENTATION = {0: 1, 3: 3, 5: 8, 6: 6}
+
+
+def libraw_version() -> str:
+    """Version recorded in sidecars."""
+    return f"{'.'.join(map(str, rawpy.libraw_version))} (rawpy {version('rawpy')})"
+
+
+def geometry(data: bytes, *, path: str) -> Geometry:
+    """Sizes, from the file or its beginning; nothing is decoded.
+
+    Raises
+    ------
+    UnsupportedRawError, CorruptRawError
+        If LibRaw does not know the file, or its sizes are not plausible.
+    """
+    with _open(data, path) as raw:
+        return _checked_geometry(raw, path)
+
+
+def decode_libraw(data: bytes, *, path: str) -> DecodedRaw:
+    """Decode a whole file; raises as `geometry` does, and on damage LibRaw notices."""
+    raw = _open(data, path)
+    _checked_geometry(raw, path)
+    try:
+        raw.unpack()
+    except rawpy.LibRawError as error:
+        message = f"LibRaw cannot decode it: truncated or damaged ({_text(error)})"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+    except MemoryError as error:
+        hint = "give the worker more memory, or leave the file out"
+        raise UnreadableSourceError("not enough memory", path=path, hint=hint) from error
+    levels = _levels(raw, path)
+    return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
+
+
+def _open(data: bytes, path: str) -> Any:
+    try:
+        return rawpy.imread(io.BytesIO(data))
+    except rawpy.LibRawFileUnsupportedError as error:
+        message = "LibRaw does not recognise it as a camera raw"
+        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT) from error
+    except rawpy.LibRawError as error:
+        message = f"LibRaw cannot open it ({_text(error)})"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+
+
+def _checked_geometry(raw: Any, path: str) -> Geometry:
+    """Refuse sizes no camera has before anything of that size is allocated."""
+    sizes = raw.sizes
+    width, height = sizes.raw_width, sizes.raw_height
+    if not (
+        0 < width <= MAX_DIMENSION
+        and 0 < height <= MAX_DIMENSION
+        and width * height <= MAX_SAMPLES
+        and 0 < sizes.width <= width - sizes.left_margin
+        and 0 < sizes.height <= height - sizes.top_margin
+    ):
+        message = f"sizes are not plausible: sensor {width}x{height}"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+    area = Rect(x=sizes.left_margin, y=sizes.top_margin, width=sizes.width, height=sizes.height)
+    crop = None
+    if sizes.crop_width and sizes.crop_height:
+        crop = Rect(
+            x=sizes.crop_left_margin,
+            y=sizes.crop_top_margin,
+            width=sizes.crop_width,
+            height=sizes.crop_height,
+        )
+    return Geometry((width, height), area, crop, _EXIF_ORIENTATION.get(sizes.flip, 1))
+
+
+def _levels(raw: Any, path: str) -> Levels:
+    if raw.raw_type != rawpy.RawType.Flat or raw.num_colors != 3 or raw.raw_pattern is None:
+        message = "not a mosaic of three colours (full-colour, four-colour or monochrome sensor)"
+        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+    red, green1, blue, green2 = (float(value) for value in raw.black_level_per_channel)
+    return Levels(
+        cfa=pattern_from_indices(raw.raw_pattern.tolist(), path=path),
+        black=(red, green1, blue, green2),
+        white=float(raw.white_level),
+        xyz_to_camera=matrix3(raw.rgb_xyz_matrix[:3].ravel().tolist()),
+        as_shot_balance=as_shot_balance(raw.camera_whitebalance),
+    )
+
+
+def _text(error: Exception) -> str:
+    value = error.args[0] if error.args else error
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,76 @@
+"""Opening a local path or URL, and saying in the user's words why that failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final, cast
+
+from pipeline.errors import GenispError, UnreadableSourceError
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_url(location: str) -> bool:
+    """Whether this is ``scheme://...``, as opposed to a local path."""
+    return _URL.match(location) is not None
+
+
+def open_location(location: str) -> BinaryIO:
+    """Open a local path or an fsspec URL for reading; the handle can seek."""
+    if not is_url(location):
+        return open(location, "rb")
+    import fsspec
+
+    return cast(BinaryIO, fsspec.open(location, "rb").open())
+
+
+@contextmanager
+def reading(location: str, label: str) -> Iterator[None]:
+    """Turn what goes wrong while `location` is read into an error of ours about `label`."""
+    try:
+        yield
+    except GenispError:
+        raise
+    except OSError as error:
+        raise unreadable(error, label) from error
+    except Exception as error:
+        # Remote file systems raise their client libraries' own exceptions, known only to them.
+        if not is_url(location):
+            raise
+        raise UnreadableSourceError(
+            f"it cannot be read: {error}",
+            path=printable(label),
+            hint="check the connection and the credentials, then run the same command",
+        ) from error
+
+
+def unreadable(error: OSError, path: str) -> UnreadableSourceError:
+    """Return the error of ours, with its mend, for one of the operating system's."""
+    if isinstance(error, FileNotFoundError):
+        what, hint = "it is not there", "check the path; if it moved, give its new place"
+    elif isinstance(error, PermissionError):
+        what, hint = "no permission to read it", "make it readable for this user (chmod u+r)"
+    elif isinstance(error, IsADirectoryError):
+        what, hint = "expected a file, found a folder", "give the folder itself as the source"
+    else:
+        what = f"it cannot be read: {error.strerror or error}"
+        hint = "check the disk or connection, then run the same command"
+    return UnreadableSourceError(what, path=printable(path), hint=hint)
+
+
+def printable(name: str) -> str:
+    r"""Return a name that any terminal and UTF-8 file takes.
+
+    Control characters and bytes that are not UTF-8 (which Python holds as lone surrogates) become
+    ``\xNN`` or ``\uNNNN``.
+    """
+    return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), name)
+
+
+def _escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: the byte is the low half
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,152 @@
+"""Results as text for people: the last lines of a command. Pure: values in, text out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.reporting import clock
+from pipeline.sample_set import SampleSetSummary
+from schemas.events import IngestSummary, PlanEvent, VerifySummary
+from schemas.info import DoctorReport, StoreInfo
+
+
+def as_json(result: Any) -> str:
+    """A result as one line of JSON."""
+    if isinstance(result, BaseModel):
+        return result.model_dump_json()
+    return json.dumps(dataclasses.asdict(result), default=str)
+
+
+def ingest_text(summary: IngestSummary) -> str:
+    """Counts; where; how long and how fast; what to type next."""
+    changed = [
+        f"{count:,} {what}"
+        for count, what in (
+            (summary.ingested, "ingested"),
+            (summary.redone, "redone"),
+            (summary.reannotated, "with new boxes"),
+            (summary.failed, "failed"),
+            (summary.raws_without_annotation, "without annotation"),
+            (summary.boxes_untrainable, "boxes left out of training"),
+        )
+        if count
+    ]
+    if not changed:
+        return f"Store is up to date ({summary.samples:,} samples)."
+    store = shlex.quote(summary.store)
+    lines = [
+        ", ".join(changed),
+        f"{summary.samples:,} samples in {summary.store}",
+        f"{clock(summary.seconds)}" + _speed(summary),
+    ]
+    if summary.interrupted:
+        lines.append("interrupted; state is safe: run the same command again, it continues")
+    elif summary.failed > summary.failed_before:
+        lines.append("failed sources are remembered; --retry-failed tries them again")
+    if summary.samples and not summary.interrupted:
+        lines.append("next: prep verify" + ("" if store == "data.zarr" else f" {store}"))
+    return "\n".join(lines)
+
+
+def _speed(summary: IngestSummary) -> str:
+    done = summary.ingested + summary.redone
+    if not done or summary.seconds <= 0:
+        return ""
+    rate = summary.bytes_read / summary.seconds / 1e6
+    return f", {done / summary.seconds:.2f} images/s, {rate:.0f} MB/s of raws"
+
+
+def plan_text(plan: PlanEvent) -> str:
+    """A dry run as a table."""
+    rows = [f"{count:>8,}  {status}" for status, count in sorted(plan.statuses.items())]
+    return "\n".join(
+        [
+            "dry run: nothing is written",
+            *(rows or ["       0  sources"]),
+            f"to read: {_size(plan.bytes_to_read)}; free on disk: {_size(plan.bytes_free)}",
+            f"recipe: {plan.recipe}",
+        ]
+    )
+
+
+def verify_text(summary: VerifySummary) -> str:
+    """Verdict first."""
+    looked = (
+        f"{summary.samples:,} samples, {summary.chunks:,} chunks, {_size(summary.bytes_checked)} "
+        f"in {clock(summary.seconds)}"
+    )
+    if summary.exit_code == 0:
+        noticed = f"; {summary.warnings} warnings" if summary.warnings else ""
+        return f"{summary.store} is whole ({looked}){noticed}"
+    return (
+        f"{summary.store} is NOT whole: {summary.errors} errors, {summary.warnings} warnings "
+        f"({looked})\nmend: prep ingest SOURCES --store {shlex.quote(summary.store)}"
+    )
+
+
+def info_text(info: StoreInfo) -> str:
+    """The store on one screen."""
+    lines = [
+        f"{info.path}: {info.samples:,} samples, {_size(info.chunk_bytes)}",
+        f"  recipe   {info.recipe.describe()}",
+    ]
+    for group in info.groups:
+        levels = ", ".join(f"{name} {shape[2]}x{shape[1]}" for name, shape in group.levels.items())
+        width, height = group.frame_size
+        lines.append(f"  camera   {group.camera}, frame {width}x{height}: {group.samples:,} ({levels})")
+    for name, counts in info.splits.items():
+        boxes = counts.get("boxes", 0)
+        lines.append(f"  split    {name or '(none)'}: {counts['samples']:,} samples, {boxes:,} boxes")
+    classes = ", ".join(f"{count:,} {name}" for name, count in info.classes.items())
+    lines.append(f"  boxes    {info.boxes:,} ({classes or 'none'}); {info.boxes_untrainable} untrainable")
+    if info.iso_range:
+        lines.append(f"  ISO      {info.iso_range[0]}-{info.iso_range[1]}")
+    lines.append(f"  failed   {info.failed:,} sources")
+    lines += [f"  warning  {text}" for text in info.warnings]
+    return "\n".join(lines)
+
+
+def sample_text(summary: SampleSetSummary) -> str:
+    """What was written, and what to type next."""
+    folder = shlex.quote(str(summary.directory))
+    return (
+        f"{summary.raws} raws of {' and '.join(summary.cameras)}, {summary.boxes} boxes, "
+        f"{_size(summary.nbytes)} in {summary.directory}\nnext: prep ingest {folder}"
+    )
+
+
+def doctor_text(report: DoctorReport) -> str:
+    """Versions, machine, problems."""
+    lines = [f"  {name:12} {version}" for name, version in report.versions.items()]
+    lines += [
+        f"  {'LibRaw':12} {report.libraw}",
+        f"  {'cores':12} {report.cpu_count}",
+        f"  {'memory':12} {_size(report.memory_bytes)}",
+        f"  {'disk free':12} {_size(report.disk_free_bytes)}",
+        f"  {'GPU driver':12} {report.gpu}",
+    ]
+    lines += [f"problem: {problem}" for problem in report.problems] or ["everything is there"]
+    return "\n".join(lines)
+
+
+def _size(nbytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:.1f} {unit}"
+    return f"{nbytes} bytes"
+
+
+TEXTS: dict[str, Callable[[Any], str]] = {
+    "ingest": ingest_text,
+    "plan": plan_text,
+    "verify": verify_text,
+    "info": info_text,
+    "sample": sample_text,
+    "doctor": doctor_text,
+}

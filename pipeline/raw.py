@@ -1,0 +1,149 @@
+"""The one seam to raw decoding: two decoders, one answer.
+
+LibRaw is the reference: geometry always comes from it. flashraw decodes where it has been compared
+with LibRaw (`pipeline.trust` decides when); LibRaw decodes everything else.
+"""
+
+from __future__ import annotations
+
+from pipeline.colour import largest_code
+from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
+from pipeline.flashraw_decoder import (
+    FlashrawDeclinedError,
+    decode_flashraw,
+    flashraw_facts,
+    flashraw_version,
+)
+from pipeline.kernels import inspect_rows
+from pipeline.libraw_decoder import decode_libraw, geometry, libraw_version
+from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, RawFacts
+from pipeline.tiff import TiffFacts, check_extents, read_tiff
+from schemas.sidecar import Camera, Capture, Frame, Sensor
+
+__all__ = ["FlashrawDeclinedError", "check_container", "check_mosaic", "decode", "probe"]
+
+#: Enough for the directories of every camera tried; pixels come after.
+PROBE_BYTES = 256 * 1024
+
+
+def decoder_version(name: DecoderName) -> str:
+    """Version of a decoder, as recorded in sidecars."""
+    return flashraw_version() if name == "flashraw" else libraw_version()
+
+
+def check_container(data: bytes, *, path: str) -> TiffFacts | None:
+    """Refuse a whole file that is empty, or whose TIFF directories point beyond its end.
+
+    Returns its directories' facts, None for containers that are no TIFF.
+    """
+    if not data:
+        raise CorruptRawError("the file is empty", path=path, hint=COPY_AGAIN)
+    facts = read_tiff(data, path=path)
+    if facts is not None:
+        check_extents(facts, len(data), path=path)
+    return facts
+
+
+def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
+    """What a raw says about itself; pixels are decoded only if there is no other way.
+
+    Parameters
+    ----------
+    data
+        The file, or its first `PROBE_BYTES`.
+    whole
+        Whether `data` is all of it.
+
+    Returns
+    -------
+    None when the beginning is not enough: ask again with the whole file.
+
+    Raises
+    ------
+    UnsupportedRawError, CorruptRawError
+        If the file is no raw we can convert.
+    """
+    try:
+        tiff = check_container(data, path=path) if whole else read_tiff(data, path=path)
+        sizes = geometry(data, path=path)
+        try:
+            facts = flashraw_facts(data, path=path)
+        except FlashrawDeclinedError:
+            if not whole:
+                return None
+            levels = decode_libraw(data, path=path).levels
+            return RawFacts(_camera(tiff, path), sizes, levels, _capture(tiff), "")
+        capture = facts.capture if tiff is None else _capture(tiff)
+        return RawFacts(facts.camera, sizes, facts.levels, capture, facts.decoder_class)
+    except SourceError:
+        if not whole:
+            return None
+        raise
+
+
+def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
+    """Decode the mosaic and its levels.
+
+    Raises
+    ------
+    CorruptRawError
+        If the decoder finds damage.
+    UnsupportedRawError
+        If it is no Bayer raw, or absurdly large.
+    FlashrawDeclinedError
+        If flashraw does not know the format (only with that decoder).
+    """
+    if decoder == "flashraw":
+        return decode_flashraw(data, path=path)
+    return decode_libraw(data, path=path)
+
+
+def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> None:
+    """Refuse pixels no sensor gives: what a decoder leaves when it ran out of data.
+
+    Raises
+    ------
+    CorruptRawError
+        If the mosaic has another size than announced, rows repeat or are blank, no sample is
+        above black, or samples exceed what the white level allows.
+    """
+    height, width = decoded.mosaic.shape
+    if (width, height) != frame.raw_size:
+        message = f"decoded to {width}x{height}, but the file announces {frame.raw_size}"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+    crop = frame.crop
+    # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
+    darkest = sensor.white if min(sensor.black) > 0 else 0
+    largest, repeated, blank = inspect_rows(
+        decoded.mosaic, (crop.y, crop.x), (crop.height, crop.width), int(darkest)
+    )
+    if largest <= max(sensor.black):
+        message = f"no sample is above the black level (largest {largest} DN): no image data"
+    elif repeated or blank:
+        message = (
+            f"{repeated + blank} of {crop.height} rows are blank or repeat the row above: "
+            "the data ends early or was lost"
+        )
+    elif largest > largest_code(sensor):
+        message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
+    else:
+        return
+    raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+
+
+def _camera(tiff: TiffFacts | None, path: str) -> Camera:
+    if tiff is None or not tiff.model:
+        message = "the file does not name its camera"
+        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+    return Camera(make=tiff.make or "", model=tiff.model)
+
+
+def _capture(tiff: TiffFacts | None) -> Capture:
+    if tiff is None:
+        return Capture()
+    return Capture(
+        iso=tiff.iso,
+        exposure_time=tiff.exposure_time,
+        f_number=tiff.f_number,
+        captured_at=tiff.captured_at,
+    )

@@ -1,0 +1,48 @@
+"""Synthetic camera raws with boxes: a small NOD-like set, and raws of any kind for tests.
+
+Nothing here reads a raw: the writers are independent of the decoders they are used to test.
+"""
+
+from __future__ import annotations
+
+from pipeline.sample_set.arw import ArwCompression, arw_bytes, encode_arw2, write_arw
+from pipeline.sample_set.camera_file import (
+    CFA_PATTERNS,
+    NIKON_D750,
+    SONY_RX100M7,
+    CameraFile,
+    Cfa,
+    Mosaic,
+)
+from pipeline.sample_set.composition import Scene, compose_scene
+from pipeline.sample_set.dataset import SampleSetSummary, write_sample_set
+from pipeline.sample_set.dng import X_TRANS, DngFile, dng_bytes, write_dng
+from pipeline.sample_set.nef import NefCompression, nef_bytes, write_nef
+from pipeline.sample_set.scene import RenderedScene, render_scene, without_thing
+
+__all__ = [
+    "CFA_PATTERNS",
+    "NIKON_D750",
+    "SONY_RX100M7",
+    "X_TRANS",
+    "ArwCompression",
+    "CameraFile",
+    "Cfa",
+    "DngFile",
+    "Mosaic",
+    "NefCompression",
+    "RenderedScene",
+    "SampleSetSummary",
+    "Scene",
+    "arw_bytes",
+    "compose_scene",
+    "dng_bytes",
+    "encode_arw2",
+    "nef_bytes",
+    "render_scene",
+    "without_thing",
+    "write_arw",
+    "write_dng",
+    "write_nef",
+    "write_sample_set",
+]

@@ -1,0 +1,62 @@
+"""Statistics of a stored level, from the histogram of its codes: exact, and cheap to recheck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.colour import FixedPoint
+from schemas.sidecar import PlaneStatistics
+
+CODES = 65536
+
+
+def histogram(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """(3, 65536) counts of every code in each plane of a (3, H, W) level."""
+    return np.stack([np.bincount(plane.ravel(), minlength=CODES) for plane in stored])
+
+
+def level_statistics(
+    counts: npt.NDArray[np.int64], fixed_point: FixedPoint, names: Sequence[str]
+) -> dict[str, PlaneStatistics]:
+    """Mean, share below 0 and percentiles of each plane.
+
+    Parameters
+    ----------
+    counts
+        (3, 65536) histogram of stored codes.
+    fixed_point
+        Turns codes into values.
+    names
+        Plane names, in order.
+    """
+    return {
+        name: _plane_statistics(plane, fixed_point)
+        for name, plane in zip(names, counts, strict=True)
+    }
+
+
+def _plane_statistics(counts: npt.NDArray[np.int64], fixed_point: FixedPoint) -> PlaneStatistics:
+    total = int(counts.sum())
+    code_sum = int(np.dot(counts, np.arange(CODES)))
+    zero_code = round(-fixed_point.add_offset / fixed_point.scale_factor)
+    cumulative = np.cumsum(counts)
+
+    def value(code: float) -> float:
+        return code * fixed_point.scale_factor + fixed_point.add_offset
+
+    def percentile(percent: float) -> float:
+        # Nearest rank: the smallest code with at least this share of pixels at or below it.
+        rank = max(1, int(np.ceil(percent / 100 * total)))
+        return value(int(np.searchsorted(cumulative, rank)))
+
+    return PlaneStatistics(
+        mean=value(code_sum / total),
+        share_below_zero=int(counts[: max(0, zero_code)].sum()) / total,
+        p1=percentile(1),
+        p50=percentile(50),
+        p99=percentile(99),
+        p99_9=percentile(99.9),
+    )

@@ -1,0 +1,436 @@
+"""Reading a store, and the zarr metadata that makes it a zarr store for everybody else.
+
+    from pipeline.store import open_store
+    store = open_store("data.zarr")
+    sample = store.read("DSC01088", level="packed")
+
+This is the only module that imports zarr, and only to write metadata: opening and reading a store
+needs none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from pipeline.boxes import target_arrays
+from pipeline.chunk import decode_chunk, zarr_codecs
+from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError, UsageError
+from pipeline.files import StoreFiles
+from pipeline.manifest import (
+    MANIFEST_NAME,
+    entry_for,
+    parse_manifest,
+    read_header,
+)
+from schemas.layout import GroupLayout, LevelLayout, StoreLayout
+from schemas.manifest import ManifestEntry
+from schemas.recipe import LevelName, Recipe
+from schemas.sidecar import FORMAT, FORMAT_VERSION, Sidecar
+
+METADATA_NAME = "zarr.json"
+SIDECARS = "sidecars"
+DEFAULT_STORE = "data.zarr"
+MAX_ROWS = 100_000_000
+
+
+def chunk_key(group: str, level: LevelName, row: int) -> str:
+    """Where a row's chunk is: zarr's default key encoding with "." as separator, flat folders."""
+    return f"{group}/{level}/c.{row}.0.0.0"
+
+
+def sidecar_key(group: str, sample_id: str) -> str:
+    """Where a sample's sidecar is."""
+    return f"{group}/{SIDECARS}/{sample_id}.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample at one level.
+
+    Attributes
+    ----------
+    stored
+        (3, H, W) uint16 fixed-point codes as they are in the store.
+    sidecar
+        Everything known about the sample.
+    level
+        ``"packed"`` or ``"resized"``.
+    """
+
+    stored: npt.NDArray[np.uint16]
+    sidecar: Sidecar
+    level: LevelName
+
+    @property
+    def xyz(self) -> npt.NDArray[np.float32]:
+        """(3, H, W) float32 CIE XYZ (D65), about 0..1, unclipped (camera RGB for that recipe)."""
+        record = self.sidecar.levels[self.level]
+        scale, offset = np.float32(record.scale_factor), np.float32(record.add_offset)
+        return self.stored.astype(np.float32) * scale + offset
+
+    @cached_property
+    def _targets(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        record = self.sidecar.levels[self.level]
+        boxes = () if self.sidecar.annotation is None else self.sidecar.annotation.boxes
+        width, height = self.sidecar.frame.size
+        return target_arrays(boxes, width, height, record.scale_x, record.scale_y)
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """(n, 4) float32 xyxy in this level's pixels, half-open; untrainable boxes left out."""
+        return self._targets[0]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 COCO ids: 1 person, 2 bicycle, 3 car."""
+        return self._targets[1]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store opened for reading: what was committed when it was opened.
+
+    Attributes
+    ----------
+    files
+        Where it is.
+    recipe
+        How its numbers were made.
+    versions
+        Packages that created it.
+    entries
+        Committed samples by key (see `ids`), in order of group and row.
+    failed
+        Sources that could not be ingested.
+    warnings
+        What opening had to work around, in words.
+    """
+
+    files: StoreFiles
+    recipe: Recipe
+    versions: dict[str, str]
+    entries: dict[str, ManifestEntry]
+    failed: tuple[ManifestEntry, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self.files.root
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{count} {name}" for name, count in sorted(self.splits.items()))
+        return f"<Store {self.path} ({len(self)} samples: {splits}; {self.recipe.colour})>"
+
+    def ids(self, split: str | None = None) -> tuple[str, ...]:
+        """Sample ids, of one split or all, in stored order.
+
+        An id is the raw's file stem; where two groups share a stem it is ``"group/stem"``.
+        """
+        if split is None:
+            return tuple(self.entries)
+        found = tuple(key for key, entry in self.entries.items() if entry.split == split)
+        if not found:
+            known = ", ".join(sorted(name for name in self.splits if name)) or "none"
+            raise UsageError(
+                f"no sample has split {split!r} (splits here: {known})",
+                path=str(self.path),
+                hint="name one of those, or ingest annotations whose file name says train, val or test",
+            )
+        return found
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples by split; "" counts those without one."""
+        return dict(Counter(entry.split or "" for entry in self.entries.values()))
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Group names: camera and annotation frame."""
+        return tuple(dict.fromkeys(entry.group or "" for entry in self.entries.values()))
+
+    def entry(self, sample_id: str) -> ManifestEntry:
+        """The manifest's line of a sample.
+
+        Raises
+        ------
+        UsageError
+            If there is no such sample.
+        """
+        found = self.entries.get(sample_id)
+        if found is None:
+            qualified = [e for e in self.entries.values() if f"{e.group}/{e.id}" == sample_id]
+            if not qualified:
+                hint = "prep info lists what is there; ids are file stems"
+                raise UsageError(f"no sample {sample_id!r}", path=str(self.path), hint=hint)
+            found = qualified[0]
+        return found
+
+    def sidecar(self, sample_id: str) -> Sidecar:
+        """Read and check a sample's sidecar."""
+        entry = self.entry(sample_id)
+        return read_sidecar(self.files, cast(str, entry.group), cast(str, entry.id))
+
+    def read(self, sample_id: str, level: LevelName = "packed") -> Sample:
+        """Read one sample.
+
+        Raises
+        ------
+        UsageError
+            If the sample or the level is not in this store.
+        DamagedStoreError
+            If its chunk or sidecar does not match its record.
+        """
+        return self.read_with(self.sidecar(sample_id), level)
+
+    def read_with(
+        self, sidecar: Sidecar, level: LevelName, out: npt.NDArray[np.uint16] | None = None
+    ) -> Sample:
+        """Read one level of a sample whose sidecar is at hand, into `out` if given."""
+        record = sidecar.levels.get(level)
+        if record is None:
+            held = ", ".join(sidecar.levels)
+            raise UsageError(
+                f"level {level!r} is not stored (held: {held})",
+                path=str(self.path),
+                hint="ingest into a new store with --levels packed,resized",
+            )
+        chunk = read_chunk(self.files, sidecar, level)
+        path = str(self.files.path(chunk_key(sidecar.group, level, sidecar.row)))
+        stored = decode_chunk(memoryview(chunk), record.shape, record.crc32c, path=path, out=out)
+        return Sample(stored, sidecar, level)
+
+
+def open_store(path: str | Path = DEFAULT_STORE) -> Store:
+    """Open a store for reading.
+
+    Reads the root metadata and the manifest, and lists the sidecars: samples committed since the
+    manifest was written are found too.
+
+    Raises
+    ------
+    NoStoreError
+        If there is nothing at `path`, or something else.
+    IncompatibleStoreError
+        If its format version is not 1.
+    """
+    files = StoreFiles(Path(path))
+    recipe, versions = read_root(files)
+    notes: list[str] = []
+    recorded: tuple[ManifestEntry, ...] = ()
+    data = files.get_or_none(MANIFEST_NAME)
+    try:
+        if data is not None:
+            recorded = parse_manifest(data, path=str(files.path(MANIFEST_NAME))).entries
+    except DamagedStoreError as error:
+        notes.append(str(error))
+    done = {(e.group, e.id): e for e in recorded if e.status == "done"}
+    for group, sample_id in committed(files):
+        if (group, sample_id) not in done:
+            try:
+                done[group, sample_id] = entry_for(read_sidecar(files, group, sample_id))
+            except DamagedStoreError as error:
+                notes.append(str(error))
+    ordered = sorted(done.values(), key=lambda e: (e.group or "", e.row or 0))
+    stems = Counter(entry.id for entry in ordered)
+    entries = {
+        (e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered
+    }
+    failed = tuple(e for e in recorded if e.status == "failed")
+    return Store(files, recipe, versions, entries, failed, tuple(notes))
+
+
+def read_root(files: StoreFiles) -> tuple[Recipe, dict[str, str]]:
+    """Recipe and versions from the root metadata, or from the manifest when that is damaged."""
+    data = files.get_or_none(METADATA_NAME)
+    manifest = files.get_or_none(MANIFEST_NAME)
+    if data is None and manifest is None:
+        raise no_store(files)
+    try:
+        attributes = json.loads(data or b"")["attributes"]
+        ours = attributes["format"] == FORMAT
+        version = attributes["format_version"]
+        if ours and version != FORMAT_VERSION:
+            raise IncompatibleStoreError(
+                f"store format version {version}; this version reads {FORMAT_VERSION}",
+                path=str(files.root),
+                hint="use the version of this tool that wrote it, or ingest into a new store",
+            )
+        recipe = Recipe.model_validate(attributes["recipe"])
+        if ours and recipe.fingerprint == attributes["recipe_fingerprint"]:
+            return recipe, dict(attributes["versions"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        if isinstance(error, IncompatibleStoreError):
+            raise
+    header = read_header(manifest or b"")
+    if header is None:
+        raise no_store(files)
+    return header.recipe, header.versions
+
+
+def no_store(files: StoreFiles) -> NoStoreError:
+    """The error for a path that holds no store of ours."""
+    if not files.root.exists():
+        what, hint = "there is no store here", f"prep ingest SOURCE --store {files.root} makes one"
+    else:
+        what = "this is not one of our stores (no readable zarr.json or manifest.jsonl of ours)"
+        hint = "name the folder that prep ingest wrote (default: ./data.zarr)"
+    return NoStoreError(what, path=str(files.root), hint=hint)
+
+
+def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
+    """(group, id) of every sidecar there is, by listing folders."""
+    for group in files.names():
+        for name in files.names(f"{group}/{SIDECARS}"):
+            if name.endswith(".json"):
+                yield group, name.removesuffix(".json")
+
+
+def read_sidecar(files: StoreFiles, group: str, sample_id: str) -> Sidecar:
+    """Read a sidecar and check its digest and its place.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it is missing, does not parse, its digest does not fit, or it names another sample.
+    """
+    key = sidecar_key(group, sample_id)
+    path = str(files.path(key))
+    hint = "prep ingest (with the same sources) redoes just the damaged samples"
+    data = files.get_or_none(key)
+    if data is None:
+        raise DamagedStoreError("the sidecar is missing", path=path, hint=hint)
+    try:
+        sidecar = Sidecar.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "JSON"
+        message = f"the sidecar is damaged at {place}: {first['msg']}"
+        raise DamagedStoreError(message, path=path, hint=hint) from error
+    if sidecar.digest != sidecar.content_digest():
+        raise DamagedStoreError("the sidecar does not fit its digest", path=path, hint=hint)
+    if (sidecar.group, sidecar.id) != (group, sample_id):
+        message = f"the sidecar belongs to {sidecar.group}/{sidecar.id}"
+        raise DamagedStoreError(message, path=path, hint=hint)
+    return sidecar
+
+
+def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> bytes:
+    """The bytes of a sample's chunk, unchecked but for its presence."""
+    key = chunk_key(sidecar.group, level, sidecar.row)
+    data = files.get_or_none(key)
+    if data is None:
+        raise DamagedStoreError(
+            f"the {level} chunk of {sidecar.id} is missing",
+            path=str(files.path(key)),
+            hint="prep ingest (with the same sources) redoes just the damaged samples",
+        )
+    return data
+
+
+def group_layout(sidecar: Sidecar, rows: int) -> GroupLayout:
+    """The layout of a sample's group, as its sidecar implies it."""
+    levels = {
+        name: LevelLayout(
+            shape=record.shape,
+            scale_factor=record.scale_factor,
+            add_offset=record.add_offset,
+        )
+        for name, record in sidecar.levels.items()
+    }
+    return GroupLayout(
+        name=sidecar.group,
+        camera=sidecar.camera,
+        frame_size=sidecar.frame.size,
+        rows=rows,
+        levels=levels,
+    )
+
+
+def stored_rows(files: StoreFiles, layout: GroupLayout) -> int:
+    """Rows a group's arrays have by their own metadata, the fewest of its levels; 0 if unreadable."""
+    found = []
+    for level in layout.levels:
+        try:
+            document = json.loads(files.get(f"{layout.name}/{level}/{METADATA_NAME}"))
+            found.append(int(document["shape"][0]))
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return 0
+    return min(found) if 0 <= min(found) < MAX_ROWS else 0
+
+
+def zarr_documents(layout: StoreLayout) -> dict[str, bytes]:
+    """Every ``zarr.json`` of a store, the root last, its metadata consolidated.
+
+    zarr-python writes them, into memory: so the documents are whatever zarr itself considers right,
+    and reach the disk through our atomic puts. The same layout gives the same bytes.
+    """
+    import zarr
+
+    written: dict[str, Buffer] = {}
+    memory = zarr.storage.MemoryStore(written)
+    root = zarr.create_group(memory, attributes=_root_attributes(layout))
+    for group in layout.groups:
+        attributes = {
+            "camera": group.camera.model_dump(),
+            "frame_size": list(group.frame_size),
+        }
+        node = root.create_group(group.name, attributes=attributes)
+        for name, level in group.levels.items():
+            node.create_array(
+                name,
+                shape=(group.rows, *level.shape),
+                chunks=(1, *level.shape),
+                dtype="uint16",
+                fill_value=0,
+                chunk_key_encoding={"name": "default", "separator": "."},
+                dimension_names=("sample", "plane", f"y_{name}", f"x_{name}"),
+                attributes={
+                    "scale_factor": level.scale_factor,
+                    "add_offset": level.add_offset,
+                    "planes": ["R", "G", "B"] if layout.recipe.colour == "camera" else list("XYZ"),
+                },
+                **_codec_arguments(layout.recipe),
+            )
+    with warnings.catch_warnings():
+        # Consolidated metadata is not in the v3 specification yet; both zarr-python and xarray read it.
+        warnings.simplefilter("ignore", category=UserWarning)
+        zarr.consolidate_metadata(memory)
+    documents = {
+        key: value.to_bytes()
+        for key, value in written.items()
+        if key.endswith(METADATA_NAME)
+    }
+    return dict(sorted(documents.items(), key=lambda item: (item[0] == METADATA_NAME, item[0])))
+
+
+def _root_attributes(layout: StoreLayout) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": layout.recipe.model_dump(mode="json"),
+        "recipe_fingerprint": layout.recipe.fingerprint,
+        "versions": layout.versions,
+    }
+
+
+def _codec_arguments(recipe: Recipe) -> dict[str, Any]:
+    serializer, *compressors = zarr_codecs(recipe.codec)
+    return {"serializer": serializer, "compressors": compressors}

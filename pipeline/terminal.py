@@ -1,0 +1,57 @@
+"""Progress for a person at a terminal: one live bar, failures above it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from pipeline.reporting import Pace, error_text, finding_text
+from schemas.finding import Finding, Severity
+from schemas.sidecar import Sidecar
+
+
+class TerminalReporter:
+    """A live line with rate, MB/s, ETA and failures; goes to stderr like all progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pace = Pace()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, total: int, total_bytes: int = 0) -> None:
+        self.close()
+        self._pace = Pace(name, total, total_bytes)
+        if total == 0:
+            return
+        self._progress = Progress(
+            BarColumn(bar_width=30),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(self._pace.line(), total=total)
+        self._progress.start()
+
+    def step(self, nbytes: int = 0, *, failed: bool = False) -> None:
+        self._pace.add(nbytes, failed=failed)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=1, description=self._pace.line())
+
+    def sample(self, sidecar: Sidecar) -> None:
+        pass
+
+    def error(self, code: str, path: str, message: str, mend: str) -> None:
+        self._console.print(f"[red]{escape(error_text(path, message, mend))}[/red]")
+
+    def finding(self, finding: Finding) -> None:
+        if finding.severity is Severity.INFO:
+            return
+        colour = "red" if finding.severity is Severity.ERROR else "yellow"
+        self._console.print(f"[{colour}]{escape(finding_text(finding))}[/{colour}]")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,240 @@
+"""COCO annotation files as they are found, and boxes as a sample's sidecar holds them.
+
+Two families that never mix. ``Coco*`` models read whatever annotation tools write: identifiers of
+either type, keys nobody asked for, missing ``area``/``iscrowd``/``segmentation``, numbers that are
+not finite. A record that even they cannot read becomes a `RejectedRecord`, so that it costs only
+itself. `Box` and `ImageAnnotation` are strict: they go into sidecars and are read back by others.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    RootModel,
+    ValidationError,
+)
+
+from schemas.base import StrictModel
+from schemas.finding import Finding, Severity
+
+CLASS_NAMES: dict[int, str] = {1: "person", 2: "bicycle", 3: "car"}
+"""The classes that are trained on: COCO category id -> COCO name."""
+
+OTHER_CATEGORY = 0
+"""`Box.category_id` of every other category; no COCO id is 0."""
+
+FLAG_NAMES: tuple[str, ...] = (
+    "isnoisy",
+    "isoutoffocus",
+    "ismotionblur",
+    "isheavilyoccluded",
+    "isextreme",
+    "isbacklit",
+    "istruncated",
+    "isconfusing",
+    "islabeled",
+)
+"""Per-box conditions that NOD's hand-labelled Sony test file carries."""
+
+MAX_SIDE = 1_000_000
+"""Longest image side in pixels that is believed; no camera comes near."""
+
+RecordId = int | str
+"""COCO says integer; NOD writes file stems. ``5`` and ``"5"`` are different identifiers."""
+
+
+class _InputModel(BaseModel):
+    """What annotation files contain; unknown keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class CocoCategory(_InputModel):
+    """One entry of ``categories``."""
+
+    id: RecordId
+    name: str
+
+
+class CocoImage(_InputModel):
+    """One entry of ``images``; ``width`` and ``height`` in pixels of the annotated frame."""
+
+    id: RecordId
+    file_name: str = Field(min_length=1)
+    width: int = Field(gt=0, le=MAX_SIDE)
+    height: int = Field(gt=0, le=MAX_SIDE)
+
+
+def _is_given(segmentation: object) -> bool:
+    """A file of polygons is mostly polygons, and nothing here draws them: keep one bit."""
+    return bool(segmentation)
+
+
+class CocoAnnotation(_InputModel):
+    """One entry of ``annotations``.
+
+    ``bbox`` is COCO ``[x, y, width, height]`` in pixels, origin at the top-left corner of the
+    annotated frame. Any four numbers are read, NaN and infinities too; whether they make a box is
+    decided later, where the frame is known. ``segmentation`` tells only whether there is a mask:
+    then ``area`` is the mask's, not the box's.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: RecordId
+    image_id: RecordId
+    category_id: RecordId
+    bbox: tuple[float, float, float, float]
+    iscrowd: bool = False
+    area: float | None = None
+    segmentation: Annotated[bool, BeforeValidator(_is_given)] = False
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The conditions of `FLAG_NAMES` that the record gives as true/false or 1/0."""
+        extra = self.model_extra
+        if not extra:
+            return {}
+        return {name: bool(extra[name]) for name in FLAG_NAMES if extra.get(name) in (0, 1)}
+
+    @property
+    def unreadable_flags(self) -> tuple[str, ...]:
+        """Names of `FLAG_NAMES` that are present but neither true nor false (nor null)."""
+        extra = self.model_extra
+        if not extra:
+            return ()
+        return tuple(name for name in FLAG_NAMES if extra.get(name) not in (0, 1, None))
+
+
+class RejectedRecord(RootModel[Any]):
+    """A record that does not fit its model, as it stood in the file."""
+
+    def reason(self, model: type[BaseModel]) -> str:
+        """Say in one line why ``model`` refuses this record: each field, and what it holds."""
+        try:
+            model.model_validate(self.root)
+        except ValidationError as error:
+            return "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'record'}: "
+                f"{problem['msg']}, found {_shortened(problem['input'])}"
+                for problem in error.errors(include_url=False)[:3]
+            )
+        return "not readable"
+
+    def get(self, key: str) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Return the record's value under ``key``, or None where it has none."""
+        return self.root.get(key) if isinstance(self.root, dict) else None
+
+
+def _shortened(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+_Record = TypeVar("_Record", bound=BaseModel)
+_OrRejected = Annotated[_Record | RejectedRecord, Field(union_mode="left_to_right")]
+
+
+class CocoFile(_InputModel):
+    """A whole file. Without ``images`` it is none; ``annotations`` may lack (then it is None)."""
+
+    images: list[_OrRejected[CocoImage]]
+    annotations: list[_OrRejected[CocoAnnotation]] | None = None
+    categories: list[_OrRejected[CocoCategory]] | None = None
+
+
+def _json_number(value: float) -> float | str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+Coordinate = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    PlainSerializer(_json_number, return_type=float | str, when_used="json"),
+]
+"""A float of an annotation, finite or not.
+
+JSON has no NaN, so the three values that are no numbers are written as the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"``, and read back from them.
+"""
+
+
+class Box(StrictModel):
+    """One annotated box, exactly as given, with everything that was noticed about it.
+
+    Attributes
+    ----------
+    annotation_id
+        Identifier in its own file; identifiers restart in every file, so it names nothing alone.
+    category_id
+        1 person, 2 bicycle, 3 car (found by *name* where the file lists its categories), 0 for
+        every other category.
+    category
+        The category's name in the file, or its identifier where the file names none.
+    bbox
+        COCO ``(x, y, width, height)`` in pixels of the annotated frame (the camera JPEG's), origin
+        at the frame's top-left corner, edges at real-valued positions: a box covers ``x`` to
+        ``x + width``, so ``x + width == frame width`` is inside. Unclipped and unrounded; may hold
+        NaN or infinities (see `Coordinate`), which then are findings.
+    iscrowd
+        True for a region of many objects; never trained on.
+    area
+        Area in pixels as the file gives it, None where it gives none or no finite one.
+    flags
+        Conditions such as ``isextreme``, where the file has them.
+    findings
+        What the checks noticed.
+    """
+
+    annotation_id: RecordId
+    category_id: int = Field(ge=0)
+    category: str = ""
+    bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+    iscrowd: bool = False
+    area: float | None = None
+    flags: dict[str, bool] = Field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def trainable(self) -> bool:
+        """True when nothing of severity error was found: the box is a target."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+
+class ImageAnnotation(StrictModel):
+    """What an annotation file says about one image.
+
+    Attributes
+    ----------
+    file
+        Name of the annotation file.
+    image_id
+        Identifier in that file, of the type it has there.
+    file_name
+        Name of the annotated image, without folders.
+    width, height
+        Size in pixels of the annotated frame.
+    split
+        ``"train"``, ``"val"``, ``"test"``, another name given by the user, or None.
+    boxes
+        All boxes in file order, also those that cannot be trained on.
+    """
+
+    file: str
+    image_id: RecordId
+    file_name: str = Field(min_length=1)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    split: str | None = None
+    boxes: tuple[Box, ...] = ()

@@ -1,0 +1,46 @@
+"""What ``prep info`` and ``prep doctor`` say, as data."""
+
+from __future__ import annotations
+
+from schemas.base import StrictModel
+from schemas.recipe import LevelName, Recipe
+
+
+class GroupInfo(StrictModel):
+    """One camera in one frame; shapes are (3, height, width)."""
+
+    name: str
+    camera: str
+    frame_size: tuple[int, int]
+    samples: int
+    levels: dict[LevelName, tuple[int, int, int]]
+
+
+class StoreInfo(StrictModel):
+    """A store in numbers. ``splits`` counts samples and boxes; ``""`` is no split."""
+
+    path: str
+    recipe: Recipe
+    versions: dict[str, str]
+    samples: int
+    failed: int
+    groups: tuple[GroupInfo, ...]
+    splits: dict[str, dict[str, int]]
+    boxes: int
+    boxes_untrainable: int
+    classes: dict[str, int]
+    iso_range: tuple[int, int] | None
+    chunk_bytes: int
+    warnings: tuple[str, ...]
+
+
+class DoctorReport(StrictModel):
+    """This installation: versions, decoders, machine. ``problems`` come with what to do."""
+
+    versions: dict[str, str]
+    libraw: str
+    cpu_count: int
+    memory_bytes: int
+    disk_free_bytes: int
+    gpu: str
+    problems: tuple[str, ...]

@@ -1,0 +1,67 @@
+"""The recipe: every choice that changes a stored number, named and fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import StrictModel
+
+Colour = Literal["xyz", "xyz-balanced", "camera"]
+LevelName = Literal["packed", "resized"]
+Codec = Literal["lz4", "zstd"]
+
+#: Raised whenever the same raw and options would give other stored numbers than before.
+TRANSFORM_VERSION = 1
+
+
+class Recipe(StrictModel):
+    """What an ingest does to the pixels; one store holds samples of one recipe.
+
+    Attributes
+    ----------
+    colour
+        ``"xyz"``: XYZ = inv(C) @ camera RGB, no white balance, no clipping (the default);
+        ``"xyz-balanced"``: LibRaw's own XYZ output, daylight-balanced and clipped;
+        ``"camera"``: camera RGB without a matrix, for ablations.
+    levels
+        Which arrays are stored: ``"packed"`` (half the sensor's resolution) and ``"resized"``.
+    fit
+        Bounds of the resized level as (long side, short side) in pixels; never enlarged.
+    codec
+        Compressor inside blosc; both are lossless and give the same numbers.
+    transform
+        Version of the arithmetic, `TRANSFORM_VERSION`.
+    """
+
+    colour: Colour = "xyz"
+    levels: tuple[LevelName, ...] = ("packed", "resized")
+    fit: tuple[int, int] = Field(default=(1333, 800))
+    codec: Codec = "lz4"
+    transform: int = TRANSFORM_VERSION
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Recipe:
+        if not self.levels or len(set(self.levels)) != len(self.levels):
+            raise ValueError("levels must name 'packed', 'resized' or both, each once")
+        long_side, short_side = self.fit
+        if not 16 <= short_side <= long_side <= 65535:
+            raise ValueError("fit must be LONGxSHORT with 16 <= SHORT <= LONG <= 65535")
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that differ whenever a field does."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One line for messages: the choices in words, then the fingerprint."""
+        long_side, short_side = self.fit
+        return (
+            f"colour {self.colour}, levels {'+'.join(self.levels)}, fit {long_side}x{short_side}, "
+            f"codec {self.codec}, transform {self.transform} ({self.fingerprint})"
+        )

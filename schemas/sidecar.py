@@ -1,0 +1,197 @@
+"""The sidecar: everything known about one stored sample. Its presence is the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import StrictModel
+from schemas.coco import ImageAnnotation
+from schemas.finding import Finding
+from schemas.recipe import LevelName
+
+FORMAT = "genisp-xyz-store"
+FORMAT_VERSION = 1
+
+CfaPattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
+Orientation = Literal[1, 3, 6, 8]
+CropSource = Literal["camera", "centred", "active"]
+Matrix3 = tuple[
+    tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]
+]
+
+
+class Rect(StrictModel):
+    """A rectangle on the full sensor, in mosaic pixels; ``x``, ``y`` is its top-left site."""
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class Frame(StrictModel):
+    """Which part of the sensor a sample shows, and which way up.
+
+    Attributes
+    ----------
+    raw_size
+        (width, height) of the whole mosaic, margins included.
+    active_area
+        What LibRaw calls visible, on the full sensor.
+    crop
+        What is kept, on the full sensor; even origin, even size.
+    crop_source
+        ``"camera"``: the crop of the camera's own JPEG; ``"centred"``: centred in the active area
+        because the annotation's size asked for it; ``"active"``: the file names no crop.
+    orientation_flag
+        EXIF orientation in the file.
+    orientation
+        EXIF orientation applied to the kept part (1: none).
+    size
+        (width, height) of the frame boxes live in: after the crop and the applied orientation.
+    """
+
+    raw_size: tuple[int, int]
+    active_area: Rect
+    crop: Rect
+    crop_source: CropSource
+    orientation_flag: int
+    orientation: Orientation
+    size: tuple[int, int]
+
+
+class Camera(StrictModel):
+    """Make and model as the file spells them."""
+
+    make: str
+    model: str
+
+
+class Sensor(StrictModel):
+    """Levels and colour of the mosaic, as the file or LibRaw's table gives them.
+
+    Attributes
+    ----------
+    cfa
+        Colours in reading order from the top-left of the *crop*.
+    black
+        Black level in DN by colour index R, G1, B, G2 (LibRaw's order).
+    white
+        White level in DN (LibRaw ``maximum``).
+    xyz_to_camera
+        LibRaw ``cam_xyz[:3]``: XYZ (D65) -> camera RGB.
+    as_shot_balance
+        As-shot multipliers of R, G, B with G = 1, or None when the file has none.
+    """
+
+    cfa: CfaPattern
+    black: tuple[float, float, float, float]
+    white: float
+    xyz_to_camera: Matrix3
+    as_shot_balance: tuple[float, float, float] | None = None
+
+
+class Capture(StrictModel):
+    """EXIF facts of the exposure: ISO, seconds, f-number, local time as written."""
+
+    iso: int | None = None
+    exposure_time: float | None = None
+    f_number: float | None = None
+    captured_at: str | None = None
+
+
+class PlaneStatistics(StrictModel):
+    """Of one plane, in the level's units (XYZ, or camera RGB): mean, share of values below 0,
+    and the percentiles 1, 50, 99 and 99.9."""
+
+    mean: float
+    share_below_zero: float
+    p1: float
+    p50: float
+    p99: float
+    p99_9: float
+
+
+class LevelRecord(StrictModel):
+    """One stored array chunk.
+
+    Attributes
+    ----------
+    shape
+        (3, height, width) of the decoded chunk, uint16.
+    scale_x, scale_y
+        Level pixels per frame pixel, each axis.
+    scale_factor, add_offset
+        ``value = stored * scale_factor + add_offset``.
+    nbytes
+        Size of the chunk file.
+    crc32c
+        CRC-32C of the compressed bytes, eight hex digits; the chunk file ends with the same.
+    statistics
+        By plane name: X, Y, Z, or R, G, B for the camera recipe.
+    """
+
+    shape: tuple[int, int, int]
+    scale_x: float
+    scale_y: float
+    scale_factor: float
+    add_offset: float
+    nbytes: int
+    crc32c: str
+    statistics: dict[str, PlaneStatistics]
+
+
+class SourceRecord(StrictModel):
+    """The raw a sample was made from: label, bytes, modification time, sha256 of its content."""
+
+    name: str
+    size: int
+    mtime_ns: int | None
+    sha256: str
+
+
+class DecoderRecord(StrictModel):
+    """Who decoded the mosaic."""
+
+    name: Literal["libraw", "flashraw"]
+    version: str
+
+
+class Sidecar(StrictModel):
+    """One sample. ``digest`` covers every other field."""
+
+    format_version: int = FORMAT_VERSION
+    id: str
+    group: str
+    row: int = Field(ge=0)
+    split: str | None
+    camera: Camera
+    frame: Frame
+    sensor: Sensor
+    capture: Capture
+    recipe_fingerprint: str
+    levels: dict[LevelName, LevelRecord]
+    annotation: ImageAnnotation | None
+    source: SourceRecord
+    decoder: DecoderRecord
+    findings: tuple[Finding, ...] = ()
+    digest: str = ""
+
+    def sealed(self) -> Sidecar:
+        """The same sidecar with its digest filled in."""
+        return self.model_copy(update={"digest": self.content_digest()})
+
+    def content_digest(self) -> str:
+        """``"sha256:..."`` over the canonical JSON of every field but the digest."""
+        fields = self.model_dump(mode="json", exclude={"digest"})
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """The file's bytes: indented, because people read sidecars."""
+        fields = self.model_dump(mode="json")
+        return (json.dumps(fields, indent=1, ensure_ascii=True) + "\n").encode()

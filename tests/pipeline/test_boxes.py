@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from pipeline.boxes import (
+    BoxTable,
+    box_findings,
+    clip_boxes,
+    near_duplicates,
+    orient_boxes,
+    scale_boxes,
+    shift_boxes,
+    target_arrays,
+    unorient_boxes,
+    xywh_to_xyxy,
+)
+from pipeline.errors import UnsupportedRawError
+from schemas.coco import Box
+from schemas.finding import Finding, Severity
+
+WIDTH, HEIGHT = 100, 60
+QUARTER_TURNS = {1: 0, 3: 2, 6: -1, 8: 1}
+orientations = st.sampled_from(sorted(QUARTER_TURNS))
+coordinate = st.floats(-1e4, 1e4, allow_nan=False)
+box_lists = st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), max_size=5)
+
+
+def table(
+    bboxes: Sequence[Sequence[float]],
+    *,
+    category: int | Sequence[int] = 1,
+    crowd: bool = False,
+    area: float = math.nan,
+    image: int | Sequence[int] = 0,
+    size: tuple[float, float] = (WIDTH, HEIGHT),
+) -> BoxTable:
+    count = len(bboxes)
+    return BoxTable(
+        bbox=np.array(bboxes, dtype=np.float64).reshape(-1, 4),
+        category_id=np.broadcast_to(np.array(category, dtype=np.int64), count),
+        iscrowd=np.full(count, crowd),
+        area=np.full(count, area),
+        image=np.broadcast_to(np.array(image, dtype=np.int64), count),
+        width=np.full(count, float(size[0])),
+        height=np.full(count, float(size[1])),
+        where=[f"box {row}" for row in range(count)],
+    )
+
+
+def codes(*bbox: float, category: int = 1, crowd: bool = False, area: float = math.nan) -> set[str]:
+    (found,) = box_findings(table([bbox], category=category, crowd=crowd, area=area))
+    return {finding.code for finding in found}
+
+
+def test_a_coco_box_ends_at_x_plus_width() -> None:
+    assert xywh_to_xyxy([[1764, 872, 2, 5]]).tolist() == [[1764, 872, 1766, 877]]
+    assert xywh_to_xyxy([]).shape == (0, 4)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), orientations, st.data())
+def test_an_oriented_box_is_where_the_rotated_image_shows_it(
+    width: int, height: int, orientation: int, data: st.DataObject
+) -> None:
+    x1 = data.draw(st.integers(0, width - 1))
+    y1 = data.draw(st.integers(0, height - 1))
+    x2 = data.draw(st.integers(x1 + 1, width))
+    y2 = data.draw(st.integers(y1 + 1, height))
+    image = np.zeros((height, width), dtype=np.uint8)
+    image[y1:y2, x1:x2] = 1
+    rows, columns = np.nonzero(np.rot90(image, QUARTER_TURNS[orientation]))
+    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert orient_boxes([[x1, y1, x2, y2]], orientation, width, height).tolist() == [expected]
+
+
+@given(box_lists, orientations)
+def test_orientation_comes_back(boxes: list[tuple[float, ...]], orientation: int) -> None:
+    there = orient_boxes(boxes, orientation, WIDTH, HEIGHT)
+    back = unorient_boxes(there, orientation, WIDTH, HEIGHT)
+    np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), atol=1e-9)
+
+
+@given(box_lists)
+def test_two_quarter_turns_are_a_half_turn(boxes: list[tuple[float, ...]]) -> None:
+    once = orient_boxes(boxes, 6, WIDTH, HEIGHT)
+    twice = orient_boxes(once, 6, HEIGHT, WIDTH)
+    np.testing.assert_allclose(twice, orient_boxes(boxes, 3, WIDTH, HEIGHT), atol=1e-9)
+
+
+@pytest.mark.parametrize("orientation", [0, 2, 4, 5, 7, 9])
+def test_mirrored_and_unknown_orientations_are_refused(orientation: int) -> None:
+    for function in (orient_boxes, unorient_boxes):
+        with pytest.raises(UnsupportedRawError, match=f"EXIF orientation {orientation}"):
+            function([[0, 0, 1, 1]], orientation, WIDTH, HEIGHT)
+
+
+@given(box_lists, st.floats(0.01, 10), st.floats(0.01, 10))
+def test_scaling_comes_back(boxes: list[tuple[float, ...]], sx: float, sy: float) -> None:
+    back = scale_boxes(scale_boxes(boxes, sx, sy), 1 / sx, 1 / sy)
+    np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), rtol=1e-12, atol=1e-12)
+
+
+def test_scales_belong_to_their_axes() -> None:
+    assert scale_boxes([[1, 2, 3, 4]], 10, 0.5).tolist() == [[10, 1, 30, 2]]
+
+
+@given(box_lists, coordinate, coordinate)
+def test_shifting_comes_back(boxes: list[tuple[float, ...]], dx: float, dy: float) -> None:
+    back = shift_boxes(shift_boxes(boxes, dx, dy), -dx, -dy)
+    np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), atol=1e-9)
+
+
+def test_a_crop_moves_boxes_by_its_origin() -> None:
+    assert shift_boxes([[20, 30, 40, 50]], -12, -8).tolist() == [[8, 22, 28, 42]]
+
+
+@given(box_lists)
+def test_clipped_boxes_lie_inside_and_clip_to_themselves(boxes: list[tuple[float, ...]]) -> None:
+    clipped = clip_boxes(boxes, WIDTH, HEIGHT)
+    assert ((clipped >= 0) & (clipped <= [WIDTH, HEIGHT, WIDTH, HEIGHT])).all()
+    np.testing.assert_array_equal(clip_boxes(clipped, WIDTH, HEIGHT), clipped)
+
+
+@given(
+    st.tuples(st.floats(-50, 150), st.floats(-50, 110), st.floats(1, 99), st.floats(1, 59)),
+    orientations,
+)
+def test_clipping_and_turning_commute(
+    bbox: tuple[float, float, float, float], orientation: int
+) -> None:
+    boxes = xywh_to_xyxy([bbox])
+    width, height = (HEIGHT, WIDTH) if orientation in (6, 8) else (WIDTH, HEIGHT)
+    clipped_first = orient_boxes(clip_boxes(boxes, WIDTH, HEIGHT), orientation, WIDTH, HEIGHT)
+    turned_first = clip_boxes(orient_boxes(boxes, orientation, WIDTH, HEIGHT), width, height)
+    np.testing.assert_allclose(clipped_first, turned_first, atol=1e-9)
+
+
+def test_a_plain_box_has_no_findings_up_to_the_very_edge() -> None:
+    assert codes(10, 10, 20, 20, area=400) == set()
+    assert codes(WIDTH - 20, HEIGHT - 20, 20, 20) == set()
+    assert codes(0, 0, 20, 20) == set()
+
+
+@pytest.mark.parametrize(
+    ("bbox", "expected"),
+    [
+        ((17, 8, 2, 0), {"zero-area"}),
+        ((17, 8, -2, 5), {"zero-area"}),
+        ((17, 8, 1e-9, 5), {"zero-area"}),
+        ((17, math.nan, 2, 4), {"non-finite"}),
+        ((17, 8, math.inf, 4), {"non-finite"}),
+        ((1e308, 8, 1e308, 4), {"non-finite"}),
+        ((WIDTH, 8, 20, 4), {"outside-frame"}),
+        ((-20, 8, 20, 4), {"outside-frame"}),
+        ((10, HEIGHT + 5, 20, 4), {"outside-frame"}),
+        ((-5, 8, 20, 14), {"partly-outside"}),
+        ((90, 50, 10, 11), {"partly-outside"}),
+        ((90, 50, 10, 10 + 1e-9), set()),
+        ((99, 8, 5, 5), {"partly-outside", "tiny"}),
+        ((10, 8, 1, 1), {"tiny"}),
+        ((10, 8, 2, 2), set()),
+        ((0, 0, 100, 55), {"huge"}),
+        ((0, 0, 100, 54), set()),
+        ((0, 8, 63, 3), {"extreme-aspect"}),
+        ((0, 8, 60, 3), set()),
+    ],
+)
+def test_each_geometric_check_finds_its_case(bbox: tuple[float, ...], expected: set[str]) -> None:
+    assert codes(*bbox) == expected
+
+
+def test_category_crowd_and_area_are_checked_apart_from_geometry() -> None:
+    assert codes(10, 10, 20, 20, category=0) == {"unknown-category"}
+    assert codes(10, 10, 20, 20, crowd=True) == {"crowd"}
+    assert codes(10, 10, 20, 20, area=401) == set()
+    assert codes(10, 10, 20, 20, area=402) == {"area-mismatch"}
+    assert codes(10, 10, 20, 20, area=math.inf) == {"area-mismatch"}
+    assert codes(10, 10, 0, 20, category=0, crowd=True) == {
+        "zero-area",
+        "unknown-category",
+        "crowd",
+    }
+
+
+def test_a_finding_names_the_box_the_numbers_and_the_mend() -> None:
+    ((finding,),) = box_findings(table([[1764, 872, 2, 0]]))
+    assert finding.severity is Severity.ERROR
+    assert finding.where == "box 0"
+    assert "[1764, 872, 2, 0] has no area" in finding.message
+    assert finding.mend
+
+
+def test_an_empty_table_has_no_findings() -> None:
+    assert box_findings(table([])) == []
+
+
+def test_a_near_duplicate_is_found_on_the_later_box_and_names_the_earlier() -> None:
+    first, second = box_findings(table([[10, 10, 40, 40], [10, 10, 40, 39]]))
+    assert first == ()
+    assert [finding.code for finding in second] == ["near-duplicate"]
+    assert "repeats box 0" in second[0].message
+    assert second[0].severity is Severity.WARNING
+
+
+def test_duplicates_need_the_same_class_the_same_image_and_sound_boxes() -> None:
+    same = [[10, 10, 40, 40]] * 2
+    assert box_findings(table(same, category=[1, 2])) == [(), ()]
+    assert box_findings(table(same, image=[0, 1])) == [(), ()]
+    for found in box_findings(table(same, crowd=True)):
+        assert {finding.code for finding in found} == {"crowd"}
+
+
+small_boxes = st.tuples(
+    st.integers(0, 3), st.integers(0, 3), st.integers(30, 33), st.integers(30, 33)
+)
+
+
+@given(st.lists(st.tuples(small_boxes, st.integers(1, 2), st.integers(0, 1)), max_size=12))
+def test_near_duplicates_agree_with_pycocotools(
+    drawn: list[tuple[tuple[int, int, int, int], int, int]],
+) -> None:
+    boxes = np.array([box for box, _, _ in drawn], dtype=np.float64).reshape(-1, 4)
+    keys = [(category, image) for _, category, image in drawn]
+    given_table = table(
+        boxes.tolist(), category=[key[0] for key in keys], image=[key[1] for key in keys]
+    )
+    twin = near_duplicates(given_table, np.ones(len(drawn), dtype=np.bool_))
+    iou = coco_mask.iou(boxes, boxes, np.zeros(len(drawn))) if drawn else np.zeros((0, 0))
+    for later in range(len(drawn)):
+        earlier = {
+            row for row in range(later) if keys[row] == keys[later] and iou[row, later] > 0.9
+        }
+        assert (twin[later] in earlier) if earlier else (twin[later] == -1)
+
+
+def make_box(*bbox: float, category: int = 1, error: bool = False) -> Box:
+    x, y, width, height = bbox
+    bad = Finding(code="zero-area", severity=Severity.ERROR, where="", message="")
+    return Box(
+        annotation_id=1,
+        category_id=category,
+        bbox=(x, y, width, height),
+        findings=(bad,) if error else (),
+    )
+
+
+def test_targets_are_clipped_scaled_floats_of_trainable_boxes() -> None:
+    boxes = [
+        make_box(1, 3, 4, 5, category=3),
+        make_box(5, 5, 0, 5, error=True),
+        make_box(math.nan, 5, 1, 5, error=True),
+        make_box(90, 50, 20, 20, category=2),
+    ]
+    arrays, labels = target_arrays(boxes, WIDTH, HEIGHT, 0.5, 0.25)
+    assert arrays.dtype == np.float32
+    assert labels.dtype == np.int64
+    assert arrays.tolist() == [[0.5, 0.75, 2.5, 2.0], [45, 12.5, 50, 15]]
+    assert labels.tolist() == [3, 2]
+
+
+def test_no_boxes_are_empty_arrays_of_the_right_shape() -> None:
+    arrays, labels = target_arrays([], WIDTH, HEIGHT, 1, 1)
+    assert (arrays.shape, labels.shape) == ((0, 4), (0,))
+    assert arrays.dtype == np.float32
+    assert labels.dtype == np.int64
+
+
+def test_a_box_that_float32_would_flatten_is_no_target() -> None:
+    arrays, labels = target_arrays([make_box(99.9999999, 5, 50, 5)], WIDTH, HEIGHT, 1, 1)
+    assert (len(arrays), len(labels)) == (0, 0)
+
+
+def assert_targets_hold(arrays: npt.NDArray[np.float32], width: float, height: float) -> None:
+    assert (arrays[:, 2:] > arrays[:, :2]).all()
+    assert ((arrays >= 0) & (arrays <= np.array([width, height] * 2, dtype=np.float32))).all()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-2e4, 2e4), st.floats(-2e4, 2e4), st.floats(-1, 2e4), st.floats(-1, 2e4)
+        ),
+        max_size=8,
+    ),
+    st.floats(0.05, 1),
+)
+def test_every_box_without_an_error_becomes_a_target_detectors_accept(
+    bboxes: list[tuple[float, float, float, float]], scale: float
+) -> None:
+    width, height = 5472.0, 3648.0
+    found = box_findings(table(bboxes, size=(width, height)))
+    boxes = [
+        Box(annotation_id=row, category_id=1, bbox=bbox, findings=findings)
+        for row, (bbox, findings) in enumerate(zip(bboxes, found, strict=True))
+    ]
+    arrays, _ = target_arrays(boxes, width, height, scale, scale)
+    assert len(arrays) == sum(box.trainable for box in boxes)
+    assert_targets_hold(arrays, width * scale, height * scale)
