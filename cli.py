@@ -197,13 +197,15 @@ def prep() -> None:
 @click.option(
     "--strict", is_flag=True, show_envvar=True, help="Any finding makes its source a failure."
 )
-@click.option("--dry-run", is_flag=True, show_envvar=True, help="Say what would be done; write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, show_envvar=True, help="Say what would be done; write nothing."
+)
 @json_option
 def ingest(**options: Any) -> int:
     """Turn raws into samples of a store; run it again to continue, mend or extend.
 
-    SOURCE is a folder, a raw file, a .zip archive (read in place, even when its download was cut off)
-    or an fsspec URL. COCO files in a source are found by themselves.
+    SOURCE is a folder, a raw file, a .zip archive (read in place, even when its download was cut
+    off) or an fsspec URL. COCO files in a source are found by themselves.
     """
     from pipeline.ingest import IngestOptions, plan_ingest, run_ingest
 
@@ -245,7 +247,7 @@ def ingest(**options: Any) -> int:
 def verify(
     store: str, quick: bool, sources: tuple[str, ...], workers: int, strict: bool, as_json: bool
 ) -> int:
-    """Check a store: structure, every checksum, every sidecar, boxes, splits, and all against each other.
+    """Check a store: structure, checksums, sidecars, boxes, splits, and all against each other.
 
     STORE defaults to ./data.zarr.
     """
@@ -262,7 +264,10 @@ def verify(
 @click.argument("store", type=click.Path(), default="data.zarr")
 @json_option
 def info(store: str, as_json: bool) -> int:
-    """Say what a store holds: recipe, cameras, splits, classes, sizes. STORE defaults to ./data.zarr."""
+    """Say what a store holds: recipe, cameras, splits, classes, sizes.
+
+    STORE defaults to ./data.zarr.
+    """
     from pipeline.info import store_info
     from pipeline.store import open_store
 
@@ -277,18 +282,24 @@ def info(store: str, as_json: bool) -> int:
 )
 @click.option("--seed", type=int, default=0, show_envvar=True, help="Same seed, same bytes.")
 @click.option(
-    "--full-size", is_flag=True, show_envvar=True, help="The cameras' real sizes (20 and 10 megapixels)."
+    "--full-size",
+    is_flag=True,
+    show_envvar=True,
+    help="The cameras' real sizes (20 and 10 megapixels).",
 )
 @json_option
 def sample(directory: Path, images: int, seed: int, full_size: bool, as_json: bool) -> int:
-    """Write a small NOD-like set into DIRECTORY: synthetic night streets as real-format ARW and NEF.
+    """Write a small NOD-like set into DIRECTORY: drawn night streets as real-format ARW and NEF.
 
-    The scenes are drawn, not photographed; formats, levels, matrices and annotations are the cameras'.
+    Scenes are synthetic; formats, levels, matrices and annotation files are the cameras' and NOD's.
     """
+    from pipeline import presenting
     from pipeline.sample_set import write_sample_set
 
     summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
-    _show(summary, "sample", as_json)
+    click.echo(
+        presenting.as_json(summary) if as_json else presenting.sample_text(summary, directory)
+    )
     return 0
 
 
@@ -350,7 +361,7 @@ def _named_split(text: str) -> tuple[str, str]:
 
 
 def _reporter(as_json: bool) -> Reporter:
-    """JSON lines to stdout; else a live line on a terminal, plain lines elsewhere, both to stderr."""
+    """JSON lines to stdout; or, to stderr, a live line on a terminal and plain lines elsewhere."""
     from pipeline.reporting import JsonReporter, PlainReporter
 
     if as_json:

@@ -7,6 +7,7 @@ does without. Nothing is ever extracted to disk, so members' names are labels on
 from __future__ import annotations
 
 import struct
+import sys
 import zipfile
 import zlib
 from typing import BinaryIO, Final
@@ -88,6 +89,22 @@ def read_member(path: str, member: ArchiveMember, max_bytes: int) -> bytes:
     return data
 
 
+def read_member_start(path: str, member: ArchiveMember, nbytes: int) -> bytes:
+    """At most the first `nbytes` of a member, without a checksum; raises as `read_member` does."""
+    label = f"{printable(path)}!/{member.name}"
+    _refuse_unsupported(member, label, sys.maxsize)
+    with reading(path, label), open_location(path) as file:
+        packed = _read_packed(file, member, label, at_most=nbytes)
+    if member.method == STORED:
+        return packed
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, nbytes)
+    except zlib.error as error:
+        raise CorruptRawError(
+            f"damaged in the archive: {error}", path=label, hint=ARCHIVE_HINT
+        ) from error
+
+
 def _list(file: BinaryIO, path: str) -> ArchiveListing:
     start = file.read(4)
     listing = _from_contents(file, starts_with_member=start == LOCAL_SIGNATURE)
@@ -148,7 +165,9 @@ def _refuse_unsupported(member: ArchiveMember, label: str, max_bytes: int) -> No
         raise UnreadableSourceError(reason, path=label, hint=hint)
 
 
-def _read_packed(file: BinaryIO, member: ArchiveMember, label: str) -> bytes:
+def _read_packed(
+    file: BinaryIO, member: ArchiveMember, label: str, *, at_most: int = sys.maxsize
+) -> bytes:
     end = file.seek(0, 2)
     file.seek(member.header_offset)
     fixed = file.read(LOCAL_HEADER.size)
@@ -169,7 +188,7 @@ def _read_packed(file: BinaryIO, member: ArchiveMember, label: str) -> bytes:
             hint=ARCHIVE_HINT,
         )
     file.seek(start)
-    return file.read(member.compressed_size)
+    return file.read(min(member.compressed_size, at_most))
 
 
 def _inflate(packed: bytes, member: ArchiveMember, label: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One image as one zarr chunk: bytes(little) -> blosc(bitshuffle) -> crc32c, the store's only codec chain.
+"""One image as one zarr chunk: bytes(little) -> blosc(bitshuffle) -> crc32c, the only codec chain.
 
 Chunks are encoded and decoded here directly, without zarr's array machinery: the bytes are the same
 (a test compares them), the copies are fewer, and the checksum is known when the file is written.

@@ -37,8 +37,8 @@ MAX_CONDITION = 1e3
 class ColourTransform:
     """What happens to (R, G1, B, G2) samples of a mosaic, as plain numbers.
 
-    With ``p`` in DN and ``c`` a colour index: ``cam_c = (p_c - black_c) * gain_c / span``; clipped to
-    [0, 1] per site if `clipped`; G = (G1 + G2) / 2; ``out = matrix @ (R, G, B)``; clipped again.
+    With ``p`` in DN and ``c`` a colour index: ``cam_c = (p_c - black_c) * gain_c / span``; clipped
+    to [0, 1] per site if `clipped`; G = (G1 + G2) / 2; ``out = matrix @ (R, G, B)``; clipped again.
     """
 
     black: tuple[float, float, float, float]
@@ -79,12 +79,14 @@ def camera_to_xyz(xyz_to_camera: npt.ArrayLike, *, path: str = "") -> Matrix:
     forward = np.asarray(xyz_to_camera, dtype=np.float64)
     hint = "this camera has no usable colour matrix; leave the file out or use --colour camera"
     if not np.isfinite(forward).all() or not forward.any():
-        raise UnsupportedRawError("colour matrix is all zeros: unknown camera", path=path, hint=hint)
+        raise UnsupportedRawError(
+            "colour matrix is all zeros: unknown camera", path=path, hint=hint
+        )
     condition = float(np.linalg.cond(forward))
     if condition > MAX_CONDITION:
         message = f"colour matrix is singular (condition {condition:.3g})"
         raise UnsupportedRawError(message, path=path, hint=hint)
-    return np.linalg.inv(forward)
+    return np.asarray(np.linalg.inv(forward), dtype=np.float64)
 
 
 def colour_transform(sensor: Sensor, colour: Colour, *, path: str = "") -> ColourTransform:
@@ -96,7 +98,7 @@ def colour_transform(sensor: Sensor, colour: Colour, *, path: str = "") -> Colou
     if colour == "xyz":
         return ColourTransform(sensor.black, span, (1.0, 1.0, 1.0), inverse, clipped=False)
     # LibRaw: cam_xyz is row-normalised by its response s to D65 white, pseudo-inverted, and the
-    # daylight multipliers 1/s are scaled so that the smallest is 1 (dcraw's scale_colors, highlight 0).
+    # daylight multipliers 1/s are scaled so that the smallest is 1 (scale_colors, highlight 0).
     response = np.asarray(sensor.xyz_to_camera, dtype=np.float64) @ D65_WHITE
     daylight = 1.0 / response
     gains = daylight / daylight.min()

@@ -1,4 +1,4 @@
-"""The order of the steps from mosaic to stored levels, and nothing else. Pure: arrays in, arrays out.
+"""The order of the steps from mosaic to stored levels, and nothing else. Arrays in, arrays out.
 
 crop -> levels -> green average -> matrix -> fixed point, with the resized level averaged from the
 same floats before they are rounded; then the orientation.

@@ -19,7 +19,7 @@ _NEEDED = {
 
 
 def diagnose(folder: Path) -> DoctorReport:
-    """Versions, decoder, machine, and what is missing for which job; `folder` is where disk is measured."""
+    """Versions, decoder, machine, what is missing for which job; disk is measured at `folder`."""
     versions = {"python": sys.version.split()[0]}
     problems = []
     for purpose, names in _NEEDED.items():

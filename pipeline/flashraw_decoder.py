@@ -1,4 +1,4 @@
-"""flashraw: several times faster than LibRaw, and strict about truncation; young, hence cross-checked."""
+"""flashraw: several times faster than LibRaw, strict about truncation, young: cross-checked."""
 
 from __future__ import annotations
 

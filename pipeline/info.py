@@ -51,5 +51,3 @@ def store_info(store: Store) -> StoreInfo:
         chunk_bytes=nbytes,
         warnings=store.warnings,
     )
-
-

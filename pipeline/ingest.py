@@ -1,25 +1,30 @@
 """From sources to a store: survey, probe, place, develop, and leave the store whole.
 
 Everything that decides is pure and elsewhere (`pipeline.plan`); here is the order of the steps. The
-coordinator alone gives out rows and writes metadata and manifest; workers write chunks and sidecars.
+coordinator alone gives out rows and writes metadata and manifest; workers write chunks and
+sidecars.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from pipeline import plan
-from pipeline.annotations import AnnotationIndex, build_index
-from pipeline.coco_reader import LoadedFile, load_coco, looks_like_coco
+from pipeline.annotations import (
+    AnnotationIndex,
+    LoadedFile,
+    build_index,
+    load_coco,
+    looks_like_coco,
+)
 from pipeline.colour import FixedPoint
-from pipeline.errors import IncompatibleStoreError, SourceError, StoreError
-from pipeline.files import LOCK_NAME, StoreFiles
+from pipeline.errors import IncompatibleStoreError, SourceError
+from pipeline.files import StoreFiles
 from pipeline.manifest import MANIFEST_NAME, dump_manifest, entry_for
 from pipeline.plan import Item, Placed
 from pipeline.reporting import Reporter
@@ -105,7 +110,7 @@ def plan_ingest(
     items = plan.survey(found.raws, state, index, retry_failed=options.retry_failed)
     to_do = [item for item in items if item.status in ("new", "changed", "damaged")]
     event = PlanEvent(
-        statuses=dict(plan.counts(items)),
+        statuses={str(status): count for status, count in plan.counts(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(item.source.size for item in to_do),
         bytes_free=_bytes_free(files),
@@ -186,9 +191,7 @@ class _Run:
         found, index = self.look(sources)
         self.files.remove_temporaries()
         self._read_state()
-        items = plan.survey(
-            found.raws, self.state, index, retry_failed=self.options.retry_failed
-        )
+        items = plan.survey(found.raws, self.state, index, retry_failed=self.options.retry_failed)
         for item in items:
             self._settle(item)
         to_do = [item for item in items if item.status in ("new", "changed", "damaged")]
@@ -215,7 +218,7 @@ class _Run:
         return found, index
 
     def _load_annotations(self, candidates: Sequence[Source]) -> Iterator[LoadedFile]:
-        named = [(path, None) for path in self.options.annotations]
+        named: list[tuple[str, str | None]] = [(path, None) for path in self.options.annotations]
         named += [(path, split) for split, path in self.options.splits]
         seen: set[tuple[str, str]] = set()
         for path, split in reversed(named):
@@ -264,9 +267,7 @@ class _Run:
         entry = item.sample.entry
         old = read_sidecar(self.files, entry.group or "", entry.id or "")
         annotation = item.annotations[0]
-        new = old.model_copy(
-            update={"annotation": annotation, "split": annotation.split}
-        ).sealed()
+        new = old.model_copy(update={"annotation": annotation, "split": annotation.split}).sealed()
         self.files.put(sidecar_key(new.group, new.id), new.to_json())
         self._commit(new)
 
@@ -295,9 +296,7 @@ class _Run:
 
     def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
         trust = DecoderTrust(self.options.decoder)
-        self.reporter.stage(
-            "develop", len(placed), sum(one.item.source.size for one in placed)
-        )
+        self.reporter.stage("develop", len(placed), sum(one.item.source.size for one in placed))
         queue: deque[Placed] = deque(placed)
         unchecked: dict[str, list[Placed]] = {}
         by_name = {one.item.source.name: one for one in placed}
@@ -352,7 +351,9 @@ class _Run:
         if outcome.store_error is not None:
             raise outcome.store_error
         if outcome.failure is not None:
-            self._fail(one.item.source.name, outcome.failure, one.item, row=one.row, group=one.group)
+            self._fail(
+                one.item.source.name, outcome.failure, one.item, row=one.row, group=one.group
+            )
         elif outcome.sidecar is not None:
             self._commit(outcome.sidecar)
             self.reporter.sample(outcome.sidecar)

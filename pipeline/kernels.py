@@ -1,8 +1,8 @@
 """The fused pass over the mosaic: one read of every sample gives both levels and their histograms.
 
-Compiled by numba, cached beside this file. Everything here is arithmetic on arrays: what the numbers
-mean is decided in `pipeline.colour`, `pipeline.cfa` and `pipeline.resample`. No fast-math: the same
-input gives the same bytes on every machine.
+Compiled by numba, cached beside this file. Everything here is arithmetic on arrays: what the
+numbers mean is decided in `pipeline.colour`, `pipeline.cfa` and `pipeline.resample`. No fast-math:
+the same input gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -181,10 +181,8 @@ def inspect_rows(
     largest, repeated, blank = 0, 0, 0
     for y in range(origin[0], origin[0] + shape[0]):
         line = mosaic[y][origin[1] : origin[1] + shape[1]]
-        row_largest = np.uint16(0)
-        for x in range(line.shape[0]):
-            row_largest = max(row_largest, line[x])
-        largest = max(largest, np.int64(row_largest))
+        row_largest = int(line.max())
+        largest = max(largest, row_largest)
         constant = True
         for x in range(1, line.shape[0]):
             if line[x] != line[0]:

@@ -94,9 +94,7 @@ def _survey_one(
     if not annotations or sample.annotation in map(annotation_key, annotations):
         return Item(source, "up-to-date", sample)
     if any((a.width, a.height) == sample.annotation_size for a in annotations):
-        fitting = tuple(
-            a for a in annotations if (a.width, a.height) == sample.annotation_size
-        )
+        fitting = tuple(a for a in annotations if (a.width, a.height) == sample.annotation_size)
         return Item(source, "reannotate", sample, fitting)
     return Item(source, "changed", sample, annotations)
 
@@ -115,8 +113,8 @@ def place(
 ) -> Placement:
     """Give every probed source its frame, group, id and row.
 
-    Rows go out in the order of group and source name, the smallest free ones first: so an interrupted
-    ingest that is run again gives every sample the row it would have had.
+    Rows go out in the order of group and source name, the smallest free ones first: so an ingest
+    that was interrupted and is run again gives every sample the row it would have had.
     """
     result = Placement()
     framed: list[tuple[str, Item, RawFacts, Frame, ImageAnnotation | None, FixedPoint]] = []
@@ -231,9 +229,7 @@ def _new_group(
         levels[level] = LevelLayout(
             shape=(3, height, width), scale_factor=point.scale_factor, add_offset=point.add_offset
         )
-    return GroupLayout(
-        name=name, camera=facts.camera, frame_size=frame.size, rows=0, levels=levels
-    )
+    return GroupLayout(name=name, camera=facts.camera, frame_size=frame.size, rows=0, levels=levels)
 
 
 class _Places:

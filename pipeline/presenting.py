@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -99,12 +100,18 @@ def info_text(info: StoreInfo) -> str:
     for group in info.groups:
         levels = ", ".join(f"{name} {shape[2]}x{shape[1]}" for name, shape in group.levels.items())
         width, height = group.frame_size
-        lines.append(f"  camera   {group.camera}, frame {width}x{height}: {group.samples:,} ({levels})")
+        lines.append(
+            f"  camera   {group.camera}, frame {width}x{height}: {group.samples:,} ({levels})"
+        )
     for name, counts in info.splits.items():
         boxes = counts.get("boxes", 0)
-        lines.append(f"  split    {name or '(none)'}: {counts['samples']:,} samples, {boxes:,} boxes")
+        lines.append(
+            f"  split    {name or '(none)'}: {counts['samples']:,} samples, {boxes:,} boxes"
+        )
     classes = ", ".join(f"{count:,} {name}" for name, count in info.classes.items())
-    lines.append(f"  boxes    {info.boxes:,} ({classes or 'none'}); {info.boxes_untrainable} untrainable")
+    lines.append(
+        f"  boxes    {info.boxes:,} ({classes or 'none'}); {info.boxes_untrainable} untrainable"
+    )
     if info.iso_range:
         lines.append(f"  ISO      {info.iso_range[0]}-{info.iso_range[1]}")
     lines.append(f"  failed   {info.failed:,} sources")
@@ -112,12 +119,11 @@ def info_text(info: StoreInfo) -> str:
     return "\n".join(lines)
 
 
-def sample_text(summary: SampleSetSummary) -> str:
+def sample_text(summary: SampleSetSummary, directory: Path) -> str:
     """What was written, and what to type next."""
-    folder = shlex.quote(str(summary.directory))
     return (
-        f"{summary.raws} raws of {' and '.join(summary.cameras)}, {summary.boxes} boxes, "
-        f"{_size(summary.nbytes)} in {summary.directory}\nnext: prep ingest {folder}"
+        f"{len(summary.raws)} raws of {' and '.join(summary.cameras)}, {summary.boxes} boxes, "
+        f"{_size(summary.size)} in {directory}\nnext: prep ingest {shlex.quote(str(directory))}"
     )
 
 
@@ -147,6 +153,5 @@ TEXTS: dict[str, Callable[[Any], str]] = {
     "plan": plan_text,
     "verify": verify_text,
     "info": info_text,
-    "sample": sample_text,
     "doctor": doctor_text,
 }

@@ -26,7 +26,7 @@ class AxisWeights:
 
 
 def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) scaled to fit `fit` = (long side, short side); aspect kept, never enlarged."""
+    """(width, height) scaled to fit (long side, short side); aspect kept, never enlarged."""
     width, height = size
     long_side, short_side = fit
     scale = min(1.0, short_side / min(size), long_side / max(size))

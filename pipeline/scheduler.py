@@ -1,7 +1,7 @@
 """Runs tasks on a local Dask cluster, or in this process. The only module that imports dask.
 
-One task a worker at a time: so when a worker dies, it is known which source killed it. Each task runs
-under a watchdog that needs no cooperation from the decoder: it ends the process from a C thread.
+One task a worker at a time: so when a worker dies, it is known which source killed it. Each task
+runs under a watchdog that needs no help from the decoder: it ends the process from a C thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def executor(workers: int, *, time_limit: float) -> Iterator[Executor]:
         yield _DaskExecutor(client, workers, time_limit)
 
 
-class _DaskExecutor(Generic[Task, Outcome]):
+class _DaskExecutor:
     def __init__(self, client: Any, workers: int, time_limit: float) -> None:
         self._client = client
         self._time_limit = time_limit
@@ -111,7 +111,7 @@ class _DaskExecutor(Generic[Task, Outcome]):
 
 
 def _guarded(function: Callable[[Task], Outcome], task: Task, time_limit: float) -> Outcome:
-    """Run a task; if it takes longer than `time_limit` seconds the process ends, whatever it does."""
+    """Run a task; after `time_limit` seconds the process ends, whatever it is doing."""
     with open(os.devnull, "w") as nowhere:  # the traceback would only litter the terminal
         faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)
         try:
@@ -164,7 +164,7 @@ def _ignore_interrupt() -> None:
 def _interrupt_plugin() -> Any:
     from distributed import WorkerPlugin
 
-    class IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
+    class IgnoreInterrupt(WorkerPlugin):
         name = "ignore-interrupt"
 
         def setup(self, worker: Any) -> None:

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from pipeline.archive import ARCHIVE_HINT, ArchiveMember, list_members, read_member
+from pipeline.archive import (
+    ARCHIVE_HINT,
+    ArchiveMember,
+    list_members,
+    read_member,
+    read_member_start,
+)
 from pipeline.errors import SourceError, UnreadableSourceError, UsageError
 from pipeline.listing import Found, Listing
 from pipeline.location import open_location, printable, reading
@@ -98,6 +104,13 @@ class Source:
     def suffix(self) -> str:
         """Suffix in lower case: ``.arw``."""
         return PurePosixPath(self.name).suffix.lower()
+
+    def read_prefix(self, nbytes: int) -> bytes:
+        """Read at most the first `nbytes`; raises as `read_bytes` does."""
+        if self.member is not None:
+            return read_member_start(self.location, self.member, nbytes)
+        with reading(self.location, self.label), open_location(self.location) as file:
+            return file.read(nbytes)
 
     def read_bytes(self) -> bytes:
         """Read the whole file, in one read.

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ from schemas.layout import GroupLayout, LevelLayout, StoreLayout
 from schemas.manifest import ManifestEntry
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import FORMAT, FORMAT_VERSION, Sidecar
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 METADATA_NAME = "zarr.json"
 SIDECARS = "sidecars"
@@ -152,7 +155,7 @@ class Store:
             raise UsageError(
                 f"no sample has split {split!r} (splits here: {known})",
                 path=str(self.path),
-                hint="name one of those, or ingest annotations whose file name says train, val or test",
+                hint="name one of those; a split comes from the name of its annotation file",
             )
         return found
 
@@ -198,24 +201,7 @@ class Store:
         DamagedStoreError
             If its chunk or sidecar does not match its record.
         """
-        return self.read_with(self.sidecar(sample_id), level)
-
-    def read_with(
-        self, sidecar: Sidecar, level: LevelName, out: npt.NDArray[np.uint16] | None = None
-    ) -> Sample:
-        """Read one level of a sample whose sidecar is at hand, into `out` if given."""
-        record = sidecar.levels.get(level)
-        if record is None:
-            held = ", ".join(sidecar.levels)
-            raise UsageError(
-                f"level {level!r} is not stored (held: {held})",
-                path=str(self.path),
-                hint="ingest into a new store with --levels packed,resized",
-            )
-        chunk = read_chunk(self.files, sidecar, level)
-        path = str(self.files.path(chunk_key(sidecar.group, level, sidecar.row)))
-        stored = decode_chunk(memoryview(chunk), record.shape, record.crc32c, path=path, out=out)
-        return Sample(stored, sidecar, level)
+        return read_level(self.files, self.sidecar(sample_id), level)
 
 
 def open_store(path: str | Path = DEFAULT_STORE) -> Store:
@@ -250,9 +236,7 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
                 notes.append(str(error))
     ordered = sorted(done.values(), key=lambda e: (e.group or "", e.row or 0))
     stems = Counter(entry.id for entry in ordered)
-    entries = {
-        (e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered
-    }
+    entries = {(e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
     failed = tuple(e for e in recorded if e.status == "failed")
     return Store(files, recipe, versions, entries, failed, tuple(notes))
 
@@ -345,6 +329,26 @@ def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> bytes:
     return data
 
 
+def read_level(
+    files: StoreFiles,
+    sidecar: Sidecar,
+    level: LevelName,
+    out: npt.NDArray[np.uint16] | None = None,
+) -> Sample:
+    """Read one level of a sample whose sidecar is at hand, into `out` if given."""
+    record = sidecar.levels.get(level)
+    if record is None:
+        raise UsageError(
+            f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
+            path=str(files.root),
+            hint="ingest into a new store with --levels packed,resized",
+        )
+    chunk = read_chunk(files, sidecar, level)
+    path = str(files.path(chunk_key(sidecar.group, level, sidecar.row)))
+    stored = decode_chunk(memoryview(chunk), record.shape, record.crc32c, path=path, out=out)
+    return Sample(stored, sidecar, level)
+
+
 def group_layout(sidecar: Sidecar, rows: int) -> GroupLayout:
     """The layout of a sample's group, as its sidecar implies it."""
     levels = {
@@ -365,7 +369,7 @@ def group_layout(sidecar: Sidecar, rows: int) -> GroupLayout:
 
 
 def stored_rows(files: StoreFiles, layout: GroupLayout) -> int:
-    """Rows a group's arrays have by their own metadata, the fewest of its levels; 0 if unreadable."""
+    """Rows a group's arrays have by their own metadata, the fewest of its levels; else 0."""
     found = []
     for level in layout.levels:
         try:
@@ -410,13 +414,11 @@ def zarr_documents(layout: StoreLayout) -> dict[str, bytes]:
                 **_codec_arguments(layout.recipe),
             )
     with warnings.catch_warnings():
-        # Consolidated metadata is not in the v3 specification yet; both zarr-python and xarray read it.
+        # Not in the v3 specification yet, says zarr; but zarr-python and xarray both read it.
         warnings.simplefilter("ignore", category=UserWarning)
         zarr.consolidate_metadata(memory)
     documents = {
-        key: value.to_bytes()
-        for key, value in written.items()
-        if key.endswith(METADATA_NAME)
+        key: value.to_bytes() for key, value in written.items() if key.endswith(METADATA_NAME)
     }
     return dict(sorted(documents.items(), key=lambda item: (item[0] == METADATA_NAME, item[0])))
 

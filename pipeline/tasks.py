@@ -1,8 +1,8 @@
 """What a worker does with one source: probe it, or turn it into a committed sample.
 
-A task carries names, plain values and the recipe, never pixels or open files; so it runs alike in this
-process, in a local worker, and on a cluster. It returns what happened instead of raising: one bad
-source costs itself only.
+A task carries names, plain values and the recipe, never pixels or open files; so it runs alike in
+this process, in a local worker, and on a cluster. It returns what happened instead of raising: one
+bad source costs itself only.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ from schemas.sidecar import (
     SourceRecord,
 )
 
-FailureCode = Literal["unreadable", "unsupported", "corrupt", "frame", "annotation", "crash", "other"]
+FailureCode = Literal[
+    "unreadable", "unsupported", "corrupt", "frame", "annotation", "crash", "other"
+]
 
 _CODES: dict[type[SourceError], FailureCode] = {
     UnreadableSourceError: "unreadable",
@@ -140,7 +142,9 @@ def failure_from(error: Exception) -> Failure:
     if isinstance(error, SourceError):
         return Failure(_CODES.get(type(error), "other"), error.message, error.hint)
     where = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    reason = (
+        f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    )
     return Failure("other", reason, "please report this with the file's name and this line")
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.files import LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
 from pipeline.leakage import neighbour_leakage
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.rederive import rederive_all
 from pipeline.reporting import Reporter
 from pipeline.state import sample_damage
 from pipeline.store import (
@@ -72,15 +73,30 @@ class _Tally:
         self.reporter.finding(finding)
 
 
-def run_verify(files: StoreFiles, reporter: Reporter, *, quick: bool, strict: bool) -> VerifySummary:
-    """Check a whole store.
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How deep to look.
 
-    Parameters
+    Attributes
     ----------
     quick
         Structure, sidecars and sizes only; no chunk is read.
     strict
         Warnings count as damage.
+    sources
+        Derive samples again from these raws and compare.
+    workers
+        Processes for that; 0 works in this one.
+    """
+
+    quick: bool = False
+    strict: bool = False
+    sources: tuple[str, ...] = ()
+    workers: int = 0
+
+
+def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) -> VerifySummary:
+    """Check a whole store.
 
     Raises
     ------
@@ -90,7 +106,7 @@ def run_verify(files: StoreFiles, reporter: Reporter, *, quick: bool, strict: bo
     started = time.monotonic()
     recipe, versions = read_root(files)
     tally = _Tally(reporter)
-    checked = list(_check_samples(files, recipe, tally, quick=quick))
+    checked = list(_check_samples(files, recipe, tally, quick=options.quick))
     for finding in (
         *_check_rows(checked),
         *_check_metadata(files, recipe, versions, checked),
@@ -99,11 +115,14 @@ def run_verify(files: StoreFiles, reporter: Reporter, *, quick: bool, strict: bo
         *_check_splits(checked),
     ):
         tally.add(finding)
+    if options.sources:
+        for finding in rederive_all(files, recipe, options.sources, options.workers, reporter):
+            tally.add(finding)
     reporter.close()
     errors, warnings = tally.counts[Severity.ERROR], tally.counts[Severity.WARNING]
     return VerifySummary(
         store=str(files.root),
-        exit_code=4 if errors or (strict and warnings) else 0,
+        exit_code=4 if errors or (options.strict and warnings) else 0,
         samples=tally.samples,
         chunks=tally.chunks,
         bytes_checked=tally.nbytes,
@@ -326,8 +345,8 @@ def _check_splits(checked: list[_Checked]) -> Iterator[Finding]:
                 + (f", in splits {sorted(map(str, splits))}" if len(splits) > 1 else ""),
                 mend="remove one of the files from the sources and ingest into a new store",
             )
-    splits = {(one.group, one.id): one.entry.split for one in checked if one.entry is not None}
-    leakage = neighbour_leakage(splits)
+    by_sample = {(one.group, one.id): one.entry.split for one in checked if one.entry is not None}
+    leakage = neighbour_leakage(by_sample)
     if leakage.leaking:
         held_out, trained = leakage.examples[0]
         yield Finding(

@@ -128,7 +128,7 @@ class RejectedRecord(RootModel[Any]):
             )
         return "not readable"
 
-    def get(self, key: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    def get(self, key: str) -> Any:
         """Return the record's value under ``key``, or None where it has none."""
         return self.root.get(key) if isinstance(self.root, dict) else None
 

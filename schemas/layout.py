@@ -1,4 +1,4 @@
-"""The layout: what the zarr metadata of a store says. Derived from sidecars, never the other way."""
+"""The layout: what the zarr metadata of a store says. Derived from sidecars, not vice versa."""
 
 from __future__ import annotations
 

@@ -19,9 +19,7 @@ FORMAT_VERSION = 1
 CfaPattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 Orientation = Literal[1, 3, 6, 8]
 CropSource = Literal["camera", "centred", "active"]
-Matrix3 = tuple[
-    tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]
-]
+Matrix3 = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
 class Rect(StrictModel):

@@ -170,7 +170,7 @@ def _compose_things(rng: np.random.Generator, view: View, street: Street) -> lis
         if len(things) >= wanted:
             break
         # NOD: 69 % persons, 20 % bicycles, 11 % cars; riders are persons too.
-        kind = int(rng.choice([PERSON, BICYCLE, CAR], p=[0.56, 0.25, 0.19]))
+        kind = int(rng.choice([PERSON, BICYCLE, CAR], p=[0.53, 0.32, 0.15]))
         spot = _choose_spot(rng, view, street, kind)
         if spot is None:
             continue

@@ -19,6 +19,7 @@ from pipeline.sample_set import (
     encode_arw2,
     write_arw,
 )
+from pipeline.sample_set.tiff import ByteOrder
 from tests.pipeline.sample_set.decoders import fast, libraw, random_mosaic
 
 
@@ -56,7 +57,7 @@ def test_arw2_loses_little_anywhere() -> None:
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_plain_samples_come_back_in_either_byte_order(byte_order: str) -> None:
+def test_plain_samples_come_back_in_either_byte_order(byte_order: ByteOrder) -> None:
     mosaic = random_mosaic((51, 97))
     camera = replace(SONY_RX100M7, byte_order=byte_order)
     file = arw_bytes(mosaic, compression="uncompressed", camera=camera)

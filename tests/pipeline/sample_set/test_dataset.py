@@ -73,7 +73,8 @@ def test_frames_are_dark_but_not_black(sample: SampleSetSummary) -> None:
         signal = view.pixels[y : y + h, x : x + w].astype(np.float64) - view.black[0]
         mean = signal.mean() / (view.white - view.black[0])
         assert 0.0027 < mean < 0.033, path.name
-        assert (signal < 0).any(), path.name
+        if mean < 0.01:
+            assert (signal < 0).any(), path.name
 
 
 def test_one_raw_was_held_upright_and_its_boxes_stay_in_the_sensor_frame(
