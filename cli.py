@@ -223,9 +223,9 @@ def ingest(**options: Any) -> int:
     reporter = _reporter(options["as_json"])
     sources, store = options["sources"], options["store"]
     if options["dry_run"]:
-        plan, code = plan_ingest(sources, store, recipe, how, reporter)
+        plan = plan_ingest(sources, store, recipe, how, reporter)
         _show(plan, "plan", options["as_json"])
-        return code
+        return plan.exit_code
     summary = run_ingest(sources, store, recipe, how, reporter)
     _show(summary, "ingest", options["as_json"])
     return summary.exit_code

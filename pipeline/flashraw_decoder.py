@@ -80,7 +80,16 @@ def flashraw_facts(data: bytes, *, path: str) -> FlashrawFacts:
             f_number=exposure.f_number,
             captured_at=metadata.capture_time,
         ),
-        decoder_class=f"{camera.model}, {mode}, {metadata.bits_per_sample} bit",
+        decoder_class=", ".join(
+            (
+                camera.model,
+                mode,
+                f"{metadata.bits_per_sample} bit",
+                # flashraw 0.1.0 reads big-endian uncompressed ARW as little-endian, without error.
+                "big-endian" if data[:2] == b"MM" else "little-endian",
+                metadata.cfa.pattern if metadata.cfa else "no CFA",
+            )
+        ),
     )
 
 

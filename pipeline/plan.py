@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from pipeline.tasks import Failure, ProbeOutcome, covers, failure_from
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.layout import GroupLayout, LevelLayout
+from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
 from schemas.sidecar import Frame
 
@@ -26,9 +27,6 @@ Status = Literal["new", "changed", "damaged", "reannotate", "up-to-date", "faile
 
 #: Failures that the same bytes would repeat; the others depend on annotations and are tried again.
 _REPEATABLE = frozenset({"unsupported", "corrupt", "crash"})
-
-#: What a raw without annotation is called in `plan.Item`.
-Lookup = Callable[[str], tuple[ImageAnnotation, ...]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Item:
     sample: SampleState | None = None
     annotations: tuple[ImageAnnotation, ...] = ()
     failure: Failure | None = None
+    annotated: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,25 +82,26 @@ def _survey_one(
     if sample is None:
         before = state.failures.get(source.name)
         if before is not None and not retry_failed and _unchanged(source, before):
-            failure = Failure("other", before.reason, before.mend)
+            failure = Failure(before.code, before.reason, before.mend)
             return Item(source, "failed-before", failure=failure)
-        return Item(source, "new", annotations=annotations)
+        return Item(source, "new", None, annotations, annotated=bool(annotations))
     entry = sample.entry
+    annotated = bool(annotations) or sample.annotation != ""
     if sample.damage:
-        return Item(source, "damaged", sample, annotations)
+        return Item(source, "damaged", sample, annotations, annotated=annotated)
     if (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
-        return Item(source, "changed", sample, annotations)
+        return Item(source, "changed", sample, annotations, annotated=annotated)
     if not annotations or sample.annotation in map(annotation_key, annotations):
-        return Item(source, "up-to-date", sample)
+        return Item(source, "up-to-date", sample, annotated=annotated)
     if any((a.width, a.height) == sample.annotation_size for a in annotations):
         fitting = tuple(a for a in annotations if (a.width, a.height) == sample.annotation_size)
         return Item(source, "reannotate", sample, fitting)
     return Item(source, "changed", sample, annotations)
 
 
-def _unchanged(source: Source, before: object) -> bool:
-    same = (getattr(before, "size", None), getattr(before, "mtime_ns", None))
-    return same == (source.size, source.mtime_ns) and getattr(before, "code", "") in _REPEATABLE
+def _unchanged(source: Source, before: ManifestEntry) -> bool:
+    same = (before.size, before.mtime_ns) == (source.size, source.mtime_ns)
+    return same and before.code in _REPEATABLE
 
 
 def place(

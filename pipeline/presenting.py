@@ -32,24 +32,34 @@ def ingest_text(summary: IngestSummary) -> str:
             (summary.ingested, "ingested"),
             (summary.redone, "redone"),
             (summary.reannotated, "with new boxes"),
-            (summary.failed, "failed"),
-            (summary.raws_without_annotation, "without annotation"),
-            (summary.boxes_untrainable, "boxes left out of training"),
+            (summary.failed - summary.failed_before, "failed"),
+            (summary.failed_before, "failed before"),
+            (summary.damaged, "damaged whose sources were not given"),
         )
         if count
     ]
     if not changed:
         return f"Store is up to date ({summary.samples:,} samples)."
+    aside = [
+        f"{count:,} {what}"
+        for count, what in (
+            (summary.raws_without_annotation, "raws without annotation"),
+            (summary.annotations_without_raw, "annotations without raw"),
+            (summary.boxes_untrainable, "boxes left out of training"),
+        )
+        if count
+    ]
     store = shlex.quote(summary.store)
     lines = [
         ", ".join(changed),
-        f"{summary.samples:,} samples in {summary.store}",
+        f"{summary.samples:,} samples in {summary.store}"
+        + (f" ({', '.join(aside)})" if aside else ""),
         f"{clock(summary.seconds)}" + _speed(summary),
     ]
     if summary.interrupted:
         lines.append("interrupted; state is safe: run the same command again, it continues")
-    elif summary.failed > summary.failed_before:
-        lines.append("failed sources are remembered; --retry-failed tries them again")
+    elif summary.failed:
+        lines.append("failed raws are remembered; --retry-failed tries them again")
     if summary.samples and not summary.interrupted:
         lines.append("next: prep verify" + ("" if store == "data.zarr" else f" {store}"))
     return "\n".join(lines)

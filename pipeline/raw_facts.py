@@ -76,8 +76,8 @@ class RawFacts:
     Attributes
     ----------
     decoder_class
-        Camera, compression and bit depth: files of one class are decoded by the same code.
-        ``""`` when only LibRaw can decode it.
+        Camera, compression, bit depth, byte order and CFA: files of one class are decoded by the
+        same code. ``""`` when only LibRaw can decode it.
     """
 
     camera: Camera

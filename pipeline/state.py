@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -25,6 +25,7 @@ from pipeline.store import (
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
 from schemas.manifest import ManifestEntry
+from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
 #: Chunks checked at once; checksums release the interpreter.
@@ -98,10 +99,15 @@ class StoreState:
 
 
 def annotation_key(annotation: ImageAnnotation | None) -> str:
-    """A short text that differs whenever an annotation does."""
+    """A short text that differs whenever what is annotated does.
+
+    The annotation file's name is left out, and findings with it: they depend on the folder given.
+    """
     if annotation is None:
         return ""
-    return hashlib.sha256(annotation.model_dump_json().encode()).hexdigest()[:32]
+    boxes = {"__all__": {"findings": True}}
+    text = annotation.model_dump_json(exclude={"file": True, "boxes": boxes})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def read_state(
@@ -175,10 +181,10 @@ def remove_orphans(files: StoreFiles, state: StoreState) -> int:
     return removed
 
 
-def remove_sample(files: StoreFiles, entry: ManifestEntry, group: GroupLayout | None) -> None:
+def remove_sample(files: StoreFiles, entry: ManifestEntry, levels: Sequence[LevelName]) -> None:
     """Uncommit a sample and delete its chunks."""
     files.delete(sidecar_key(entry.group or "", entry.id or ""))
-    for level in group.levels if group else ():
+    for level in levels:
         files.delete(chunk_key(entry.group or "", level, entry.row or 0))
 
 

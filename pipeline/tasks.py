@@ -11,7 +11,6 @@ import hashlib
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipeline.chunk import chunk_crc, encode_chunk
 from pipeline.colour import FixedPoint, fixed_point
@@ -41,6 +40,7 @@ from pipeline.sources import Source
 from pipeline.store import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
+from schemas.manifest import FailureCode
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import (
     Camera,
@@ -52,10 +52,6 @@ from schemas.sidecar import (
     Sidecar,
     SourceRecord,
 )
-
-FailureCode = Literal[
-    "unreadable", "unsupported", "corrupt", "frame", "annotation", "crash", "other"
-]
 
 _CODES: dict[type[SourceError], FailureCode] = {
     UnreadableSourceError: "unreadable",

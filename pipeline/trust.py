@@ -1,4 +1,4 @@
-"""When flashraw is believed: per camera, compression and bit depth, as far as it was compared.
+"""When flashraw is believed: class by class, as far as it was compared.
 
 The first files of a class, then one in `SAMPLE_EVERY`, are decoded by LibRaw as well and compared
 bit for bit. One difference, and the whole class is LibRaw's.

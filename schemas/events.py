@@ -62,6 +62,7 @@ class PlanEvent(Event):
     """What a dry run would do: sources by status, and the recipe."""
 
     event: Literal["plan"] = "plan"
+    exit_code: int
     statuses: dict[str, int]
     recipe: str
     bytes_to_read: int
@@ -82,6 +83,7 @@ class IngestSummary(Event):
     up_to_date: int
     failed: int
     failed_before: int
+    damaged: int
     samples: int
     boxes_untrainable: int
     annotations_without_raw: int

@@ -10,6 +10,11 @@ from schemas.sidecar import FORMAT, FORMAT_VERSION
 
 EntryStatus = Literal["done", "failed"]
 
+#: Why a source failed; stable words for scripts.
+FailureCode = Literal[
+    "", "unreadable", "unsupported", "corrupt", "frame", "annotation", "crash", "other"
+]
+
 
 class ManifestHeader(StrictModel):
     """First line: enough to recognise and repair the store when its metadata is damaged."""
@@ -36,7 +41,7 @@ class ManifestEntry(StrictModel):
     row: int | None = None
     split: str | None = None
     sidecar_digest: str | None = None
-    code: str = ""
+    code: FailureCode = ""
     reason: str = ""
     mend: str = ""
 

@@ -1,0 +1,83 @@
+"""What an ingest is given: raws, and the annotations found among them or named beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.annotations import (
+    AnnotationIndex,
+    LoadedFile,
+    build_index,
+    load_coco,
+    looks_like_coco,
+)
+from pipeline.errors import SourceError
+from pipeline.sources import Source, discover
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything an ingest looks at before it touches the store.
+
+    Attributes
+    ----------
+    raws
+        By name, in order.
+    index
+        All annotations that could be read.
+    problems
+        Sources that could not be: (name, error). They cost themselves only.
+    """
+
+    raws: tuple[Source, ...]
+    index: AnnotationIndex
+    problems: tuple[tuple[str, SourceError], ...]
+
+
+def gather(
+    sources: Sequence[str], annotations: Sequence[str], splits: Sequence[tuple[str, str]]
+) -> Inputs:
+    """Find raws and read annotations.
+
+    Parameters
+    ----------
+    sources
+        Folders, files, archives, URLs.
+    annotations
+        Annotation files named by the user.
+    splits
+        (split, annotation file) pairs named by the user.
+
+    Raises
+    ------
+    UsageError
+        If a named input does not exist.
+    """
+    found = discover(sources)
+    problems = [(problem.path, problem) for problem in found.problems]
+    loaded: list[LoadedFile] = []
+    named = _named(annotations, splits)
+    for source, split in [*named, *((source, None) for source in found.annotations)]:
+        is_named = (source, split) in named
+        if not is_named and any(source.location == known.location for known, _ in named):
+            continue
+        try:
+            loaded += _read(source, split, must_be_coco=is_named)
+        except SourceError as error:
+            problems.append((source.name, error))
+    return Inputs(found.raws, build_index(loaded), tuple(problems))
+
+
+def _named(
+    annotations: Sequence[str], splits: Sequence[tuple[str, str]]
+) -> list[tuple[Source, str | None]]:
+    paths: list[tuple[str, str | None]] = [(path, split) for split, path in splits]
+    paths += [(path, None) for path in annotations]
+    return [(source, split) for path, split in paths for source in discover([path]).annotations]
+
+
+def _read(source: Source, split: str | None, *, must_be_coco: bool) -> Iterator[LoadedFile]:
+    data = source.read_bytes()
+    if must_be_coco or looks_like_coco(data):
+        yield load_coco(data, name=source.name, split=split)

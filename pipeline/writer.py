@@ -1,0 +1,69 @@
+"""What only the coordinator writes: zarr metadata and the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.files import StoreFiles
+from pipeline.manifest import MANIFEST_NAME, dump_manifest
+from pipeline.store import METADATA_NAME, SIDECARS, zarr_documents
+from schemas.layout import GroupLayout, StoreLayout
+from schemas.manifest import ManifestEntry, ManifestHeader
+from schemas.recipe import Recipe
+
+
+@dataclass
+class StoreWriter:
+    """Writes the metadata and the manifest of one store; its user holds the lock.
+
+    Attributes
+    ----------
+    groups
+        Groups as last written.
+    """
+
+    files: StoreFiles
+    recipe: Recipe
+    versions: dict[str, str]
+    groups: dict[str, GroupLayout] = field(default_factory=dict)
+    _manifest_written: float = 0.0
+
+    def write_metadata(self, groups: Mapping[str, GroupLayout]) -> None:
+        """Make the zarr metadata say `groups`, the root last."""
+        self.groups = dict(groups)
+        ordered = tuple(groups[name] for name in sorted(groups))
+        layout = StoreLayout(recipe=self.recipe, versions=self.versions, groups=ordered)
+        for key, document in zarr_documents(layout).items():
+            self.files.put_if_changed(key, document)
+
+    def write_manifest(self, entries: Iterable[ManifestEntry]) -> None:
+        """Replace the manifest."""
+        header = ManifestHeader(recipe=self.recipe, versions=self.versions)
+        self.files.put_if_changed(MANIFEST_NAME, dump_manifest(header, entries))
+        self._manifest_written = time.monotonic()
+
+    @property
+    def manifest_age(self) -> float:
+        """Seconds since the manifest was written."""
+        return time.monotonic() - self._manifest_written
+
+    def trim(self, rows: Mapping[str, int]) -> None:
+        """Leave each group as many rows as are in use; remove groups without any."""
+        for name in self.groups.keys() - rows.keys():
+            self._remove(self.groups[name])
+        kept = {
+            name: group.model_copy(update={"rows": rows[name]})
+            for name, group in self.groups.items()
+            if name in rows
+        }
+        self.write_metadata(kept)
+
+    def _remove(self, group: GroupLayout) -> None:
+        for level in group.levels:
+            self.files.delete(f"{group.name}/{level}/{METADATA_NAME}")
+            self.files.remove_empty_folder(f"{group.name}/{level}")
+        self.files.delete(f"{group.name}/{METADATA_NAME}")
+        self.files.remove_empty_folder(f"{group.name}/{SIDECARS}")
+        self.files.remove_empty_folder(group.name)
