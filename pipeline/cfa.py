@@ -29,7 +29,7 @@ def pattern_from_indices(cell: Sequence[Sequence[int]], *, path: str = "") -> Cf
     Raises
     ------
     UnsupportedRawError
-        If the cell is not 2x2, or not one of the four Bayer patterns.
+        If the cell is not 2x2, not one of the four Bayer patterns, or G1 is not beside R.
     """
     if len(cell) != 2 or any(len(row) != 2 for row in cell):
         shape = f"{len(cell)}x{len(cell[0]) if cell else 0}"
@@ -38,8 +38,16 @@ def pattern_from_indices(cell: Sequence[Sequence[int]], *, path: str = "") -> Cf
             path=path,
             hint="only Bayer sensors can be converted; leave this file out",
         )
-    letters = "".join("RGBG"[index] for row in cell for index in row)
-    return checked_pattern(letters, path=path)
+    letters = "".join("RGBG"[index] if 0 <= index < 4 else "?" for row in cell for index in row)
+    pattern = checked_pattern(letters, path=path)
+    # Black levels come by colour index, so which green is which may not be guessed either.
+    if [cell[row][column] for row, column in sites(pattern)] != [0, 1, 2, 3]:
+        raise UnsupportedRawError(
+            f"colour filter array {[list(row) for row in cell]} does not tell its greens apart",
+            path=path,
+            hint="only Bayer sensors can be converted; leave this file out",
+        )
+    return pattern
 
 
 def checked_pattern(letters: str, *, path: str = "") -> CfaPattern:

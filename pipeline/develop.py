@@ -92,7 +92,7 @@ def develop(
         "packed": np.empty((3, height, width), np.uint16),
         "resized": np.empty((3, out_height, out_width), np.uint16),
     }
-    counts = {name: np.zeros((3, CODES), np.int64) for name in arrays}
+    counts = {name: np.zeros((3, CODES), np.uint32) for name in arrays}
     kernels.develop_rows(
         np.ascontiguousarray(mosaic),
         (frame.crop.y, frame.crop.x),

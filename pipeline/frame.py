@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pipeline.errors import FrameMismatchError
+from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from schemas.finding import Finding, Severity
 from schemas.sidecar import CropSource, Frame, Orientation, Rect
 
@@ -43,6 +43,8 @@ def choose_frame(
     ------
     FrameMismatchError
         If neither the camera's crop nor a centred crop has the annotation's size.
+    UnsupportedRawError
+        If the crop holds no whole 2x2 cell.
     """
     flag = _known_orientation(orientation_flag)
     crop, source = _default_crop(raw_size, active_area, camera_crop)
@@ -54,7 +56,7 @@ def choose_frame(
             source = "centred"
         else:
             orientation = fitting
-    crop = _even(crop)
+    crop = _even(crop, path)
     return Frame(
         raw_size=raw_size,
         active_area=active_area,
@@ -151,8 +153,14 @@ def _size(rect: Rect) -> Size:
     return rect.width, rect.height
 
 
-def _even(crop: Rect) -> Rect:
+def _even(crop: Rect, path: str) -> Rect:
     """Even origin (keeps the CFA phase) and even size (whole 2x2 cells)."""
     x, y = crop.x + crop.x % 2, crop.y + crop.y % 2
     width, height = crop.width - crop.x % 2, crop.height - crop.y % 2
+    if min(width, height) < 2:
+        raise UnsupportedRawError(
+            f"its crop is {crop.width}x{crop.height}: nothing to keep",
+            path=path,
+            hint="leave this file out",
+        )
     return Rect(x=x, y=y, width=width - width % 2, height=height - height % 2)

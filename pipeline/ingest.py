@@ -18,6 +18,7 @@ from pipeline import plan
 from pipeline.colour import FixedPoint
 from pipeline.errors import IncompatibleStoreError
 from pipeline.files import StoreFiles
+from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
 from pipeline.interruption import Interruption
 from pipeline.ledger import Ledger
@@ -227,7 +228,12 @@ class _Run:
             # New boxes for the same pixels: only the sidecar changes.
             entry, annotation = item.sample.entry, item.annotations[0]
             old = read_sidecar(self.files, entry.group or "", entry.id or "")
-            update = {"annotation": annotation, "split": annotation.split}
+            findings = frame_findings(old.frame, annotated=True, where=item.source.name)
+            update = {
+                "annotation": annotation,
+                "split": annotation.split,
+                "findings": findings,
+            }
             new = old.model_copy(update=update).sealed()
             self.files.put(sidecar_key(new.group, new.id), new.to_json())
             self.ledger.commit(new)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic_core import from_json
+
 from pipeline.annotations import (
     AnnotationIndex,
     LoadedFile,
@@ -79,5 +81,14 @@ def _named(
 
 def _read(source: Source, split: str | None, *, must_be_coco: bool) -> Iterator[LoadedFile]:
     data = source.read_bytes()
-    if must_be_coco or looks_like_coco(data):
+    if must_be_coco or looks_like_coco(data) or not _is_json(data):
         yield load_coco(data, name=source.name, split=split)
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether this is whole JSON; what is not may be an annotation file cut off early."""
+    try:
+        from_json(data)
+    except ValueError:
+        return False
+    return True

@@ -14,6 +14,10 @@ from numba import njit
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+
+#: Taps of a resized pixel are added in blocks of this many: fixed, so the loop has no branch.
+_TAP_BLOCK = 4
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -65,27 +69,55 @@ def _clipped_row(reds: U16, blues: U16, red_x: int, clip: F32, affine: F32, row:
 
 
 @_compiled
-def _store(codes: F32, stored: U16, counts: I64) -> None:
-    """Round one row of one plane to the nearest code and count the codes.
+def _store(codes: F32, level: U16, y: int, counts: U32) -> None:
+    """Round (3, w) codes to the nearest into row `y` of a (3, h, w) level, and count them.
 
     The bounds only matter for the clipped recipe: linear recipes cannot leave 0..65535.
     """
     low, high, half = np.float32(0), np.float32(65535), np.float32(0.5)
-    for x in range(codes.shape[0]):
-        stored[x] = np.uint16(np.int32(min(max(codes[x], low), high) + half))
-    for x in range(codes.shape[0]):
-        counts[stored[x]] += 1
+    for plane in range(3):
+        exact, rounded = codes[plane], level[plane, y]
+        for x in range(exact.shape[0]):
+            rounded[x] = np.uint16(np.int32(min(max(exact[x], low), high) + half))
+    # In turn, because neighbours in one plane often share a code and would wait for each other.
+    first, second, third = level[0, y], level[1, y], level[2, y]
+    counts0, counts1, counts2 = counts[0], counts[1], counts[2]
+    for x in range(first.shape[0]):
+        counts0[first[x]] += 1
+        counts1[second[x]] += 1
+        counts2[third[x]] += 1
 
 
 @_compiled
-def _average_columns(tall: F32, first: I64, weights: F32, out: F32) -> None:
-    """Area-average one plane along x: `tall` (W,) already averaged along y, into `out` (w,)."""
-    last = tall.shape[0] - 1
-    for x in range(out.shape[0]):
-        total = np.float32(0)
-        for tap in range(weights.shape[1]):
-            total += weights[x, tap] * tall[min(first[x] + tap, last)]
-        out[x] = total
+def _in_tap_blocks(weights: F32) -> F32:
+    """(w, taps) weights as (taps, w), taps filled up to whole blocks with zeros."""
+    outputs, taps = weights.shape
+    blocks = (taps + _TAP_BLOCK - 1) // _TAP_BLOCK
+    by_tap = np.zeros((blocks * _TAP_BLOCK, outputs), dtype=np.float32)
+    for x in range(outputs):
+        for tap in range(taps):
+            by_tap[tap, x] = weights[x, tap]
+    return by_tap
+
+
+@_compiled
+def _average_columns(tall: F32, first: U32, by_tap: F32, out: F32) -> None:
+    """Area-average one plane along x, its taps added in order.
+
+    `tall` (W + taps,) is averaged along y already, zeros after W; `out` is (w,).
+    """
+    out[:] = 0
+    for tap in range(0, by_tap.shape[0], _TAP_BLOCK):
+        weights0, weights1 = by_tap[tap], by_tap[tap + 1]
+        weights2, weights3 = by_tap[tap + 2], by_tap[tap + 3]
+        tall0, tall1 = tall[tap:], tall[tap + 1 :]
+        tall2, tall3 = tall[tap + 2 :], tall[tap + 3 :]
+        for x in range(out.shape[0]):
+            at = first[x]  # unsigned: no test for negative indices, so this becomes vector code
+            total = out[x] + weights0[x] * tall0[at]
+            total += weights1[x] * tall1[at]
+            total += weights2[x] * tall2[at]
+            out[x] = total + weights3[x] * tall3[at]
 
 
 @_compiled
@@ -109,8 +141,8 @@ def develop_rows(
     weights_x: F32,
     packed: U16,
     resized: U16,
-    packed_counts: I64,
-    resized_counts: I64,
+    packed_counts: U32,
+    resized_counts: U32,
 ) -> None:
     """Fill both levels and their histograms.
 
@@ -129,12 +161,14 @@ def develop_rows(
     packed, resized
         (3, H, W) and (3, h, w) uint16, filled here; h = 0 for no resized level.
     packed_counts, resized_counts
-        (3, 65536) int64, added to.
+        (3, 65536) uint32, added to.
     """
     height, width = packed.shape[1], packed.shape[2]
     row = np.empty((3, width), dtype=np.float32)
-    tall = np.zeros((3, width), dtype=np.float32)
-    short = np.empty(resized.shape[2], dtype=np.float32)
+    by_tap = _in_tap_blocks(weights_x)
+    starts_x = first_x.astype(np.uint32)
+    tall = np.zeros((3, width + by_tap.shape[0]), dtype=np.float32)
+    short = np.empty((3, resized.shape[2]), dtype=np.float32)
     out_y = 0
     for y in range(height):
         red_y = origin[0] + 2 * y + red_site[0]
@@ -145,8 +179,7 @@ def develop_rows(
             _linear_row(reds, blues, red_site[1], affine, row)
         else:
             _clipped_row(reds, blues, red_site[1], clip, affine, row)
-        for plane in range(3):
-            _store(row[plane], packed[plane, y], packed_counts[plane])
+        _store(row, packed, y, packed_counts)
         # An input row belongs to one output row, or to two where it straddles their border.
         while out_y < resized.shape[1]:
             tap = y - first_y[out_y]
@@ -156,8 +189,8 @@ def develop_rows(
             if tap + 1 < weights_y.shape[1] and weights_y[out_y, tap + 1] > 0:
                 break
             for plane in range(3):
-                _average_columns(tall[plane], first_x, weights_x, short)
-                _store(short, resized[plane, out_y], resized_counts[plane])
+                _average_columns(tall[plane], starts_x, by_tap, short[plane])
+            _store(short, resized, out_y, resized_counts)
             tall[:] = 0
             out_y += 1
 

@@ -58,8 +58,10 @@ def parse_manifest(data: bytes, *, path: str) -> Manifest:
     DamagedStoreError
         If a line does not parse, or the digest does not fit.
     """
+    if not data.endswith(b"\n"):
+        raise _damaged("it is cut off", path)
     try:
-        body, footer_line = data.removesuffix(b"\n").rsplit(b"\n", 1)
+        body, footer_line = data[:-1].rsplit(b"\n", 1)
         footer = ManifestFooter.model_validate_json(footer_line)
         lines = body.split(b"\n")
         header = ManifestHeader.model_validate_json(lines[0])

@@ -9,6 +9,9 @@ from schemas.sidecar import Camera
 
 MAX_ID_LENGTH = 100
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+#: Device names, which Windows gives to no file, whatever follows the first dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_DIGEST_LENGTHS = (8, 16, 64)
 
 
 def group_name(camera: Camera, frame_size: tuple[int, int]) -> str:
@@ -34,8 +37,13 @@ def sample_id(stem: str, source_name: str, taken: set[str]) -> str:
         Case-folded ids already in the group, for file systems that ignore case.
     """
     plain = _PLAIN_ID.fullmatch(stem) is not None and len(stem) <= MAX_ID_LENGTH
-    if plain and stem.casefold() not in taken:
+    if plain and stem.casefold() not in taken and not _DEVICE.fullmatch(stem):
         return stem
-    digest = hashlib.sha256(source_name.encode(errors="surrogateescape")).hexdigest()[:8]
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[: MAX_ID_LENGTH - 9]
-    return f"{safe or 'sample'}-{digest}"
+    digest = hashlib.sha256(source_name.encode(errors="surrogatepass")).hexdigest()
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).lstrip("-")
+    # Longer only where the short one is taken: another file may be called just that.
+    for length in _DIGEST_LENGTHS:
+        name = f"{safe[: MAX_ID_LENGTH - length - 1] or 'sample'}-{digest[:length]}"
+        if name.casefold() not in taken:
+            break
+    return name

@@ -93,8 +93,8 @@ def _survey_one(
         return Item(source, "changed", sample, annotations, annotated=annotated)
     if not annotations or sample.annotation in map(annotation_key, annotations):
         return Item(source, "up-to-date", sample, annotated=annotated)
-    if any((a.width, a.height) == sample.annotation_size for a in annotations):
-        fitting = tuple(a for a in annotations if (a.width, a.height) == sample.annotation_size)
+    fitting = tuple(a for a in annotations if (a.width, a.height) == sample.frame_size)
+    if fitting:
         return Item(source, "reannotate", sample, fitting)
     return Item(source, "changed", sample, annotations)
 

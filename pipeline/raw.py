@@ -22,6 +22,10 @@ from schemas.sidecar import Camera, Capture, Frame, Sensor
 
 __all__ = ["FlashrawDeclinedError", "check_container", "check_mosaic", "decode", "probe"]
 
+#: Sensors saturate below the format's white: Sony's RX100 VII at 15360 of 16383, Nikon's D750 at
+#: about 15520. A constant row above this share of white is an overexposed one.
+SATURATION_SHARE = 0.9
+
 #: Enough for the directories of every camera tried; pixels come after.
 PROBE_BYTES = 256 * 1024
 
@@ -113,7 +117,7 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
         raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
     crop = frame.crop
     # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
-    darkest = sensor.white if min(sensor.black) > 0 else 0
+    darkest = SATURATION_SHARE * sensor.white if min(sensor.black) > 0 else 0
     largest, repeated, blank = inspect_rows(
         decoded.mosaic, (crop.y, crop.x), (crop.height, crop.width), int(darkest)
     )

@@ -17,11 +17,11 @@ from pipeline.store import (
     SIDECARS,
     chunk_key,
     committed,
-    group_layout,
     read_chunk,
     read_sidecar,
     sidecar_key,
 )
+from pipeline.zarr_metadata import group_layout
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
 from schemas.manifest import ManifestEntry
@@ -42,13 +42,13 @@ class SampleState:
         What is wrong with it, "" if it is whole.
     annotation
         `annotation_key` of what its sidecar says.
-    annotation_size
-        (width, height) annotated, or None.
+    frame_size
+        (width, height) an annotation must have for the stored pixels to fit it; None if unknown.
     """
 
     entry: ManifestEntry
     annotation: str = ""
-    annotation_size: tuple[int, int] | None = None
+    frame_size: tuple[int, int] | None = None
     damage: str = ""
 
 
@@ -205,7 +205,7 @@ def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:
     return SampleState(
         entry=entry_for(sidecar),
         annotation=annotation_key(annotation),
-        annotation_size=None if annotation is None else (annotation.width, annotation.height),
+        frame_size=(annotation.width, annotation.height) if annotation else sidecar.frame.size,
         damage=damage,
     )
 

@@ -19,7 +19,7 @@ def histogram(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
 
 
 def level_statistics(
-    counts: npt.NDArray[np.int64], fixed_point: FixedPoint, names: Sequence[str]
+    counts: npt.NDArray[np.integer], fixed_point: FixedPoint, names: Sequence[str]
 ) -> dict[str, PlaneStatistics]:
     """Mean, share below 0 and percentiles of each plane.
 
@@ -38,25 +38,27 @@ def level_statistics(
     }
 
 
-def _plane_statistics(counts: npt.NDArray[np.int64], fixed_point: FixedPoint) -> PlaneStatistics:
-    total = int(counts.sum())
-    code_sum = int(np.dot(counts, np.arange(CODES)))
+def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) -> PlaneStatistics:
+    cumulative = np.cumsum(counts, dtype=np.int64)
+    total = int(cumulative[-1])
+    # Code k is exceeded by total - cumulative[k] pixels; summed over k that is the sum of codes.
+    code_sum = total * CODES - int(cumulative.sum())
     zero_code = round(-fixed_point.add_offset / fixed_point.scale_factor)
-    cumulative = np.cumsum(counts)
 
     def value(code: float) -> float:
         return code * fixed_point.scale_factor + fixed_point.add_offset
 
-    def percentile(percent: float) -> float:
+    def percentile(permille: int) -> float:
         # Nearest rank: the smallest code with at least this share of pixels at or below it.
-        rank = max(1, int(np.ceil(percent / 100 * total)))
+        # In integers: 0.999 * 960000 in floats is a hair above 959040, a whole rank too far.
+        rank = -(-permille * total // 1000)
         return value(int(np.searchsorted(cumulative, rank)))
 
     return PlaneStatistics(
         mean=value(code_sum / total),
-        share_below_zero=int(counts[: max(0, zero_code)].sum()) / total,
-        p1=percentile(1),
-        p50=percentile(50),
-        p99=percentile(99),
-        p99_9=percentile(99.9),
+        share_below_zero=int(cumulative[zero_code - 1]) / total if zero_code > 0 else 0.0,
+        p1=percentile(10),
+        p50=percentile(500),
+        p99=percentile(990),
+        p99_9=percentile(999),
     )

@@ -1,30 +1,28 @@
-"""Reading a store, and the zarr metadata that makes it a zarr store for everybody else.
+"""Reading a store.
 
     from pipeline.store import open_store
     store = open_store("data.zarr")
     sample = store.read("DSC01088", level="packed")
 
-This is the only module that imports zarr, and only to write metadata: opening and reading a store
-needs none of it.
+Chunks are decoded directly; only writing metadata needs zarr (`pipeline.zarr_metadata`).
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
 from pipeline.boxes import target_arrays
-from pipeline.chunk import decode_chunk, zarr_codecs
+from pipeline.chunk import decode_chunk
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError, UsageError
 from pipeline.files import StoreFiles
 from pipeline.manifest import (
@@ -33,18 +31,13 @@ from pipeline.manifest import (
     parse_manifest,
     read_header,
 )
-from schemas.layout import GroupLayout, LevelLayout, StoreLayout
 from schemas.manifest import ManifestEntry
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import FORMAT, FORMAT_VERSION, Sidecar
 
-if TYPE_CHECKING:
-    from zarr.core.buffer import Buffer
-
 METADATA_NAME = "zarr.json"
 SIDECARS = "sidecars"
 DEFAULT_STORE = "data.zarr"
-MAX_ROWS = 100_000_000
 
 
 def chunk_key(group: str, level: LevelName, row: int) -> str:
@@ -347,92 +340,3 @@ def read_level(
     path = str(files.path(chunk_key(sidecar.group, level, sidecar.row)))
     stored = decode_chunk(memoryview(chunk), record.shape, record.crc32c, path=path, out=out)
     return Sample(stored, sidecar, level)
-
-
-def group_layout(sidecar: Sidecar, rows: int) -> GroupLayout:
-    """The layout of a sample's group, as its sidecar implies it."""
-    levels = {
-        name: LevelLayout(
-            shape=record.shape,
-            scale_factor=record.scale_factor,
-            add_offset=record.add_offset,
-        )
-        for name, record in sidecar.levels.items()
-    }
-    return GroupLayout(
-        name=sidecar.group,
-        camera=sidecar.camera,
-        frame_size=sidecar.frame.size,
-        rows=rows,
-        levels=levels,
-    )
-
-
-def stored_rows(files: StoreFiles, layout: GroupLayout) -> int:
-    """Rows a group's arrays have by their own metadata, the fewest of its levels; else 0."""
-    found = []
-    for level in layout.levels:
-        try:
-            document = json.loads(files.get(f"{layout.name}/{level}/{METADATA_NAME}"))
-            found.append(int(document["shape"][0]))
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return 0
-    return min(found) if 0 <= min(found) < MAX_ROWS else 0
-
-
-def zarr_documents(layout: StoreLayout) -> dict[str, bytes]:
-    """Every ``zarr.json`` of a store, the root last, its metadata consolidated.
-
-    zarr-python writes them, into memory: so the documents are whatever zarr itself considers right,
-    and reach the disk through our atomic puts. The same layout gives the same bytes.
-    """
-    import zarr
-
-    written: dict[str, Buffer] = {}
-    memory = zarr.storage.MemoryStore(written)
-    root = zarr.create_group(memory, attributes=_root_attributes(layout))
-    for group in layout.groups:
-        attributes = {
-            "camera": group.camera.model_dump(),
-            "frame_size": list(group.frame_size),
-        }
-        node = root.create_group(group.name, attributes=attributes)
-        for name, level in group.levels.items():
-            node.create_array(
-                name,
-                shape=(group.rows, *level.shape),
-                chunks=(1, *level.shape),
-                dtype="uint16",
-                fill_value=0,
-                chunk_key_encoding={"name": "default", "separator": "."},
-                dimension_names=("sample", "plane", f"y_{name}", f"x_{name}"),
-                attributes={
-                    "scale_factor": level.scale_factor,
-                    "add_offset": level.add_offset,
-                    "planes": ["R", "G", "B"] if layout.recipe.colour == "camera" else list("XYZ"),
-                },
-                **_codec_arguments(layout.recipe),
-            )
-    with warnings.catch_warnings():
-        # Not in the v3 specification yet, says zarr; but zarr-python and xarray both read it.
-        warnings.simplefilter("ignore", category=UserWarning)
-        zarr.consolidate_metadata(memory)
-    documents = {
-        key: value.to_bytes() for key, value in written.items() if key.endswith(METADATA_NAME)
-    }
-    return dict(sorted(documents.items(), key=lambda item: (item[0] == METADATA_NAME, item[0])))
-
-
-def _root_attributes(layout: StoreLayout) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "recipe": layout.recipe.model_dump(mode="json"),
-        "recipe_fingerprint": layout.recipe.fingerprint,
-        "versions": layout.versions,
-    }
-
-
-def _codec_arguments(recipe: Recipe) -> dict[str, Any]:
-    serializer, *compressors = zarr_codecs(recipe.codec)
-    return {"serializer": serializer, "compressors": compressors}

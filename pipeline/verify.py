@@ -25,15 +25,13 @@ from pipeline.store import (
     METADATA_NAME,
     chunk_key,
     committed,
-    group_layout,
     read_chunk,
     read_root,
     read_sidecar,
     sidecar_key,
-    stored_rows,
-    zarr_documents,
 )
 from pipeline.tasks import covers
+from pipeline.zarr_metadata import group_layout, recorded_layout, zarr_documents
 from schemas.events import VerifySummary
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout
@@ -111,7 +109,7 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
         *_check_rows(checked),
         *_check_metadata(files, recipe, versions, checked),
         *_check_manifest(files, recipe, versions, checked),
-        *_check_strays(files, checked),
+        *_check_strays(files, recipe, checked),
         *_check_splits(checked),
     ):
         tally.add(finding)
@@ -243,23 +241,26 @@ def _check_metadata(
     files: StoreFiles, recipe: Recipe, versions: dict[str, str], checked: list[_Checked]
 ) -> Iterator[Finding]:
     """Every zarr.json against what the sidecars say it must be, byte for byte."""
-    groups: dict[str, GroupLayout] = {}
+    implied: dict[str, GroupLayout] = {}
     for one in checked:
         if one.layout is not None and one.entry is not None:
-            rows = max((one.entry.row or 0) + 1, getattr(groups.get(one.group), "rows", 0))
-            groups[one.group] = one.layout.model_copy(update={"rows": rows})
-    reserved = {
-        name: layout.model_copy(update={"rows": max(layout.rows, stored_rows(files, layout))})
-        for name, layout in groups.items()
-    }
-    unfinished = reserved != groups
-    ordered = tuple(reserved[name] for name in sorted(reserved))
+            rows = max((one.entry.row or 0) + 1, getattr(implied.get(one.group), "rows", 0))
+            implied[one.group] = one.layout.model_copy(update={"rows": rows})
+    layouts = dict(implied)
+    # Rows and groups that are reserved but hold no sample yet are known from the metadata alone.
+    for name in files.names():
+        recorded = recorded_layout(files, name, recipe)
+        if recorded is not None:
+            known = implied.get(name, recorded)
+            rows = max(known.rows, recorded.rows)
+            layouts[name] = known.model_copy(update={"rows": rows})
+    ordered = tuple(layouts[name] for name in sorted(layouts))
     documents = zarr_documents(StoreLayout(recipe=recipe, versions=versions, groups=ordered))
     wrong = [key for key, document in documents.items() if files.get_or_none(key) != document]
     for key in wrong:
         state = "is missing" if files.size(key) is None else "is damaged"
         yield _damage("metadata", key, f"the zarr metadata {state}")
-    if unfinished and not wrong:
+    if layouts != implied and not wrong:
         yield Finding(
             code="unfinished",
             severity=Severity.WARNING,
@@ -302,18 +303,19 @@ def _check_manifest(
             yield _damage("manifest", name, "manifest and sidecar disagree")
 
 
-def _check_strays(files: StoreFiles, checked: list[_Checked]) -> Iterator[Finding]:
+def _check_strays(files: StoreFiles, recipe: Recipe, checked: list[_Checked]) -> Iterator[Finding]:
     """Files that belong to no sample."""
     expected = {METADATA_NAME, MANIFEST_NAME, LOCK_NAME, OWNER_NAME}
     unreadable = set()
+    for group in files.names():
+        expected.add(f"{group}/{METADATA_NAME}")
+        expected.update(f"{group}/{level}/{METADATA_NAME}" for level in recipe.levels)
     for one in checked:
         expected.add(sidecar_key(one.group, one.id))
-        expected.add(f"{one.group}/{METADATA_NAME}")
         if one.layout is None or one.entry is None:
             unreadable.add(one.group)
             continue
         for level in one.layout.levels:
-            expected.add(f"{one.group}/{level}/{METADATA_NAME}")
             expected.add(chunk_key(one.group, level, one.entry.row or 0))
     for key in files.walk():
         if key in expected or key.split("/")[0] in unreadable:

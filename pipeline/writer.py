@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from pipeline.files import StoreFiles
 from pipeline.manifest import MANIFEST_NAME, dump_manifest
-from pipeline.store import METADATA_NAME, SIDECARS, zarr_documents
+from pipeline.store import METADATA_NAME, SIDECARS
+from pipeline.zarr_metadata import zarr_documents
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestEntry, ManifestHeader
 from schemas.recipe import Recipe

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+from crc32c import crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from pipeline.chunk import chunk_crc, decode_chunk, encode_chunk, zarr_codecs
+from pipeline.errors import DamagedStoreError
+from schemas.recipe import Codec
+
+CODECS: tuple[Codec, ...] = ("lz4", "zstd")
+both_codecs = pytest.mark.parametrize("codec", CODECS)
+
+
+def image(shape: tuple[int, int, int], seed: int = 0, spread: int = 400) -> npt.NDArray[np.uint16]:
+    rng = np.random.default_rng(seed)
+    return (9000 + rng.integers(0, spread, shape)).astype(np.uint16)
+
+
+def written_by_zarr(
+    stored: npt.NDArray[np.uint16], codec: Codec
+) -> tuple[bytes, list[dict[str, Any]]]:
+    """The chunk's bytes and the codec metadata zarr-python itself writes for such an array."""
+    store = MemoryStore()
+    shape = (1, *stored.shape)
+    array = zarr.create_array(
+        store,
+        shape=shape,
+        chunks=shape,
+        dtype="uint16",
+        serializer=BytesCodec(endian="little"),
+        compressors=[
+            BloscCodec(cname=codec, clevel=5, shuffle="bitshuffle", typesize=2),
+            Crc32cCodec(),
+        ],
+    )
+    array[0] = stored
+    buffer = asyncio.run(store.get("c/0/0/0/0", default_buffer_prototype()))
+    assert buffer is not None
+    return buffer.to_bytes(), list(array.metadata.to_dict()["codecs"])  # type: ignore[arg-type]
+
+
+def read(
+    chunk: bytes, shape: tuple[int, int, int], crc: str | None = None
+) -> npt.NDArray[np.uint16]:
+    return decode_chunk(memoryview(chunk), shape, crc or chunk_crc(chunk), path="packed/c.0.0.0.0")
+
+
+def resealed(chunk: bytes | bytearray) -> bytes:
+    """The same bytes with a checksum that fits: what a program, not bad luck, would write."""
+    body = bytes(chunk[:-4])
+    return body + struct.pack("<I", crc32c(body))
+
+
+@both_codecs
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 4, 5), (3, 61, 90), (3, 400, 300)])
+def test_chunks_have_the_bytes_zarr_python_writes(
+    codec: Codec, shape: tuple[int, int, int]
+) -> None:
+    stored = image(shape)
+    chunk, codecs = written_by_zarr(stored, codec)
+    assert encode_chunk(stored, codec) == chunk
+    assert zarr_codecs(codec) == codecs
+
+
+@both_codecs
+@given(
+    shape=st.tuples(st.just(3), st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.sampled_from([1, 30, 56535]),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_encoded_comes_back(
+    codec: Codec, shape: tuple[int, int, int], seed: int, spread: int
+) -> None:
+    stored = image(shape, seed, spread)
+    chunk = encode_chunk(stored, codec)
+    np.testing.assert_array_equal(read(chunk, shape), stored)
+    assert encode_chunk(stored, codec) == chunk
+
+
+@both_codecs
+def test_a_turned_view_is_encoded_as_its_pixels_read(codec: Codec) -> None:
+    stored = image((3, 20, 30))
+    turned = np.rot90(stored, axes=(1, 2))
+    assert not turned.flags.c_contiguous
+    np.testing.assert_array_equal(read(encode_chunk(turned, codec), (3, 30, 20)), turned)
+
+
+def test_the_checksum_is_the_crc_of_all_bytes_before_it() -> None:
+    assert f"{crc32c(b'123456789'):08x}" == "e3069283"  # the published check value of CRC-32C
+    chunk = encode_chunk(image((3, 4, 5)), "lz4")
+    assert chunk_crc(chunk) == f"{crc32c(chunk[:-4]):08x}"
+
+
+@both_codecs
+def test_every_single_flipped_bit_is_caught(codec: Codec) -> None:
+    stored = image((3, 6, 7), spread=3)
+    chunk = encode_chunk(stored, codec)
+    crc = chunk_crc(chunk)
+    for position in range(8 * len(chunk)):
+        damaged = bytearray(chunk)
+        damaged[position // 8] ^= 1 << position % 8
+        with pytest.raises(DamagedStoreError, match="checksum"):
+            read(bytes(damaged), stored.shape, crc)
+
+
+@both_codecs
+def test_every_truncation_and_every_appended_byte_is_caught(codec: Codec) -> None:
+    stored = image((3, 6, 7), spread=3)
+    chunk = encode_chunk(stored, codec)
+    crc = chunk_crc(chunk)
+    for damaged in [*(chunk[:length] for length in range(len(chunk))), chunk + b"\0"]:
+        with pytest.raises(DamagedStoreError) as caught:
+            read(damaged, stored.shape, crc)
+        assert caught.value.path == "packed/c.0.0.0.0"
+        assert "prep ingest" in caught.value.hint
+
+
+def test_another_samples_chunk_is_not_taken_for_this_one() -> None:
+    ours, theirs = (encode_chunk(image((3, 6, 7), seed), "lz4") for seed in (1, 2))
+    with pytest.raises(DamagedStoreError, match="another sample"):
+        read(theirs, (3, 6, 7), chunk_crc(ours))
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (3, 5, 7), (3, 0, 0)])
+def test_a_chunk_of_another_size_than_recorded_is_refused(shape: tuple[int, int, int]) -> None:
+    chunk = encode_chunk(image((3, 6, 7)), "lz4")
+    with pytest.raises(DamagedStoreError, match="expected"):
+        read(chunk, shape)
+
+
+@both_codecs
+def test_damage_under_a_fitting_checksum_gives_an_error_or_an_array_but_no_crash(
+    codec: Codec,
+) -> None:
+    stored = image((3, 20, 20), spread=60)
+    chunk = encode_chunk(stored, codec)
+    refused = 0
+    for position in range(len(chunk) - 4):
+        damaged = bytearray(chunk)
+        damaged[position] ^= 0xFF
+        try:
+            assert read(resealed(damaged), stored.shape).shape == stored.shape
+        except DamagedStoreError:
+            refused += 1
+    assert refused > 0
+
+
+def test_a_given_buffer_is_filled_and_returned() -> None:
+    stored = image((3, 6, 7))
+    chunk = encode_chunk(stored, "lz4")
+    out = np.zeros((3, 6, 7), np.uint16)
+    result = decode_chunk(memoryview(chunk), (3, 6, 7), chunk_crc(chunk), path="", out=out)
+    assert result is out
+    np.testing.assert_array_equal(out, stored)

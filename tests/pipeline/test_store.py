@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import (
+    DamagedStoreError,
+    IncompatibleStoreError,
+    NoStoreError,
+    UsageError,
+)
+from pipeline.store import open_store
+from tests.conftest import Ingest, chunks
+
+PLAIN_READERS = """
+import sys
+import numpy, xarray, zarr
+root = zarr.open_group(sys.argv[1], mode="r")
+for name, group in root.groups():
+    for level, array in group.arrays():
+        scale, offset = array.attrs["scale_factor"], array.attrs["add_offset"]
+        plain = array[0] * scale + offset
+        decoded = xarray.open_zarr(sys.argv[1], group=name)[level][0].values
+        assert numpy.abs(plain - decoded).max() < 1e-6
+        numpy.save(f"{sys.argv[2]}/{name}-{level}.npy", plain)
+"""
+
+
+def test_zarr_and_xarray_decode_the_store_without_a_warning(
+    store_path: Path, tmp_path: Path
+) -> None:
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", PLAIN_READERS, str(store_path), str(tmp_path)],
+        check=True,
+    )
+    store = open_store(store_path)
+    for group in store.cameras:
+        first = next(i for i in store if store.entry(i).group == group)
+        for level in ("packed", "resized"):
+            plain = np.load(tmp_path / f"{group}-{level}.npy")
+            ours = store.read(first, level=level).xyz  # type: ignore[arg-type]
+            np.testing.assert_allclose(ours, plain, atol=1e-6)
+
+
+def test_the_api_of_the_contract(store_path: Path) -> None:
+    store = open_store(store_path)
+    assert len(store) == 6
+    assert set(store.ids()) == {i for s in ("train", "val", "test") for i in store.ids(split=s)}
+    assert store.cameras == ("nikon-d750_984x656", "sony-dsc-rx100m7_1224x816")
+    sample = store.read("DSC01088", level="packed")
+    assert (sample.xyz.shape, sample.xyz.dtype) == ((3, 408, 612), np.float32)
+    assert sample.sidecar.camera.model == "DSC-RX100M7"
+    assert (sample.boxes.dtype, sample.labels.dtype) == (np.float32, np.int64)
+    assert sample.boxes.shape == (len(sample.labels), 4)
+    assert set(sample.labels.tolist()) <= {1, 2, 3}
+
+
+def test_boxes_are_scaled_into_each_level_and_never_rounded(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    from schemas.recipe import Recipe
+
+    ingest(nod, tmp_path / "s.zarr", recipe=Recipe(fit=(200, 100)))
+    store = open_store(tmp_path / "s.zarr")
+    for sample_id in store:
+        sidecar = store.sidecar(sample_id)
+        assert sidecar.annotation is not None
+        given = np.array([box.bbox for box in sidecar.annotation.boxes])
+        corners = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
+        for level in ("packed", "resized"):
+            sample = store.read(sample_id, level=level)  # type: ignore[arg-type]
+            _, height, width = sample.stored.shape
+            frame_width, frame_height = sidecar.frame.size
+            scale = np.tile([width / frame_width, height / frame_height], 2)
+            np.testing.assert_allclose(sample.boxes, corners * scale, rtol=1e-6)
+            assert sample.boxes.min() >= 0
+            assert (sample.boxes[:, 2] <= width).all()
+
+
+def test_nothing_heavy_is_imported_to_read(store_path: Path) -> None:
+    code = (
+        "import sys; from pipeline.store import open_store; "
+        "s = open_store(sys.argv[1]); s.read(s.ids()[0]).xyz; "
+        "print([m for m in ('torch','zarr','dask','rawpy','numba') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store_path)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_no_store_and_foreign_folders_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(NoStoreError, match="there is no store here"):
+        open_store(tmp_path / "missing.zarr")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(NoStoreError, match="not one of our stores"):
+        open_store(tmp_path / "foreign")
+
+
+def test_another_format_version_is_refused_by_number(store_path: Path) -> None:
+    root = json.loads((store_path / "zarr.json").read_text())
+    root["attributes"]["format_version"] = 2
+    (store_path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(IncompatibleStoreError, match="version 2; this version reads 1"):
+        open_store(store_path)
+
+
+def test_unknown_ids_splits_and_levels_say_what_there_is(store_path: Path) -> None:
+    store = open_store(store_path)
+    with pytest.raises(UsageError, match="no sample 'nope'"):
+        store.read("nope")
+    with pytest.raises(UsageError, match="splits here: test, train, val"):
+        store.ids(split="holdout")
+    with pytest.raises(UsageError, match="held: packed, resized"):
+        store.read("DSC01088", level="full")  # type: ignore[arg-type]
+
+
+def test_a_damaged_chunk_is_never_returned(store_path: Path) -> None:
+    for name in chunks(store_path):
+        path = store_path / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    store = open_store(store_path)
+    for sample_id in store:
+        for level in ("packed", "resized"):
+            with pytest.raises(DamagedStoreError, match="checksum"):
+                store.read(sample_id, level=level)  # type: ignore[arg-type]
+
+
+def test_a_missing_chunk_is_an_error_not_zeros(store_path: Path) -> None:
+    store = open_store(store_path)
+    entry = store.entry("DSC01088")
+    (store_path / f"{entry.group}/packed/c.{entry.row}.0.0.0").unlink()
+    with pytest.raises(DamagedStoreError, match="missing"):
+        store.read("DSC01088", level="packed")
+
+
+def test_samples_committed_after_the_manifest_are_found(store_path: Path) -> None:
+    lines = (store_path / "manifest.jsonl").read_bytes()
+    (store_path / "manifest.jsonl").unlink()
+    assert len(open_store(store_path)) == 6
+    (store_path / "manifest.jsonl").write_bytes(lines[:-100])
+    store = open_store(store_path)
+    assert len(store) == 6
+    assert "manifest is damaged" in store.warnings[0]
+
+
+def test_a_damaged_root_is_survived_by_the_manifest(store_path: Path) -> None:
+    (store_path / "zarr.json").write_bytes(b"{")
+    assert len(open_store(store_path)) == 6
+
+
+def test_the_same_stem_from_two_cameras_does_not_collide(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    shutil.copy(next((nod / "Sony").glob("*.ARW")), both / "DSC0001.ARW")
+    shutil.copy(next((nod / "Nikon").glob("*.NEF")), both / "DSC0001.NEF")
+    ingest(both, tmp_path / "s.zarr")
+    store = open_store(tmp_path / "s.zarr")
+    assert store.ids() == (
+        "nikon-d750_984x656/DSC0001",
+        "sony-dsc-rx100m7_1224x816/DSC0001",
+    )
+    models = [store.read(sample_id).sidecar.camera.model for sample_id in store]
+    assert models == ["NIKON D750", "DSC-RX100M7"]

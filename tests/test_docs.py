@@ -1,0 +1,275 @@
+"""The documents are executed: commands, code, links and generated parts are what the tool does.
+
+``python -m tests.test_docs`` rewrites the generated parts of docs/command-line.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import cli
+from schemas import events
+from schemas.info import DoctorReport, StoreInfo
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.md")])
+COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
+
+#: As wide as the help ever gets (``max_content_width``), whatever terminal the tests run in.
+HELP_WIDTH = 100
+PROGRAMS: dict[str, click.Command] = {"prep": cli.prep, "genisp": cli.genisp, "train": cli.train}
+JSON_RESULTS = (
+    events.StatusEvent,
+    events.SampleEvent,
+    events.ErrorEvent,
+    events.FindingEvent,
+    events.PlanEvent,
+    events.IngestSummary,
+    events.VerifySummary,
+    StoreInfo,
+    DoctorReport,
+)
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+_REPOSITORY_FILE = re.compile(
+    r"`((?:tests|pipeline|schemas|benchmarks|docs)/[\w/.-]+\.(?:py|md))(?:::(\w+))?`"
+)
+_MEASURED = re.compile(r"\d+:\d\d:\d\d|[\d.]+(?= images/s)|\d+(?= MB/s)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its page, first line's number, language and text."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in _FENCE.finditer(text):
+            line = text.count("\n", 0, match.start()) + 2
+            found.append(Block(page, line, match[1], match[2]))
+    return [block for block in found if block.language in languages]
+
+
+def _shell_commands(block: Block) -> Iterator[list[str]]:
+    """Each command's words; in a console block, those behind a ``$``."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if block.language == "console" and not line.startswith("$ "):
+            continue
+        for command in line.removeprefix("$ ").split("&&"):
+            words = shlex.split(command, comments=True)
+            if words:
+                yield words
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One command of the README's first block as it was run here."""
+
+    words: list[str]
+    shown: str
+    printed: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The folder of somebody who typed the README's first block, and what they saw."""
+
+    folder: Path
+    typed: list[Typed]
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    folder = tmp_path_factory.mktemp("reader")
+    block = next(block for block in _blocks("console") if block.page.name == "README.md")
+    typed = []
+    with contextlib.chdir(folder):
+        for part in block.text.split("$ ")[1:]:
+            command, _, shown = part.partition("\n")
+            words = shlex.split(command, comments=True)
+            environment = {"PREP_INGEST_WORKERS": "0", "PREP_VERIFY_WORKERS": "0"}
+            result = CliRunner().invoke(cli.prep, words[1:], env=environment)
+            typed.append(Typed(words, shown.strip(), result.stdout.strip(), result.exit_code))
+    return Followed(folder, typed)
+
+
+def test_the_readme_shows_what_its_commands_print(followed: Followed) -> None:
+    assert [typed.words[1] for typed in followed.typed] == ["sample", "ingest", "verify"]
+    for typed in followed.typed:
+        assert typed.exit_code == 0, typed
+        assert _MEASURED.sub("#", typed.printed) == _MEASURED.sub("#", typed.shown)
+
+
+@pytest.mark.parametrize("block", _blocks("python"), ids=str)
+def test_python_blocks_run_and_print_what_they_say(block: Block, followed: Followed) -> None:
+    printed = io.StringIO()
+    code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
+    with contextlib.chdir(followed.folder), contextlib.redirect_stdout(printed):
+        exec(code, {"__name__": "__main__"})
+    said = [
+        line.partition("  # ")[2] for line in block.text.splitlines() if line.startswith("print(")
+    ]
+    assert printed.getvalue().splitlines() == said
+
+
+@pytest.mark.parametrize("block", _blocks("console", "sh"), ids=str)
+def test_shown_commands_exist_with_their_options(block: Block) -> None:
+    for words in _shell_commands(block):
+        if words[0] in PROGRAMS:
+            _parse(PROGRAMS[words[0]], words)
+        elif words[0] == "make":
+            targets = [word for word in words[1:] if "=" not in word]
+            makefile = (ROOT / "Makefile").read_text()
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def _parse(command: click.Command, words: list[str]) -> None:
+    """Parse as the program would, down to the last command; run nothing."""
+    name, *arguments = words
+    if isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+        below = command.commands.get(arguments[0])
+        if below is None:
+            raise click.UsageError(f"no such command: {arguments[0]}")
+        _parse(below, arguments)
+        return
+    with contextlib.suppress(click.exceptions.Exit):  # --help, --version
+        command.make_context(name, arguments)
+
+
+def test_shown_commands_that_do_not_exist_are_caught() -> None:
+    with pytest.raises(click.UsageError):
+        _parse(cli.prep, ["prep", "ingest", "nod", "--no-such-option"])
+    with pytest.raises(click.UsageError):
+        _parse(cli.prep, ["prep", "no-such-command"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = _FENCE.sub("", page.read_text())
+    for target in _LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in _anchors(linked), f"{page.name} links to {target}"
+    for name, test in _REPOSITORY_FILE.findall(text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+        assert not test or f"def {test}(" in (ROOT / name).read_text(), f"{page.name} names {test}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors as GitHub makes them from headings."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def test_the_readme_lists_the_exit_codes_of_the_help() -> None:
+    codes = re.findall(r"^  (\d+) +(.+)$", cli.EXIT_CODES, re.MULTILINE)
+    assert len(codes) == 9
+    readme = (ROOT / "README.md").read_text()
+    for code, meaning in codes:
+        assert re.search(rf"^\| {code} \| {re.escape(meaning)}", readme, re.MULTILINE), code
+
+
+def _contexts(
+    command: click.Command, parent: click.Context | None, name: str
+) -> Iterator[click.Context]:
+    """A command's context and those of all below it."""
+    settings: dict[str, Any] = {**command.context_settings, "terminal_width": HELP_WIDTH}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from _contexts(found, context, below)
+
+
+def _every_context() -> list[click.Context]:
+    roots = (name for name in PROGRAMS if name != "train")  # `train` is `genisp train`
+    return [found for name in roots for found in _contexts(PROGRAMS[name], None, name)]
+
+
+@pytest.mark.parametrize("context", _every_context(), ids=lambda context: context.command_path)
+def test_every_command_and_option_has_help(context: click.Context) -> None:
+    assert context.command.help
+    for parameter in context.command.get_params(context):
+        if not isinstance(parameter, click.Option):
+            continue
+        assert parameter.help, parameter.opts
+        assert parameter.show_envvar or parameter.is_eager, f"{parameter.opts}: no variable shown"
+
+
+def _help_text() -> str:
+    return "\n".join(
+        f"### {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
+        for context in _every_context()
+    )
+
+
+def _result_tables() -> str:
+    return "\n".join(_result_table(model) for model in JSON_RESULTS)
+
+
+def _result_table(model: Any) -> str:
+    rows = [
+        f"| `{name}` | {_type_name(field.annotation)} |"
+        for name, field in model.model_fields.items()
+    ]
+    about = " ".join((model.__doc__ or "").split())
+    return "\n".join(
+        [f"### {model.__name__}\n", about, "\n| field | type |", "|---|---|", *rows, ""]
+    )
+
+
+def _type_name(annotation: Any) -> str:
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = str(annotation) if "[" in str(annotation) else name
+    text = re.sub(r"\b(?:typing|schemas\.\w+)\.", "", text)
+    literal = re.fullmatch(r"Literal\['(.*)'\]", text)
+    return f'`"{literal[1]}"`' if literal else "`" + text.replace("|", "or") + "`"
+
+
+def _refreshed(page: str) -> str:
+    for name, text in (("commands", _help_text()), ("results", _result_tables())):
+        start, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(start)
+        _, found, after = rest.partition(end)
+        assert found, f"markers of {name} are missing"
+        page = f"{before}{start}\n\n{text}\n{end}{after}"
+    return page
+
+
+def test_the_command_line_page_is_current() -> None:
+    page = COMMAND_LINE_PAGE.read_text()
+    assert page == _refreshed(page), "python -m tests.test_docs rewrites it"
+
+
+if __name__ == "__main__":
+    COMMAND_LINE_PAGE.write_text(_refreshed(COMMAND_LINE_PAGE.read_text()))

@@ -1,0 +1,78 @@
+"""Real camera raws, real damaged raws, and the real RAW-NOD annotations."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rawpy
+
+from pipeline.annotations import build_index, load_coco
+from pipeline.store import open_store
+from tests.conftest import Ingest, Recorder
+
+pytestmark = pytest.mark.shared_data
+
+
+@pytest.mark.parametrize("decoder", ["auto", "libraw", "flashraw"])
+def test_a_real_bggr_raw_equals_a_plain_evaluation_within_one_step(
+    shared: Path, tmp_path: Path, ingest: Ingest, decoder: str
+) -> None:
+    summary = ingest(shared / "raws" / "complete", tmp_path / "real.zarr", decoder=decoder)
+    assert (summary.exit_code, summary.ingested) == (0, 1)
+
+    with rawpy.imread(str(shared / "raws" / "complete" / "RAW_NIKON_D1.NEF")) as raw:
+        mosaic = raw.raw_image.astype(np.float64) / raw.white_level  # black is 0
+        to_xyz = np.linalg.inv(raw.rgb_xyz_matrix[:3].astype(np.float64))
+    blue, red = mosaic[0::2, 0::2], mosaic[1::2, 1::2]
+    green = (mosaic[0::2, 1::2] + mosaic[1::2, 0::2]) / 2
+    expected = np.einsum("ij,jyx->iyx", to_xyz, np.stack([red, green, blue]))
+
+    sample = open_store(tmp_path / "real.zarr").read("RAW_NIKON_D1", level="packed")
+    step = sample.sidecar.levels["packed"].scale_factor
+    assert sample.xyz.shape == (3, 662, 1006)
+    assert np.abs(sample.xyz - expected).max() < step
+
+
+def test_every_hostile_raw_is_refused_with_a_reason(
+    shared: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    hostile = shared / "raws" / "hostile"
+    summary = ingest(hostile, tmp_path / "store.zarr")
+    assert summary.exit_code == 3
+    assert summary.samples == 0
+    assert set(recorder.errors) == {path.name for path in hostile.iterdir()}
+    assert all(message and mend for _, message, mend in recorder.errors.values())
+
+
+def test_hostile_raws_are_refused_by_libraw_alone_too(
+    shared: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    summary = ingest(shared / "raws" / "hostile", tmp_path / "store.zarr", decoder="libraw")
+    assert (summary.exit_code, summary.samples) == (3, 0)
+
+
+def test_hostile_raws_harm_nothing_stored_beside_them(
+    shared: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(shared / "raws", mixed, ignore=shutil.ignore_patterns("*.md"))
+    assert ingest(mixed, tmp_path / "store.zarr").exit_code == 3
+    assert open_store(tmp_path / "store.zarr").ids() == ("RAW_NIKON_D1",)
+
+
+def test_all_nod_annotations_load_and_none_is_lost(shared: Path) -> None:
+    files = [
+        load_coco(path.read_bytes(), name=path.name)
+        for path in sorted((shared / "nod-annotations").glob("*.json"))
+    ]
+    index = build_index(files)
+    boxes = [box for image in index.images for box in image.boxes]
+    assert (len(index), len(boxes)) == (7219, 46751)
+    (image,) = index.lookup("DSC_0674.NEF")
+    flat = [box for box in image.boxes if not box.trainable]
+    assert [box.bbox for box in flat] == [(1764, 872, 2, 0)]
+    assert [finding.code for finding in flat[0].findings] == ["zero-area"]
+    assert sum(not box.trainable for box in boxes) == 1
