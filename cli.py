@@ -220,7 +220,7 @@ def ingest(**options: Any) -> int:
         retry_failed=options["retry_failed"],
         strict=options["strict"],
     )
-    reporter = _reporter(options["as_json"])
+    reporter = _reporter(options["as_json"], quiet=True)
     sources, store = options["sources"], options["store"]
     if options["dry_run"]:
         plan = plan_ingest(sources, store, recipe, how, reporter)
@@ -360,19 +360,19 @@ def _named_split(text: str) -> tuple[str, str]:
     return name, path
 
 
-def _reporter(as_json: bool) -> Reporter:
+def _reporter(as_json: bool, *, quiet: bool = False) -> Reporter:
     """JSON lines to stdout; or, to stderr, a live line on a terminal and plain lines elsewhere."""
     from pipeline.reporting import JsonReporter, PlainReporter
 
     if as_json:
         return JsonReporter(click.echo)
     if not sys.stderr.isatty():
-        return PlainReporter(lambda text: click.echo(text, err=True))
+        return PlainReporter(lambda text: click.echo(text, err=True), quiet=quiet)
     from rich.console import Console
 
     from pipeline.terminal import TerminalReporter
 
-    return TerminalReporter(Console(stderr=True))
+    return TerminalReporter(Console(stderr=True), quiet=quiet)
 
 
 def _show(result: Any, kind: str, as_json: bool) -> None:

@@ -209,19 +209,25 @@ def inspect_rows(
         Rows identical to the row above that are not one constant value: never seen in real noise,
         left by decoders that run out of data.
     blank
-        Rows of one constant value below `darkest_plausible` DN.
+        Rows of one constant value below `darkest_plausible` DN; and, if that is above 0, rows with
+        a quarter of their samples at exactly 0, where decoders clamp what runs out of range.
     """
     largest, repeated, blank = 0, 0, 0
     for y in range(origin[0], origin[0] + shape[0]):
         line = mosaic[y][origin[1] : origin[1] + shape[1]]
         row_largest = int(line.max())
         largest = max(largest, row_largest)
+        zeros = 0
+        for x in range(line.shape[0]):
+            zeros += line[x] == 0
         constant = True
         for x in range(1, line.shape[0]):
             if line[x] != line[0]:
                 constant = False
                 break
-        if constant:
+        if darkest_plausible > 0 and 4 * zeros >= line.shape[0]:
+            blank += 1
+        elif constant:
             blank += line[0] < darkest_plausible
         elif y > origin[0]:
             above = mosaic[y - 1][origin[1] : origin[1] + shape[1]]

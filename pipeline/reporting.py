@@ -95,10 +95,17 @@ def clock(seconds: float) -> str:
 
 
 class PlainReporter:
-    """Lines for a pipe or a log: a status line every few seconds, each failure as it comes."""
+    """Lines for a pipe or a log: a status line every few seconds, each failure as it comes.
 
-    def __init__(self, write: Print, *, every: float = STATUS_EVERY) -> None:
+    Parameters
+    ----------
+    quiet
+        Leave out findings of severity info.
+    """
+
+    def __init__(self, write: Print, *, every: float = STATUS_EVERY, quiet: bool = False) -> None:
         self._write = write
+        self._quiet = quiet
         self._every = every
         self._pace = Pace()
         self._next = 0.0
@@ -120,7 +127,7 @@ class PlainReporter:
         self._write(error_text(path, message, mend))
 
     def finding(self, finding: Finding) -> None:
-        if finding.severity is not Severity.INFO:
+        if not (self._quiet and finding.severity is Severity.INFO):
             self._write(finding_text(finding))
 
     def close(self) -> None:

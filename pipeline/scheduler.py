@@ -10,7 +10,7 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -37,7 +37,7 @@ class Executor(Protocol):
 
     def run(
         self, function: Callable[[Task], Outcome], tasks: Iterator[Task]
-    ) -> Iterator[tuple[Task, Outcome | WorkerDied]]:
+    ) -> Generator[tuple[Task, Outcome | WorkerDied], None, None]:
         """Yield (task, outcome) in the order of completion; stop early by closing the iterator."""
 
 
@@ -48,7 +48,7 @@ class InProcess:
 
     def run(
         self, function: Callable[[Task], Outcome], tasks: Iterator[Task]
-    ) -> Iterator[tuple[Task, Outcome | WorkerDied]]:
+    ) -> Generator[tuple[Task, Outcome | WorkerDied], None, None]:
         for task in tasks:
             yield task, function(task)
 
@@ -77,7 +77,7 @@ class _DaskExecutor:
 
     def run(
         self, function: Callable[[Task], Outcome], tasks: Iterator[Task]
-    ) -> Iterator[tuple[Task, Outcome | WorkerDied]]:
+    ) -> Generator[tuple[Task, Outcome | WorkerDied], None, None]:
         from distributed import KilledWorker, as_completed
         from distributed.metrics import time
 

@@ -56,7 +56,9 @@ def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) 
 
     return PlaneStatistics(
         mean=value(code_sum / total),
-        share_below_zero=int(cumulative[zero_code - 1]) / total if zero_code > 0 else 0.0,
+        share_below_zero=int(cumulative[min(zero_code, CODES) - 1]) / total
+        if zero_code > 0
+        else 0.0,
         p1=percentile(10),
         p50=percentile(500),
         p99=percentile(990),

@@ -10,12 +10,15 @@ from pipeline.reporting import Pace, error_text, finding_text
 from schemas.finding import Finding, Severity
 from schemas.sidecar import Sidecar
 
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
 
 class TerminalReporter:
     """A live line with rate, MB/s, ETA and failures; goes to stderr like all progress."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
+        self._quiet = quiet
         self._pace = Pace()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -46,9 +49,9 @@ class TerminalReporter:
         self._console.print(f"[red]{escape(error_text(path, message, mend))}[/red]")
 
     def finding(self, finding: Finding) -> None:
-        if finding.severity is Severity.INFO:
+        if self._quiet and finding.severity is Severity.INFO:
             return
-        colour = "red" if finding.severity is Severity.ERROR else "yellow"
+        colour = _COLOURS[finding.severity]
         self._console.print(f"[{colour}]{escape(finding_text(finding))}[/{colour}]")
 
     def close(self) -> None:

@@ -112,8 +112,13 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
             words = shlex.split(command, comments=True)
             environment = {"PREP_INGEST_WORKERS": "0", "PREP_VERIFY_WORKERS": "0"}
             result = CliRunner().invoke(cli.prep, words[1:], env=environment)
-            typed.append(Typed(words, shown.strip(), result.stdout.strip(), result.exit_code))
+            typed.append(Typed(words, shown.strip(), _settled(result.output), result.exit_code))
     return Followed(folder, typed)
+
+
+def _settled(output: str) -> str:
+    """What a terminal shows of both streams in the end: no status lines."""
+    return "\n".join(line for line in output.splitlines() if "  ETA " not in line)
 
 
 def test_the_readme_shows_what_its_commands_print(followed: Followed) -> None:

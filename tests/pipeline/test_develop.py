@@ -135,7 +135,7 @@ def in_codes(values: Floats, point: FixedPoint) -> Floats:
 
 
 def decoded(level: Level, point: FixedPoint) -> Floats:
-    return level.stored * point.scale_factor + point.add_offset
+    return level.stored.astype(np.float64) * point.scale_factor + point.add_offset
 
 
 def worst(level: Level, expected: Floats, point: FixedPoint) -> float:

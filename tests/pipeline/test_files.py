@@ -58,8 +58,16 @@ def test_bytes_reach_the_disk_before_the_name_does(
     def kind(descriptor: int) -> str:
         return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
 
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(f"sync {kind(fd)}"), fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
+    def synced(descriptor: int) -> None:
+        order.append(f"sync {kind(descriptor)}")
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        order.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
     files.put("key", b"bytes")
     assert order == ["sync file", "rename", "sync folder"]
 

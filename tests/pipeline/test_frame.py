@@ -95,6 +95,23 @@ def test_a_centred_crop_is_turned_too(flag: int) -> None:
     assert (frame.orientation, frame.size) == (flag, (280, 376))
 
 
+@pytest.mark.parametrize("flag", [6, 8])
+def test_a_centred_crop_stays_as_it_is_when_the_boxes_were_drawn_unturned(flag: int) -> None:
+    frame = frame_of((400, 300), flag=flag, wanted=(376, 280))
+    assert frame.crop == rect(12, 10, 376, 280)
+    assert (frame.orientation, frame.size) == (1, (376, 280))
+
+
+def test_the_centre_is_that_of_the_active_area_not_of_the_sensor() -> None:
+    frame = frame_of((440, 320), active=(40, 20, 400, 300), wanted=(376, 284))
+    assert frame.crop == rect(52, 28, 376, 284)
+
+
+def test_an_odd_centre_is_rounded_to_the_cell_before() -> None:
+    frame = frame_of((400, 300), wanted=(390, 286))  # the middle is at (5, 7)
+    assert frame.crop == rect(4, 6, 390, 286)
+
+
 def test_upside_down_cannot_be_told_by_size_so_it_is_applied_and_reported() -> None:
     frame = frame_of((400, 300), flag=3, wanted=(400, 300))
     assert frame.orientation == 3

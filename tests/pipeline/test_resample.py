@@ -121,4 +121,5 @@ def test_a_fitted_size_fits_is_never_larger_and_keeps_the_aspect(
         Fraction(1), Fraction(short, min(width, height)), Fraction(long, max(width, height))
     )
     for side, original in zip(fitted, (width, height), strict=True):
-        assert abs(side - max(1, original * scale)) <= Fraction(1, 2) + Fraction(1, 10**6)
+        exact = max(Fraction(1), original * scale)
+        assert abs(side - exact) <= Fraction(1, 2) + Fraction(1, 10**6)

@@ -24,7 +24,7 @@ def level(seed: int, shape: tuple[int, int], spread: int) -> npt.NDArray[np.uint
 
 
 def decoded(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
-    return stored * POINT.scale_factor + POINT.add_offset
+    return stored.astype(np.float64) * POINT.scale_factor + POINT.add_offset
 
 
 def nearest_rank(values: npt.NDArray[np.float64], percent: str) -> float:

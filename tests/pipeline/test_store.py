@@ -16,7 +16,10 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.store import open_store
+from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest, chunks
+
+LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 
 PLAIN_READERS = """
 import sys
@@ -42,9 +45,9 @@ def test_zarr_and_xarray_decode_the_store_without_a_warning(
     store = open_store(store_path)
     for group in store.cameras:
         first = next(i for i in store if store.entry(i).group == group)
-        for level in ("packed", "resized"):
+        for level in LEVELS:
             plain = np.load(tmp_path / f"{group}-{level}.npy")
-            ours = store.read(first, level=level).xyz  # type: ignore[arg-type]
+            ours = store.read(first, level=level).xyz
             np.testing.assert_allclose(ours, plain, atol=1e-6)
 
 
@@ -54,9 +57,10 @@ def test_the_api_of_the_contract(store_path: Path) -> None:
     assert set(store.ids()) == {i for s in ("train", "val", "test") for i in store.ids(split=s)}
     assert store.cameras == ("nikon-d750_984x656", "sony-dsc-rx100m7_1224x816")
     sample = store.read("DSC01088", level="packed")
-    assert (sample.xyz.shape, sample.xyz.dtype) == ((3, 408, 612), np.float32)
+    assert sample.xyz.shape == (3, 408, 612)
+    assert sample.xyz.dtype == np.dtype("float32")
     assert sample.sidecar.camera.model == "DSC-RX100M7"
-    assert (sample.boxes.dtype, sample.labels.dtype) == (np.float32, np.int64)
+    assert [str(a.dtype) for a in (sample.boxes, sample.labels)] == ["float32", "int64"]
     assert sample.boxes.shape == (len(sample.labels), 4)
     assert set(sample.labels.tolist()) <= {1, 2, 3}
 
@@ -64,8 +68,6 @@ def test_the_api_of_the_contract(store_path: Path) -> None:
 def test_boxes_are_scaled_into_each_level_and_never_rounded(
     nod: Path, tmp_path: Path, ingest: Ingest
 ) -> None:
-    from schemas.recipe import Recipe
-
     ingest(nod, tmp_path / "s.zarr", recipe=Recipe(fit=(200, 100)))
     store = open_store(tmp_path / "s.zarr")
     for sample_id in store:
@@ -73,8 +75,8 @@ def test_boxes_are_scaled_into_each_level_and_never_rounded(
         assert sidecar.annotation is not None
         given = np.array([box.bbox for box in sidecar.annotation.boxes])
         corners = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
-        for level in ("packed", "resized"):
-            sample = store.read(sample_id, level=level)  # type: ignore[arg-type]
+        for level in LEVELS:
+            sample = store.read(sample_id, level=level)
             _, height, width = sample.stored.shape
             frame_width, frame_height = sidecar.frame.size
             scale = np.tile([width / frame_width, height / frame_height], 2)
@@ -130,9 +132,9 @@ def test_a_damaged_chunk_is_never_returned(store_path: Path) -> None:
         path.write_bytes(data)
     store = open_store(store_path)
     for sample_id in store:
-        for level in ("packed", "resized"):
+        for level in LEVELS:
             with pytest.raises(DamagedStoreError, match="checksum"):
-                store.read(sample_id, level=level)  # type: ignore[arg-type]
+                store.read(sample_id, level=level)
 
 
 def test_a_missing_chunk_is_an_error_not_zeros(store_path: Path) -> None:

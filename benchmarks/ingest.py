@@ -1,0 +1,235 @@
+"""CPU time an image of ingest, beside LibRaw's decoding alone.
+
+    python -m benchmarks.ingest [--images N] [--repeats R] [--json FILE]
+
+Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn and
+in one run: rawpy's open and unpack alone; the whole path of one image (`tasks.develop_source`: read,
+checksum, decode, both levels, lz4, durable writes, sidecar) with flashraw, with flashraw cross-checked
+against LibRaw, and with LibRaw; the same path by stage; and, in a fresh process each, the peak memory
+of one image and what the allocator's settings in a Dask worker cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import rawpy
+
+from benchmarks.machine import (
+    cpu_seconds,
+    in_turn,
+    machine_facts,
+    peak_memory,
+    summary,
+    write_json,
+)
+from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
+from benchmarks.stages import STAGES, stage_clock
+from pipeline import tasks
+from pipeline.colour import FixedPoint
+from pipeline.plan import Item, place
+from pipeline.sources import discover
+from pipeline.state import StoreState
+from pipeline.tasks import ProbeTask, SampleTask, probe_source
+from pipeline.trust import SAMPLE_EVERY
+from schemas.recipe import Recipe
+
+LIBRAW_ALONE = "LibRaw open + unpack"
+FLASHRAW = "ingest, flashraw"
+CHECKED = "ingest, flashraw cross-checked"
+SAMPLED = f"ingest, default (1 in {SAMPLE_EVERY} cross-checked)"
+LIBRAW = "ingest, LibRaw"
+
+#: What distributed's nanny sets for its workers unless told otherwise (2026: distributed.yaml).
+DASK_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+PROCESS_ROUNDS = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark, or one image as its own child process does."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    parser.add_argument("--images", type=int, default=3, help="raws of each format (default 3)")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds over all (default 7)")
+    parser.add_argument("--json", type=Path, help="also write the results here")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one is not None:
+        print(json.dumps(_in_this_process(options.one, rounds=options.repeats)))
+        return
+    facts = machine_facts()
+    print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']}, Python {facts['python']}")
+    print(", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
+    with tempfile.TemporaryDirectory(prefix="benchmark-ingest-") as folder:
+        formats = _measure_all(Path(folder), images=options.images, rounds=options.repeats)
+    if options.json is not None:
+        recipe = Recipe().describe()
+        scene = f"street by night, mean {LOWEST_SIGNAL:g} to {HIGHEST_SIGNAL:g} DN, ISO {ISO}"
+        write_json(
+            options.json,
+            {"machine": facts, "recipe": recipe, "raws": scene, "formats": formats},
+        )
+
+
+def _measure_all(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
+    raws, store = folder / "raws", folder / "store"
+    raws.mkdir()
+    written = write_night_raws(raws, FORMATS, images=images)
+    samples = plan_samples(raws, store)
+    results = {}
+    for kind in FORMATS:
+        mine = [samples[path.name] for path in written[kind.name]]
+        results[kind.name] = _measure(mine, written[kind.name], rounds=rounds)
+        _show(kind.name, results[kind.name])
+    return results
+
+
+def plan_samples(raws: Path, store: Path) -> dict[str, SampleTask]:
+    """The task of each raw in a folder, as an ingest plans it, by file name."""
+    recipe = Recipe()
+    items = [Item(source, "new") for source in discover([str(raws)]).raws]
+    probed = [(item, probe_source(ProbeTask(item.source, recipe.colour))) for item in items]
+    placement = place(probed, StoreState(), recipe, strict=False)
+    if placement.refused:
+        raise SystemExit(f"cannot ingest its own raws: {placement.refused[0][1].reason}")
+    planned = {}
+    for one in placement.placed:
+        level = placement.groups[one.group].levels["packed"]
+        planned[one.item.source.name] = SampleTask(
+            source=one.item.source,
+            store=str(store),
+            id=one.id,
+            group=one.group,
+            row=one.row,
+            split=None,
+            camera=one.facts.camera,
+            capture=one.facts.capture,
+            frame=one.frame,
+            annotation=None,
+            findings=one.findings,
+            recipe=recipe,
+            fixed_point=FixedPoint(level.scale_factor, level.add_offset),
+            decoder="flashraw",
+            cross_check=False,
+            decoder_class=one.facts.decoder_class,
+        )
+    return planned
+
+
+def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: int) -> Any:
+    taken: dict[str, list[float]] = {}
+    for sample, path in zip(samples, paths, strict=True):
+        contenders: dict[str, Callable[[], object]] = {
+            LIBRAW_ALONE: lambda path=path: _unpack(path),  # type: ignore[misc]
+            FLASHRAW: _ingest(sample),
+            CHECKED: _ingest(replace(sample, cross_check=True)),
+            LIBRAW: _ingest(replace(sample, decoder="libraw")),
+        }
+        for name, seconds in in_turn(contenders, rounds=rounds).items():
+            taken.setdefault(name, []).extend(seconds)
+    checks = zip(taken[FLASHRAW], taken[CHECKED], strict=True)
+    taken[SAMPLED] = [fast + (checked - fast) / SAMPLE_EVERY for fast, checked in checks]
+    order = (LIBRAW_ALONE, FLASHRAW, SAMPLED, LIBRAW, CHECKED)
+    decoding = statistics.median(taken[LIBRAW_ALONE])
+    return {
+        "cpu": {
+            name: summary(taken[name])
+            | {"to_libraw": round(statistics.median(taken[name]) / decoding, 3)}
+            for name in order
+        },
+        "stages": _stages(samples, rounds=rounds),
+        "process": _in_processes(samples[-1]),
+    }
+
+
+def _unpack(path: Path) -> None:
+    with rawpy.imread(str(path)) as raw:
+        raw.unpack()
+
+
+def _ingest(sample: SampleTask) -> Callable[[], object]:
+    def run() -> None:
+        _succeed(sample)
+
+    return run
+
+
+def _succeed(sample: SampleTask) -> None:
+    outcome = tasks.develop_source(sample)
+    if outcome.sidecar is None:
+        raise SystemExit(f"{sample.source.name}: {outcome.failure or outcome.store_error}")
+
+
+def _stages(samples: Sequence[SampleTask], *, rounds: int) -> dict[str, Any]:
+    taken: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for _ in range(rounds):
+        for sample in samples:
+            with stage_clock() as clock:
+                _succeed(sample)
+            for stage, seconds in clock.seconds.items():
+                taken[stage].append(seconds)
+    return {stage: summary(seconds) for stage, seconds in taken.items()}
+
+
+def _in_processes(sample: SampleTask) -> dict[str, Any]:
+    """Peak memory of one image in a fresh process, and CPU with a Dask worker's allocator."""
+    with tempfile.TemporaryDirectory() as folder:
+        task = Path(folder) / "task.pickle"
+        task.write_bytes(pickle.dumps(sample))
+        plain = _child(task, {}, rounds=PROCESS_ROUNDS)
+        dask = _child(task, DASK_ENVIRONMENT, rounds=PROCESS_ROUNDS)
+    return {"plain": plain, "dask_worker_settings": dask}
+
+
+def _child(task: Path, environment: dict[str, str], *, rounds: int) -> Any:
+    command = [sys.executable, "-m", "benchmarks.ingest", "--one", str(task)]
+    command += ["--repeats", str(rounds)]
+    kept = {name: value for name, value in os.environ.items() if "MALLOC_" not in name}
+    done = subprocess.run(
+        command, env=kept | environment, stdout=subprocess.PIPE, check=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def _in_this_process(task: Path, *, rounds: int) -> dict[str, float]:
+    sample = pickle.loads(task.read_bytes())
+    imported = peak_memory()
+    _succeed(sample)
+    peak = peak_memory()
+    seconds = [cpu_seconds(_ingest(sample)) for _ in range(rounds)]
+    return {
+        "imported_mb": round(imported / 1e6, 1),
+        "peak_mb": round(peak / 1e6, 1),
+        **summary(seconds),
+    }
+
+
+def _show(name: str, result: Any) -> None:
+    print(f"\n{name}")
+    for contender, figures in result["cpu"].items():
+        print(
+            f"  {contender:45s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})"
+            f"  {figures['to_libraw']:5.2f} x LibRaw"
+        )
+    print("  by stage, flashraw:")
+    for stage, figures in result["stages"].items():
+        print(f"    {stage:43s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})")
+    for setting, figures in result["process"].items():
+        print(
+            f"  fresh process, {setting.replace('_', ' ')}: peak {figures['peak_mb']:.0f} MB"
+            f" (imports {figures['imported_mb']:.0f}), {figures['median_ms']:.1f} ms an image"
+        )
+
+
+if __name__ == "__main__":
+    main()
