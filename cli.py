@@ -28,7 +28,7 @@ Exit codes:
   1    unexpected failure
   2    wrong usage
   3    finished, but some sources could not be ingested (each listed with reason)
-  4    verify found damage or invalid data
+  4    damage or invalid data found
   10   no store there, or not one of ours
   11   store locked by another writer
   12   store format or recipe this version cannot continue
@@ -42,8 +42,28 @@ CONTEXT = {
 }
 
 
+class JsonErrors(click.Command):
+    """A command that, asked for JSON, says what stopped it in JSON too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GenispError as error:
+            if not ctx.params.get("json"):
+                raise
+            from schemas.events import ErrorEvent
+
+            event = ErrorEvent(
+                code="stopped", path=error.path, message=error.message, mend=error.hint
+            )
+            click.echo(event.model_dump_json())
+            return error.exit_code
+
+
 class ExitCodes(click.Group):
     """A group whose commands return exit codes, and whose errors become exit codes."""
+
+    command_class = JsonErrors
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -62,6 +82,9 @@ class ExitCodes(click.Group):
             # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
+            code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -98,7 +121,6 @@ def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option(
         "--json",
-        "as_json",
         is_flag=True,
         show_envvar=True,
         help="Print JSON, one object a line, instead of text.",
@@ -143,7 +165,6 @@ def prep() -> None:
 )
 @click.option(
     "--split",
-    "splits",
     multiple=True,
     metavar="NAME=FILE",
     show_envvar=True,
@@ -202,7 +223,7 @@ def prep() -> None:
 )
 @json_option
 def ingest(**options: Any) -> int:
-    """Turn raws into samples of a store; run it again to continue, mend or extend.
+    """Turn raws into a store; run it again to continue or mend.
 
     SOURCE is a folder, a raw file, a .zip archive (read in place, even when its download was cut
     off) or an fsspec URL. COCO files in a source are found by themselves.
@@ -215,19 +236,19 @@ def ingest(**options: Any) -> int:
         time_limit=options["time_limit"],
         decoder=options["decoder"],
         annotations=options["annotations"],
-        splits=tuple(_named_split(text) for text in options["splits"]),
+        splits=tuple(_named_split(text) for text in options["split"]),
         recheck=options["recheck"],
         retry_failed=options["retry_failed"],
         strict=options["strict"],
     )
-    reporter = _reporter(options["as_json"], quiet=True)
+    reporter = _reporter(options["json"], quiet=True)
     sources, store = options["sources"], options["store"]
     if options["dry_run"]:
         plan = plan_ingest(sources, store, recipe, how, reporter)
-        _show(plan, "plan", options["as_json"])
+        _show(plan, "plan", options["json"])
         return plan.exit_code
     summary = run_ingest(sources, store, recipe, how, reporter)
-    _show(summary, "ingest", options["as_json"])
+    _show(summary, "ingest", options["json"])
     return summary.exit_code
 
 
@@ -245,9 +266,9 @@ def ingest(**options: Any) -> int:
 @click.option("--strict", is_flag=True, show_envvar=True, help="Warnings count as damage.")
 @json_option
 def verify(
-    store: str, quick: bool, sources: tuple[str, ...], workers: int, strict: bool, as_json: bool
+    store: str, quick: bool, sources: tuple[str, ...], workers: int, strict: bool, json: bool
 ) -> int:
-    """Check a store: structure, checksums, sidecars, boxes, splits, and all against each other.
+    """Check every byte, box and number of a store.
 
     STORE defaults to ./data.zarr.
     """
@@ -255,23 +276,23 @@ def verify(
     from pipeline.verify import VerifyOptions, run_verify
 
     how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
-    summary = run_verify(StoreFiles(Path(store)), _reporter(as_json), how)
-    _show(summary, "verify", as_json)
+    summary = run_verify(StoreFiles(Path(store)), _reporter(json), how)
+    _show(summary, "verify", json)
     return summary.exit_code
 
 
 @prep.command(epilog=f"Example: prep info night.zarr --json\n{EXIT_CODES}")
 @click.argument("store", type=click.Path(), default="data.zarr")
 @json_option
-def info(store: str, as_json: bool) -> int:
-    """Say what a store holds: recipe, cameras, splits, classes, sizes.
+def info(store: str, json: bool) -> int:
+    """Say what a store holds.
 
     STORE defaults to ./data.zarr.
     """
     from pipeline.info import store_info
     from pipeline.store import open_store
 
-    _show(store_info(open_store(store)), "info", as_json)
+    _show(store_info(open_store(store)), "info", json)
     return 0
 
 
@@ -288,8 +309,8 @@ def info(store: str, as_json: bool) -> int:
     help="The cameras' real sizes (20 and 10 megapixels).",
 )
 @json_option
-def sample(directory: Path, images: int, seed: int, full_size: bool, as_json: bool) -> int:
-    """Write a small NOD-like set into DIRECTORY: drawn night streets as real-format ARW and NEF.
+def sample(directory: Path, images: int, seed: int, full_size: bool, json: bool) -> int:
+    """Draw a small NOD-like set of real-format raws.
 
     Scenes are synthetic; formats, levels, matrices and annotation files are the cameras' and NOD's.
     """
@@ -297,21 +318,19 @@ def sample(directory: Path, images: int, seed: int, full_size: bool, as_json: bo
     from pipeline.sample_set import write_sample_set
 
     summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
-    click.echo(
-        presenting.as_json(summary) if as_json else presenting.sample_text(summary, directory)
-    )
+    click.echo(presenting.as_json(summary) if json else presenting.sample_text(summary, directory))
     return 0
 
 
 @prep.command(epilog=f"Example: prep doctor\n{EXIT_CODES}")
 @json_option
-def doctor(as_json: bool) -> int:
-    """Look at this installation: versions, decoders, machine, and what is missing."""
+def doctor(json: bool) -> int:
+    """Look at this installation and say what is missing."""
     from pipeline.doctor import diagnose
 
     report = diagnose(Path.cwd())
-    _show(report, "doctor", as_json)
-    return 1 if report.problems and "to train" not in report.problems[0] else 0
+    _show(report, "doctor", json)
+    return 1 if any("to train" not in problem for problem in report.problems) else 0
 
 
 @click.group(
@@ -340,7 +359,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     try:
         long_side, short_side = (int(part) for part in options["fit"].lower().split("x"))
     except ValueError:
-        raise UsageError(f"--fit {options['fit']!r}", hint="write LONGxSHORT: 1333x800") from None
+        message = f"--fit {options['fit']!r} is not two whole numbers"
+        raise UsageError(message, hint="write LONGxSHORT: --fit 1333x800") from None
     try:
         return Recipe(
             colour=options["colour"],
@@ -356,7 +376,9 @@ def _recipe(options: dict[str, Any]) -> Recipe:
 def _named_split(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise UsageError(f"--split {text!r}", hint="write NAME=FILE: --split val=boxes.json")
+        raise UsageError(
+            f"--split {text!r} names no file", hint="write NAME=FILE: --split val=boxes.json"
+        )
     return name, path
 
 

@@ -116,7 +116,7 @@ def develop(
 
 def _level(
     stored: npt.NDArray[np.uint16],
-    counts: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.integer],
     frame: Frame,
     recipe: Recipe,
     fixed_point: FixedPoint,

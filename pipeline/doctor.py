@@ -12,9 +12,18 @@ from pathlib import Path
 from schemas.info import DoctorReport
 
 _NEEDED = {
-    "to read stores": ("numpy", "zarr", "numcodecs", "crc32c", "pydantic"),
-    "to prepare (pip install 'genisp[prep]')": ("rawpy", "flashraw", "dask", "numba", "fsspec"),
-    "to train (pip install 'genisp[train]')": ("torch", "torchvision"),
+    "to read stores": (
+        "click",
+        "crc32c",
+        "filelock",
+        "numcodecs",
+        "numpy",
+        "pydantic",
+        "rich",
+        "zarr",
+    ),
+    "to prepare (pip install '.[prep]')": ("rawpy", "flashraw", "dask", "numba", "fsspec"),
+    "to train (pip install '.[train]')": ("torch", "torchvision"),
 }
 
 

@@ -99,7 +99,7 @@ def plan_ingest(
     inputs = gather(sources, options.annotations, options.splits)
     ledger = Ledger(reporter)
     _report_inputs(inputs, ledger)
-    state = read_state(files, recheck=options.recheck)
+    state = read_state(files, reporter, recheck=options.recheck)
     items = plan.survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
     for item in items:
         if item.failure is not None:
@@ -190,7 +190,7 @@ class _Run:
         """All steps, in order."""
         _report_inputs(inputs, self.ledger)
         self.files.remove_temporaries()
-        self.state = read_state(self.files, recheck=self.options.recheck)
+        self.state = read_state(self.files, self.ledger.reporter, recheck=self.options.recheck)
         remove_orphans(self.files, self.state)
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
@@ -205,15 +205,10 @@ class _Run:
             self._develop(to_do)
         self._finish()
         self._look_for_missing_raws(inputs)
-        damaged = sum(
-            sample.damage != "" and key not in self.ledger.samples
-            for key, sample in self.state.samples.items()
-        )
         return self.ledger.summary(
             str(self.files.root),
             interrupted=self.interruption.wanted,
             strict=self.options.strict,
-            damaged=damaged,
         )
 
     def _settle(self, item: Item) -> None:
@@ -316,7 +311,7 @@ class _Run:
         sample = one.item.sample
         if sample is not None and sample.entry.group != one.group:
             remove_sample(self.files, sample.entry, self.recipe.levels)
-            self.ledger.samples.pop((sample.entry.group or "", sample.entry.id or ""), None)
+            self.ledger.forget((sample.entry.group or "", sample.entry.id or ""))
 
     def _settle_sample(self, one: Placed, outcome: SampleOutcome) -> None:
         source, ledger = one.item.source, self.ledger
@@ -350,12 +345,7 @@ class _Run:
 
     def _finish(self) -> None:
         """Trim groups to the rows in use; write metadata and manifest."""
-        damaged = [sample.entry for sample in self.state.samples.values() if sample.damage]
-        rows: dict[str, int] = {}
-        for entry in [*self.ledger.samples.values(), *damaged]:
-            group = entry.group or ""
-            rows[group] = max(rows.get(group, 0), (entry.row or 0) + 1)
-        self.writer.trim(rows)
+        self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
 
 

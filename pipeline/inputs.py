@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from pipeline.annotations import (
     load_coco,
     looks_like_coco,
 )
-from pipeline.errors import SourceError
-from pipeline.sources import Source, discover
+from pipeline.errors import SourceError, UsageError
+from pipeline.sources import MEMBER_MARK, Source, discover
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,16 @@ def gather(
     Raises
     ------
     UsageError
-        If a named input does not exist.
+        If a named input does not exist, or there is no raw.
     """
     found = discover(sources)
-    problems = [(problem.path, problem) for problem in found.problems]
+    problems = [(_relative(problem.path, sources), problem) for problem in found.problems]
+    if not found.raws and not problems:
+        raise UsageError(
+            "no camera raws found",
+            path=", ".join(sources),
+            hint="name the folder, archive or files that hold them",
+        )
     loaded: list[LoadedFile] = []
     named = _named(annotations, splits)
     for source, split in [*named, *((source, None) for source in found.annotations)]:
@@ -69,6 +76,15 @@ def gather(
         except SourceError as error:
             problems.append((source.name, error))
     return Inputs(found.raws, build_index(loaded), tuple(problems))
+
+
+def _relative(path: str, sources: Sequence[str]) -> str:
+    """A path as seen from the source it was found in: manifests do not depend on mount points."""
+    for source in sources:
+        root = os.path.abspath(source)
+        if path == root or path.startswith((root + os.sep, root + MEMBER_MARK)):
+            return os.path.basename(root) + path[len(root) :]
+    return path
 
 
 def _named(

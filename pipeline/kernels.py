@@ -196,6 +196,14 @@ def develop_rows(
 
 
 @_compiled
+def _equal(line: U16, other: U16) -> bool:
+    for x in range(line.shape[0]):
+        if line[x] != other[x]:
+            return False
+    return True
+
+
+@_compiled
 def inspect_rows(
     mosaic: U16, origin: tuple[int, int], shape: tuple[int, int], darkest_plausible: int
 ) -> tuple[int, int, int]:
@@ -218,23 +226,18 @@ def inspect_rows(
         row_largest = int(line.max())
         largest = max(largest, row_largest)
         zeros = 0
-        for x in range(line.shape[0]):
-            zeros += line[x] == 0
+        if darkest_plausible > 0 and line.min() == 0:  # rarely: so the count is not made for all
+            for x in range(line.shape[0]):
+                zeros += line[x] == 0
         constant = True
         for x in range(1, line.shape[0]):
             if line[x] != line[0]:
                 constant = False
                 break
-        if darkest_plausible > 0 and 4 * zeros >= line.shape[0]:
+        if zeros > 0 and 4 * zeros >= line.shape[0]:
             blank += 1
         elif constant:
             blank += line[0] < darkest_plausible
         elif y > origin[0]:
-            above = mosaic[y - 1][origin[1] : origin[1] + shape[1]]
-            same = True
-            for x in range(line.shape[0]):
-                if line[x] != above[x]:
-                    same = False
-                    break
-            repeated += same
+            repeated += _equal(line, mosaic[y - 1][origin[1] : origin[1] + shape[1]])
     return largest, repeated, blank

@@ -25,6 +25,8 @@ class Ledger:
     ----------
     samples
         Manifest entries of whole samples, by (group, id).
+    damaged
+        Manifest entries of damaged samples, until they are redone: they must not be forgotten.
     failures
         Manifest entries of failed sources, by source name.
     counts
@@ -34,19 +36,23 @@ class Ledger:
     reporter: Reporter
     started: float = field(default_factory=time.monotonic)
     samples: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
+    damaged: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
     failures: dict[str, ManifestEntry] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def take_over(self, state: StoreState) -> None:
-        """Start from what the store holds; damaged samples are not counted on."""
-        self.samples = {key: s.entry for key, s in state.samples.items() if not s.damage}
+        """Start from what the store holds."""
+        for key, sample in state.samples.items():
+            (self.damaged if sample.damage else self.samples)[key] = sample.entry
         # Failures without a size were no raws (annotation files, archives): they are seen afresh.
         before = {name: entry for name, entry in state.failures.items() if entry.size}
         self.failures = before | self.failures
 
     def commit(self, sidecar: Sidecar) -> None:
         """A sample is in the store."""
-        self.samples[sidecar.group, sidecar.id] = entry_for(sidecar)
+        key = sidecar.group, sidecar.id
+        self.samples[key] = entry_for(sidecar)
+        self.damaged.pop(key, None)
         self.failures.pop(sidecar.source.name, None)
         for finding in sidecar.findings:
             self.find(finding)
@@ -86,23 +92,28 @@ class Ledger:
 
     def entries(self) -> list[ManifestEntry]:
         """All lines of the manifest."""
-        return [*self.samples.values(), *self.failures.values()]
+        return [*self.samples.values(), *self.damaged.values(), *self.failures.values()]
 
-    def summary(
-        self, store: str, *, interrupted: bool, strict: bool, damaged: int
-    ) -> IngestSummary:
-        """The last word.
+    def forget(self, key: tuple[str, str]) -> None:
+        """A sample was removed from the store."""
+        self.samples.pop(key, None)
+        self.damaged.pop(key, None)
 
-        Parameters
-        ----------
-        damaged
-            Samples that are still damaged because their sources were not given.
-        """
+    def rows_in_use(self) -> dict[str, int]:
+        """Rows each group needs for the samples it has, damaged ones included."""
+        rows: dict[str, int] = {}
+        for entry in [*self.samples.values(), *self.damaged.values()]:
+            group = entry.group or ""
+            rows[group] = max(rows.get(group, 0), (entry.row or 0) + 1)
+        return rows
+
+    def summary(self, store: str, *, interrupted: bool, strict: bool) -> IngestSummary:
+        """The last word. Samples still damaged are those whose sources were not given."""
         counts = self.counts
         failed = counts["failed"] > 0 or (strict and counts["findings"] > 0)
         return IngestSummary(
             store=store,
-            exit_code=130 if interrupted else 3 if failed else 4 if damaged else 0,
+            exit_code=130 if interrupted else 3 if failed else 4 if self.damaged else 0,
             interrupted=interrupted,
             ingested=counts["ingested"],
             redone=counts["redone"],
@@ -110,7 +121,7 @@ class Ledger:
             up_to_date=counts["up-to-date"],
             failed=counts["failed"],
             failed_before=counts["failed-before"],
-            damaged=damaged,
+            damaged=len(self.damaged),
             samples=len(self.samples),
             boxes_untrainable=counts["boxes untrainable"],
             annotations_without_raw=counts["annotations without raw"],

@@ -7,62 +7,66 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from pipeline.reporting import clock
-from pipeline.sample_set import SampleSetSummary
-from schemas.events import IngestSummary, PlanEvent, VerifySummary
+from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
 from schemas.info import DoctorReport, StoreInfo
+
+if TYPE_CHECKING:
+    from pipeline.sample_set import SampleSetSummary
 
 
 def as_json(result: Any) -> str:
     """A result as one line of JSON."""
     if isinstance(result, BaseModel):
         return result.model_dump_json()
-    return json.dumps(dataclasses.asdict(result), default=str)
+    fields = {"schema_version": EVENT_SCHEMA, "event": "sample", **dataclasses.asdict(result)}
+    return json.dumps(fields, default=str)
 
 
 def ingest_text(summary: IngestSummary) -> str:
     """Counts; where; how long and how fast; what to type next."""
-    changed = [
-        f"{count:,} {what}"
-        for count, what in (
-            (summary.ingested, "ingested"),
-            (summary.redone, "redone"),
-            (summary.reannotated, "with new boxes"),
-            (summary.failed - summary.failed_before, "failed"),
-            (summary.failed_before, "failed before"),
-            (summary.damaged, "damaged whose sources were not given"),
-        )
-        if count
-    ]
-    if not changed:
-        return f"Store is up to date ({summary.samples:,} samples)."
-    aside = [
-        f"{count:,} {what}"
-        for count, what in (
-            (summary.raws_without_annotation, "raws without annotation"),
-            (summary.annotations_without_raw, "annotations without raw"),
-            (summary.boxes_untrainable, "boxes left out of training"),
-        )
-        if count
-    ]
-    store = shlex.quote(summary.store)
+    changed = _listed(
+        (summary.ingested, "ingested"),
+        (summary.redone, "redone"),
+        (summary.reannotated, "with new boxes"),
+        (summary.failed - summary.failed_before, "failed"),
+        (summary.failed_before, "failed before"),
+        (summary.damaged, "damaged, whose sources were not given"),
+    )
+    if not changed and not summary.interrupted:
+        return f"Store is up to date ({_many(summary.samples, 'sample')})."
+    aside = _listed(
+        (summary.raws_without_annotation, "without annotation"),
+        (summary.annotations_without_raw, "annotated images without raw"),
+        (summary.boxes_untrainable, "boxes left out of training"),
+    )
     lines = [
-        ", ".join(changed),
-        f"{summary.samples:,} samples in {summary.store}"
-        + (f" ({', '.join(aside)})" if aside else ""),
-        f"{clock(summary.seconds)}" + _speed(summary),
+        changed or "nothing ingested",
+        f"{_many(summary.samples, 'sample')} in {summary.store}" + (f" ({aside})" if aside else ""),
+        clock(summary.seconds) + _speed(summary),
     ]
+    if summary.failed:
+        lines.append("failed raws are skipped until they change; --retry-failed tries them again")
+    store = shlex.quote(summary.store)
     if summary.interrupted:
         lines.append("interrupted; state is safe: run the same command again, it continues")
-    elif summary.failed:
-        lines.append("failed raws are remembered; --retry-failed tries them again")
-    if summary.samples and not summary.interrupted:
+    elif summary.damaged:
+        lines.append(f"next: prep ingest THEIR-SOURCES --store {store}")
+    elif summary.samples:
         lines.append("next: prep verify" + ("" if store == "data.zarr" else f" {store}"))
     return "\n".join(lines)
+
+
+def _listed(*counts: tuple[int, str]) -> str:
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _speed(summary: IngestSummary) -> str:
@@ -88,35 +92,42 @@ def plan_text(plan: PlanEvent) -> str:
 
 def verify_text(summary: VerifySummary) -> str:
     """Verdict first."""
-    looked = (
-        f"{summary.samples:,} samples, {summary.chunks:,} chunks, {_size(summary.bytes_checked)} "
-        f"in {clock(summary.seconds)}"
-    )
+    what = "" if summary.chunks or not summary.samples else "the structure of "
+    looked = [_many(summary.samples, "sample")]
+    if what:
+        looked.append("chunks not read")
+    else:
+        looked.append(f"{_many(summary.chunks, 'chunk')}, {_size(summary.bytes_checked)}")
+    if summary.derived:
+        looked.append(f"{summary.derived:,} derived again from their raws")
+    checked = f"{', '.join(looked)} in {clock(summary.seconds)}"
+    warnings = _many(summary.warnings, "warning")
     if summary.exit_code == 0:
-        noticed = f"; {summary.warnings} warnings" if summary.warnings else ""
-        return f"{summary.store} is whole ({looked}){noticed}"
+        noticed = f"; {warnings}" if summary.warnings else ""
+        return f"{what}{summary.store} is whole ({checked}){noticed}"
     return (
-        f"{summary.store} is NOT whole: {summary.errors} errors, {summary.warnings} warnings "
-        f"({looked})\nmend: prep ingest SOURCES --store {shlex.quote(summary.store)}"
+        f"{what}{summary.store} is NOT whole: {_many(summary.errors, 'error')}, {warnings} "
+        f"({checked})\nmend: prep ingest SOURCES --store {shlex.quote(summary.store)}"
     )
 
 
 def info_text(info: StoreInfo) -> str:
     """The store on one screen."""
     lines = [
-        f"{info.path}: {info.samples:,} samples, {_size(info.chunk_bytes)}",
+        f"{info.path}: {_many(info.samples, 'sample')}, {_size(info.chunk_bytes)}",
         f"  recipe   {info.recipe.describe()}",
     ]
     for group in info.groups:
         levels = ", ".join(f"{name} {shape[2]}x{shape[1]}" for name, shape in group.levels.items())
         width, height = group.frame_size
         lines.append(
-            f"  camera   {group.camera}, frame {width}x{height}: {group.samples:,} ({levels})"
+            f"  camera   {group.camera}, frame {width}x{height}: "
+            f"{_many(group.samples, 'sample')} ({levels})"
         )
     for name, counts in info.splits.items():
         boxes = counts.get("boxes", 0)
         lines.append(
-            f"  split    {name or '(none)'}: {counts['samples']:,} samples, {boxes:,} boxes"
+            f"  split    {name or '(none)'}: {_many(counts['samples'], 'sample')}, {boxes:,} boxes"
         )
     classes = ", ".join(f"{count:,} {name}" for name, count in info.classes.items())
     lines.append(
@@ -124,7 +135,8 @@ def info_text(info: StoreInfo) -> str:
     )
     if info.iso_range:
         lines.append(f"  ISO      {info.iso_range[0]}-{info.iso_range[1]}")
-    lines.append(f"  failed   {info.failed:,} sources")
+    if info.failed:
+        lines.append(f"  failed   {info.failed:,} of the sources seen")
     lines += [f"  warning  {text}" for text in info.warnings]
     return "\n".join(lines)
 

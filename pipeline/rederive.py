@@ -36,13 +36,30 @@ class RederiveTask:
     recipe: Recipe
 
 
+def plan_rederivation(
+    files: StoreFiles, recipe: Recipe, inputs: Sequence[str], reporter: Reporter
+) -> tuple[list[RederiveTask], list[Finding]]:
+    """One task for every stored sample whose raw is among `inputs`; a finding if some have none."""
+    raws = discover(inputs).raws
+    state = read_state(files, reporter, recheck=False)
+    tasks = list(_tasks(files, recipe, state, raws))
+    missing = len(state.samples) - len(tasks)
+    if not missing:
+        return tasks, []
+    finding = Finding(
+        code="raw-not-given",
+        severity=Severity.INFO if tasks else Severity.WARNING,
+        where=str(files.root),
+        message=f"{missing} of {len(state.samples)} samples have no raw here",
+        mend="name the folders they were ingested from",
+    )
+    return tasks, [finding]
+
+
 def rederive_all(
-    files: StoreFiles, recipe: Recipe, inputs: Sequence[str], workers: int, reporter: Reporter
+    tasks: Sequence[RederiveTask], workers: int, reporter: Reporter
 ) -> Iterator[Finding]:
-    """Yield what differs, for every stored sample whose raw is among `inputs`."""
-    found = discover(inputs)
-    state = read_state(files, recheck=False)
-    tasks = list(_tasks(files, recipe, state, found.raws))
+    """Yield what differs."""
     reporter.stage("derive", len(tasks), sum(task.source.size for task in tasks))
     with executor(min(workers, len(tasks)), time_limit=TIME_LIMIT) as workforce:
         for task, outcome in workforce.run(rederive, iter(tasks)):
@@ -52,15 +69,6 @@ def rederive_all(
                 yield _finding("underivable", task, "the decoder crashed or hung on its raw")
             else:
                 yield from outcome
-    missing = len(state.samples) - len(tasks)
-    if missing:
-        yield Finding(
-            code="raw-not-given",
-            severity=Severity.INFO,
-            where=str(files.root),
-            message=f"{missing} of {len(state.samples)} samples have no raw here",
-            mend="name the folders they were ingested from",
-        )
 
 
 def _tasks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -12,6 +12,7 @@ from pipeline.chunk import check_chunk
 from pipeline.errors import DamagedStoreError
 from pipeline.files import StoreFiles
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.reporting import Reporter
 from pipeline.sources import Source
 from pipeline.store import (
     SIDECARS,
@@ -110,17 +111,13 @@ def annotation_key(annotation: ImageAnnotation | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def read_state(
-    files: StoreFiles, *, recheck: bool, on_checked: Callable[[int], None] = lambda count: None
-) -> StoreState:
+def read_state(files: StoreFiles, reporter: Reporter, *, recheck: bool) -> StoreState:
     """Read every sidecar and check every chunk it names.
 
     Parameters
     ----------
     recheck
         Compute all checksums; otherwise only presence and size are looked at.
-    on_checked
-        Called with the number of samples looked at so far.
     """
     state = StoreState()
     recorded = _recorded(files)
@@ -136,8 +133,9 @@ def read_state(
         return key, sidecar, sample_damage(files, sidecar, recheck=recheck)
 
     with ThreadPoolExecutor(CHECK_THREADS) as pool:
-        for count, (key, sidecar, damage) in enumerate(pool.map(look, present), start=1):
-            on_checked(count)
+        reporter.stage("check", len(present))
+        for key, sidecar, damage in pool.map(look, present):
+            reporter.step(failed=bool(damage))
             if sidecar is None:
                 if key in known:
                     state.add(SampleState(known[key], damage=damage))

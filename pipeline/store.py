@@ -72,8 +72,9 @@ class Sample:
     def xyz(self) -> npt.NDArray[np.float32]:
         """(3, H, W) float32 CIE XYZ (D65), about 0..1, unclipped (camera RGB for that recipe)."""
         record = self.sidecar.levels[self.level]
-        scale, offset = np.float32(record.scale_factor), np.float32(record.add_offset)
-        return self.stored.astype(np.float32) * scale + offset
+        # The offset is a whole number of steps: subtracted first, 0 stays exactly 0.
+        zero_code = np.float32(round(-record.add_offset / record.scale_factor))
+        return (self.stored.astype(np.float32) - zero_code) * np.float32(record.scale_factor)
 
     @cached_property
     def _targets(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -210,6 +211,9 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     IncompatibleStoreError
         If its format version is not 1.
     """
+    if "://" in str(path):
+        hint = "copy the store to a local folder, or mount it"
+        raise UsageError("stores are read from local folders only, yet", path=str(path), hint=hint)
     files = StoreFiles(Path(path))
     recipe, versions = read_root(files)
     notes: list[str] = []
@@ -320,6 +324,44 @@ def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> bytes:
             hint="prep ingest (with the same sources) redoes just the damaged samples",
         )
     return data
+
+
+def read_chunk_into(
+    files: StoreFiles, key: str, nbytes: int, buffer: npt.NDArray[np.uint8]
+) -> memoryview:
+    """The bytes of a chunk, in a buffer that is used again and again.
+
+    Parameters
+    ----------
+    files, key
+        Where the chunk is (`chunk_key`).
+    nbytes
+        Its size in the sidecar.
+    buffer
+        (at least ``nbytes + 1``,) uint8; the one byte more shows a file that is too long.
+
+    Returns
+    -------
+    The first `nbytes` bytes of `buffer`, unchecked but for their number.
+    """
+    path = files.path(key)
+    room = memoryview(buffer)[: nbytes + 1]
+    filled = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while (count := file.readinto(room[filled:])) > 0:
+                filled += count
+    except (FileNotFoundError, NotADirectoryError):
+        raise _damaged_chunk("the chunk is missing", path) from None
+    if filled != nbytes:
+        held = f"more than {nbytes}" if filled > nbytes else str(filled)
+        raise _damaged_chunk(f"the chunk has {held} bytes, the sidecar records {nbytes}", path)
+    return room[:nbytes]
+
+
+def _damaged_chunk(message: str, path: Path) -> DamagedStoreError:
+    hint = "prep ingest (with the same sources) redoes just the damaged samples"
+    return DamagedStoreError(message, path=str(path), hint=hint)
 
 
 def read_level(

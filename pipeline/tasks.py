@@ -170,13 +170,14 @@ def develop_source(task: SampleTask) -> SampleOutcome:
         sha256 = hashlib.sha256(data).hexdigest()
         check_container(data, path=task.source.name)
         decoded, disagreement = _decode(data, task)
+        del data
         sensor = _checked_sensor(decoded, task)
         levels = develop(decoded.mosaic, task.frame, sensor, task.recipe, task.fixed_point)
         record = DecoderRecord(
             name=decoded.decoder,
             version=decoder_version(decoded.decoder),
         )
-        del decoded, data
+        del decoded
         sidecar = _commit(task, sensor, levels, record, sha256)
     except StoreError as error:
         return SampleOutcome(store_error=error, disagreement=disagreement)

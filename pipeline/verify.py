@@ -18,7 +18,7 @@ from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.files import LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
 from pipeline.leakage import neighbour_leakage
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
-from pipeline.rederive import rederive_all
+from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.reporting import Reporter
 from pipeline.state import sample_damage
 from pipeline.store import (
@@ -113,8 +113,11 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
         *_check_splits(checked),
     ):
         tally.add(finding)
+    derived = 0
     if options.sources:
-        for finding in rederive_all(files, recipe, options.sources, options.workers, reporter):
+        tasks, missing = plan_rederivation(files, recipe, options.sources, reporter)
+        derived = len(tasks)
+        for finding in (*missing, *rederive_all(tasks, options.workers, reporter)):
             tally.add(finding)
     reporter.close()
     errors, warnings = tally.counts[Severity.ERROR], tally.counts[Severity.WARNING]
@@ -123,6 +126,7 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
         exit_code=4 if errors or (options.strict and warnings) else 0,
         samples=tally.samples,
         chunks=tally.chunks,
+        derived=derived,
         bytes_checked=tally.nbytes,
         errors=errors,
         warnings=warnings,
@@ -284,6 +288,15 @@ def _check_manifest(
         return
     if (manifest.header.recipe, manifest.header.versions) != (recipe, versions):
         yield _damage("manifest", MANIFEST_NAME, "its recipe or versions are not zarr.json's")
+    failed = [e.source for e in manifest.entries if e.status == "failed"]
+    if failed:
+        yield Finding(
+            code="failed-sources",
+            severity=Severity.INFO,
+            where=MANIFEST_NAME,
+            message=f"{len(failed)} of the sources seen could not be ingested, such as {failed[0]}",
+            mend="prep ingest --retry-failed with the same sources tries them again",
+        )
     recorded = {(e.group or "", e.id or ""): e for e in manifest.entries if e.status == "done"}
     present = {(one.group, one.id): one.entry for one in checked}
     behind = sum(key not in recorded for key in present)

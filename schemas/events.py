@@ -102,6 +102,7 @@ class VerifySummary(Event):
     exit_code: int
     samples: int
     chunks: int
+    derived: int
     bytes_checked: int
     errors: int
     warnings: int

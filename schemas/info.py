@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from schemas.base import StrictModel
+from schemas.events import Event
 from schemas.recipe import LevelName, Recipe
 
 
@@ -16,9 +19,10 @@ class GroupInfo(StrictModel):
     levels: dict[LevelName, tuple[int, int, int]]
 
 
-class StoreInfo(StrictModel):
+class StoreInfo(Event):
     """A store in numbers. ``splits`` counts samples and boxes; ``""`` is no split."""
 
+    event: Literal["info"] = "info"
     path: str
     recipe: Recipe
     versions: dict[str, str]
@@ -34,9 +38,10 @@ class StoreInfo(StrictModel):
     warnings: tuple[str, ...]
 
 
-class DoctorReport(StrictModel):
+class DoctorReport(Event):
     """This installation: versions, decoders, machine. ``problems`` come with what to do."""
 
+    event: Literal["doctor"] = "doctor"
     versions: dict[str, str]
     libraw: str
     cpu_count: int

@@ -201,6 +201,32 @@ def test_options_come_from_the_environment_too(nod: Path, tmp_path: Path) -> Non
     assert (elsewhere / "zarr.json").exists(), "the command line comes before the environment"
 
 
+def test_an_error_that_stops_a_json_command_is_json_too(tmp_path: Path) -> None:
+    env = {"PREP_INFO_JSON": "1"}
+    for result in (
+        run("info", tmp_path / "nowhere", env=env),
+        run("verify", tmp_path / "nowhere", "--json"),
+    ):
+        assert result.exit_code == 10
+        event = ErrorEvent.model_validate_json(result.stdout)
+        assert "nowhere" in event.path
+        assert event.mend
+        assert result.stderr == ""
+
+
+def test_verify_says_how_deep_it_looked(nod: Path, store_path: Path) -> None:
+    assert "12 chunks" in run("verify", store_path).stdout
+    quick = run("verify", store_path, "--quick").stdout
+    assert quick.startswith("the structure of ")
+    assert "chunks not read" in quick
+    derived = run("verify", store_path, "--sources", nod / "Sony", "--workers", 0)
+    assert "3 derived again from their raws" in derived.stdout
+    assert "3 of 6 samples have no raw here" in derived.stderr
+    (nod / "empty").mkdir()
+    nothing = run("verify", store_path, "--sources", nod / "empty", "--strict", "--workers", 0)
+    assert nothing.exit_code == 4
+
+
 def test_the_same_seed_draws_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert run("sample", tmp_path / name, "--images", 2, "--seed", seed).exit_code == 0

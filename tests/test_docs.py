@@ -151,17 +151,18 @@ def test_shown_commands_exist_with_their_options(block: Block) -> None:
             assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def _parse(command: click.Command, words: list[str]) -> None:
+def _parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
     """Parse as the program would, down to the last command; run nothing."""
     name, *arguments = words
     if isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
         below = command.commands.get(arguments[0])
         if below is None:
             raise click.UsageError(f"no such command: {arguments[0]}")
-        _parse(below, arguments)
+        settings: dict[str, Any] = dict(command.context_settings)
+        _parse(below, arguments, click.Context(command, parent, name, **settings))
         return
     with contextlib.suppress(click.exceptions.Exit):  # --help, --version
-        command.make_context(name, arguments)
+        command.make_context(name, arguments, parent)
 
 
 def test_shown_commands_that_do_not_exist_are_caught() -> None:

@@ -418,3 +418,40 @@ def test_decoders_that_disagree_hand_the_class_to_libraw(
     assert "decoders-disagree" in recorder.codes
     store = open_store(tmp_path / "s.zarr")
     assert {store.sidecar(i).decoder.name for i in store} == {"libraw"}
+
+
+@pytest.mark.parametrize("kind", ["*/sidecars/*.json", "*/packed/c.*"])
+def test_damage_is_never_forgotten_however_often_ingest_runs_without_the_source(
+    nod: Path, tmp_path: Path, ingest: Ingest, kind: str
+) -> None:
+    store = tmp_path / "s.zarr"
+    ingest(nod, store)
+    before = tree(store)
+    victim = next(path for path in sorted(store.glob(kind)) if "sony" in str(path))
+    victim.write_bytes(victim.read_bytes() + b"X")
+    for _ in range(3):
+        summary = ingest(nod / "Nikon", store)
+        assert (summary.exit_code, summary.damaged, summary.samples) == (4, 1, 5)
+        assert not whole(store)
+    assert ingest(nod, store).exit_code == 0
+    assert tree(store) == before
+
+
+def test_a_folder_without_raws_is_wrong_usage_and_makes_no_store(
+    tmp_path: Path, ingest: Ingest
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no camera raws found"):
+        ingest(tmp_path / "empty", tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_names_in_the_manifest_do_not_depend_on_where_the_sources_are(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    archive = zipped(nod, tmp_path / "nod.zip")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    ingest(archive, tmp_path / "s.zarr")
+    assert str(tmp_path).encode() not in (tmp_path / "s.zarr" / "manifest.jsonl").read_bytes()
+    for sidecar in (tmp_path / "s.zarr").glob("*/sidecars/*"):
+        assert str(tmp_path) not in sidecar.read_text()
