@@ -2,11 +2,11 @@
 
     python -m benchmarks.ingest [--images N] [--repeats R] [--json FILE]
 
-Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn and
-in one run: rawpy's open and unpack alone; the whole path of one image (`tasks.develop_source`: read,
-checksum, decode, both levels, lz4, durable writes, sidecar) with flashraw, with flashraw cross-checked
-against LibRaw, and with LibRaw; the same path by stage; and, in a fresh process each, the peak memory
-of one image and what the allocator's settings in a Dask worker cost.
+Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn
+and in one run: rawpy's open and unpack alone; the whole path of one image (`tasks.develop_source`:
+read, checksum, decode, both levels, lz4, durable writes, sidecar) with flashraw, with flashraw
+cross-checked against LibRaw, and with LibRaw; the same path by stage; and, in fresh processes, the
+peak memory of one image and what the allocator's settings cost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import pickle
+import resource
 import statistics
 import subprocess
 import sys
@@ -50,10 +51,18 @@ FLASHRAW = "ingest, flashraw"
 CHECKED = "ingest, flashraw cross-checked"
 SAMPLED = f"ingest, default (1 in {SAMPLE_EVERY} cross-checked)"
 LIBRAW = "ingest, LibRaw"
+IMAGES_A_PROCESS = 6
 
-#: What distributed's nanny sets for its workers unless told otherwise (2026: distributed.yaml).
-DASK_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536"}
-PROCESS_ROUNDS = 8
+#: Settings of glibc's allocator: its own; what distributed sets for its workers unless told
+#: otherwise (distributed.yaml); and one that keeps the memory of one image for the next.
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "glibc default": {},
+    "Dask's default": {"MALLOC_TRIM_THRESHOLD_": "65536"},
+    "memory kept": {
+        "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    },
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one is not None:
-        print(json.dumps(_in_this_process(options.one, rounds=options.repeats)))
+        print(json.dumps(_in_this_process(options.one)))
         return
     facts = machine_facts()
     print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']}, Python {facts['python']}")
@@ -140,15 +149,22 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
     checks = zip(taken[FLASHRAW], taken[CHECKED], strict=True)
     taken[SAMPLED] = [fast + (checked - fast) / SAMPLE_EVERY for fast, checked in checks]
     order = (LIBRAW_ALONE, FLASHRAW, SAMPLED, LIBRAW, CHECKED)
-    decoding = statistics.median(taken[LIBRAW_ALONE])
     return {
         "cpu": {
-            name: summary(taken[name])
-            | {"to_libraw": round(statistics.median(taken[name]) / decoding, 3)}
+            name: summary(taken[name]) | _compared(taken[name], taken[LIBRAW_ALONE])
             for name in order
         },
         "stages": _stages(samples, rounds=rounds),
-        "process": _in_processes(samples[-1]),
+        "process": _in_processes(samples[-1], rounds=2),
+    }
+
+
+def _compared(seconds: Sequence[float], decoding: Sequence[float]) -> dict[str, float]:
+    """Ratio to decoding alone: the median over rounds, and that of the minima."""
+    ratios = [mine / its for mine, its in zip(seconds, decoding, strict=True)]
+    return {
+        "to_libraw": round(statistics.median(ratios), 3),
+        "to_libraw_min": round(min(seconds) / min(decoding), 3),
     }
 
 
@@ -181,19 +197,29 @@ def _stages(samples: Sequence[SampleTask], *, rounds: int) -> dict[str, Any]:
     return {stage: summary(seconds) for stage, seconds in taken.items()}
 
 
-def _in_processes(sample: SampleTask) -> dict[str, Any]:
-    """Peak memory of one image in a fresh process, and CPU with a Dask worker's allocator."""
+def _in_processes(sample: SampleTask, *, rounds: int) -> dict[str, Any]:
+    """Peak memory of one image in a fresh process, and CPU by setting of its allocator."""
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.pickle"
         task.write_bytes(pickle.dumps(sample))
-        plain = _child(task, {}, rounds=PROCESS_ROUNDS)
-        dask = _child(task, DASK_ENVIRONMENT, rounds=PROCESS_ROUNDS)
-    return {"plain": plain, "dask_worker_settings": dask}
+        found: dict[str, list[Any]] = {name: [] for name in ALLOCATORS}
+        for _ in range(rounds):
+            for name, environment in ALLOCATORS.items():
+                found[name].append(_child(task, environment))
+    return {name: _joined(runs) for name, runs in found.items()}
 
 
-def _child(task: Path, environment: dict[str, str], *, rounds: int) -> Any:
+def _joined(runs: Sequence[Any]) -> dict[str, float]:
+    return {
+        "imported_mb": max(run["imported_mb"] for run in runs),
+        "peak_mb": max(run["peak_mb"] for run in runs),
+        "faults": statistics.median(run["faults"] for run in runs),
+        **summary([seconds for run in runs for seconds in run["seconds"]]),
+    }
+
+
+def _child(task: Path, environment: dict[str, str]) -> Any:
     command = [sys.executable, "-m", "benchmarks.ingest", "--one", str(task)]
-    command += ["--repeats", str(rounds)]
     kept = {name: value for name, value in os.environ.items() if "MALLOC_" not in name}
     done = subprocess.run(
         command, env=kept | environment, stdout=subprocess.PIPE, check=True, text=True
@@ -201,16 +227,20 @@ def _child(task: Path, environment: dict[str, str], *, rounds: int) -> Any:
     return json.loads(done.stdout)
 
 
-def _in_this_process(task: Path, *, rounds: int) -> dict[str, float]:
+def _in_this_process(task: Path) -> dict[str, Any]:
     sample = pickle.loads(task.read_bytes())
     imported = peak_memory()
     _succeed(sample)
     peak = peak_memory()
-    seconds = [cpu_seconds(_ingest(sample)) for _ in range(rounds)]
+    _succeed(sample)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    seconds = [cpu_seconds(_ingest(sample)) for _ in range(IMAGES_A_PROCESS)]
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return {
         "imported_mb": round(imported / 1e6, 1),
         "peak_mb": round(peak / 1e6, 1),
-        **summary(seconds),
+        "faults": round(faults / IMAGES_A_PROCESS),
+        "seconds": seconds,
     }
 
 
@@ -219,15 +249,16 @@ def _show(name: str, result: Any) -> None:
     for contender, figures in result["cpu"].items():
         print(
             f"  {contender:45s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})"
-            f"  {figures['to_libraw']:5.2f} x LibRaw"
+            f"  {figures['to_libraw']:5.2f} x LibRaw ({figures['to_libraw_min']:.2f})"
         )
     print("  by stage, flashraw:")
     for stage, figures in result["stages"].items():
         print(f"    {stage:43s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})")
     for setting, figures in result["process"].items():
         print(
-            f"  fresh process, {setting.replace('_', ' ')}: peak {figures['peak_mb']:.0f} MB"
-            f" (imports {figures['imported_mb']:.0f}), {figures['median_ms']:.1f} ms an image"
+            f"  fresh process, {setting:15s} {figures['median_ms']:7.1f} ms"
+            f"  (min {figures['min_ms']:6.1f})  {figures['faults']:.0f} page faults an image,"
+            f" peak {figures['peak_mb']:.0f} MB (imports alone {figures['imported_mb']:.0f})"
         )
 
 

@@ -136,6 +136,9 @@ def _cluster(workers: int) -> Iterator[Any]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,
+        # Dask gives freed memory back at once: 20,000 page faults an image, 13 % of its time.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
         "distributed.logging": {"distributed": "critical"},
         "distributed.admin.tick.limit": "1h",
     }

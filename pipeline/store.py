@@ -345,7 +345,7 @@ def read_chunk_into(
     The first `nbytes` bytes of `buffer`, unchecked but for their number.
     """
     path = files.path(key)
-    room = memoryview(buffer)[: nbytes + 1]
+    room = buffer.data[: nbytes + 1]
     filled = 0
     try:
         with path.open("rb", buffering=0) as file:
