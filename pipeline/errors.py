@@ -9,6 +9,7 @@
     │   ├── FrameMismatchError                 the annotation belongs to another frame
     │   ├── AnnotationError                    a COCO file or record that cannot be used
     │   └── DecoderCrashError                  the decoder died or hung on it
+    ├── TrainingError                exit 1    training cannot start, or cannot go on
     └── StoreError                   exit 1
         ├── NoStoreError             exit 10   nothing there, or not one of ours
         ├── StoreLockedError         exit 11   another ingest is writing
@@ -89,6 +90,10 @@ class AnnotationError(SourceError, ValueError):
 
 class DecoderCrashError(SourceError, RuntimeError):
     """Raised when the decoder killed its process, or did not return in time."""
+
+
+class TrainingError(GenispError, RuntimeError):
+    """Raised when weights or a checkpoint do not fit, or the loss is no number any more."""
 
 
 class StoreError(GenispError):
