@@ -148,7 +148,8 @@ def encode_lossless(mosaic: Mosaic) -> bytes:
         magnitude = np.where(delta < 0, delta + (1 << bits) - 1, delta)
         words = (length_code[bits] << bits) | magnitude
         stream.append(words.astype(np.uint32), length_bits[bits] + bits)
-    return stream.finish()
+    # Decoders look up to 15 bits ahead of the last code; cameras pad too.
+    return stream.finish() + bytes(2)
 
 
 def _predict(mosaic: Mosaic) -> npt.NDArray[np.int32]:
