@@ -148,10 +148,10 @@ def encode_lossless(mosaic: Mosaic) -> bytes:
         magnitude = np.where(delta < 0, delta + (1 << bits) - 1, delta)
         words = (length_code[bits] << bits) | magnitude
         stream.append(words.astype(np.uint32), length_bits[bits] + bits)
-    # Decoders look up to 15 bits ahead of the last code. And LibRaw takes data whose size is a
-    # whole number of bytes a row for packed or plain samples, whatever the compression says.
-    padded = stream.finish() + bytes(2)
-    return padded + bytes(len(padded) % mosaic.shape[0] == 0)
+    # LibRaw takes data with a whole number of bytes a row for packed or plain samples, whatever
+    # the compression says; real files are too large to meet this by chance.
+    coded = stream.finish()
+    return coded + bytes(len(coded) % mosaic.shape[0] == 0)
 
 
 def _predict(mosaic: Mosaic) -> npt.NDArray[np.int32]:
