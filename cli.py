@@ -45,6 +45,9 @@ CONTEXT = {
 class JsonErrors(click.Command):
     """A command that, asked for JSON, says what stopped it in JSON too."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"context_settings": CONTEXT} | kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -137,6 +140,42 @@ def workers_option(command: Command) -> Command:
         show_envvar=True,
         help="Worker processes; 0 works in this process, with plain tracebacks.",
     )(command)
+
+
+def detector_options(command: Command) -> Command:
+    """``--device``, and which frozen detector looks."""
+    for option in reversed(
+        [
+            click.option(
+                "--device",
+                default="auto",
+                show_envvar=True,
+                help="auto: CUDA when there is one, else CPU.",
+            ),
+            click.option(
+                "--detector",
+                default="retinanet_resnet50_fpn_v2",
+                show_envvar=True,
+                help="A torchvision detector, or sample_retinanet (the stand-in).",
+            ),
+            click.option(
+                "--detector-weights",
+                default="COCO_V1",
+                show_envvar=True,
+                metavar="NAME|PATH|none",
+                help="Weights torchvision publishes, a file, or random numbers.",
+            ),
+            click.option(
+                "--box-loss",
+                type=click.Choice(["smooth_l1", "giou", "l1"]),
+                default="smooth_l1",
+                show_envvar=True,
+                help="Box term of the guidance loss.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(
@@ -338,17 +377,136 @@ def doctor(json: bool) -> int:
 )
 @version_option
 def genisp() -> None:
-    """Train, evaluate and use GenISP. Arrives with the trainer; `prep` is complete."""
+    """Train GenISP from a store, and score it."""
 
 
-@click.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def train(arguments: tuple[str, ...]) -> int:
-    """Train GenISP from a store. Arrives with the trainer; `prep` is complete."""
-    raise UsageError("train is not part of this version", hint="prep ingest and prep verify are")
+@genisp.command(epilog=f"Example: train --store data.zarr --output-dir runs/night\n{EXIT_CODES}")
+@store_option
+@click.option("--split", default="train", show_envvar=True, help="Samples to train on.")
+@click.option(
+    "--val-split", default="val", show_envvar=True, help="Samples to score on; '' for none."
+)
+@click.option(
+    "--level",
+    type=click.Choice(["resized", "packed"]),
+    default="resized",
+    show_envvar=True,
+    help="Which array is streamed.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["default", "paper", "report"]),
+    default="default",
+    show_envvar=True,
+    help="Network start, bounds and schedule; the options below override the schedule.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    show_default="recipe's",
+    show_envvar=True,
+    help="Passes over the split.",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    show_default="recipe's",
+    show_envvar=True,
+    help="Images a batch.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_envvar=True,
+    help="Batches an optimiser step: 8 of size 1 fit where one of size 8 does not.",
+)
+@click.option(
+    "--lr", type=float, show_default="recipe's", show_envvar=True, help="Adam's learning rate."
+)
+@click.option(
+    "--lr-steps",
+    show_default="recipe's",
+    show_envvar=True,
+    help="Epochs at which lr falls tenfold: 5,10.",
+)
+@click.option("--amp", is_flag=True, show_envvar=True, help="bfloat16 autocast.")
+@detector_options
+@click.option("--gray-world", type=float, default=0.0, show_envvar=True, help="Weight of eq. 4.")
+@click.option("--flip", type=float, default=0.5, show_envvar=True, help="Chance of mirroring.")
+@click.option(
+    "--seed", type=int, default=0, show_envvar=True, help="Of start, order and mirroring."
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    show_envvar=True,
+    help="Refuse operations that differ from run to run.",
+)
+@click.option("--resume", is_flag=True, show_envvar=True, help="Continue the run in --output-dir.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs/train"),
+    show_envvar=True,
+    help="The run's folder.",
+)
+@click.option(
+    "--limit-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Stop after so many optimiser steps; 0 for no limit.",
+)
+@click.option(
+    "--overfit-one-batch",
+    is_flag=True,
+    show_envvar=True,
+    help="Train on the first batch again and again: a quick test.",
+)
+@click.option(
+    "--skip-damaged", is_flag=True, show_envvar=True, help="Count damaged samples, go on."
+)
+def train(**options: Any) -> int:
+    """Train GenISP under a frozen detector, streaming a store."""
+    from genisp_model.command import run_training
+
+    resume, folder = options.pop("resume"), options.pop("output_dir")
+    return run_training(options, folder, resume=resume, say=click.echo)
 
 
-genisp.add_command(train)
+@genisp.command(
+    epilog="Example: genisp evaluate --store data.zarr --checkpoint runs/train/checkpoints/best.pt"
+    f"\n{EXIT_CODES}"
+)
+@store_option
+@click.option("--split", default="val", show_envvar=True, help="Samples to score on.")
+@click.option(
+    "--level",
+    type=click.Choice(["resized", "packed"]),
+    default="resized",
+    show_envvar=True,
+    help="Which array is read.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="A run's network; without one only the fixed renderings are scored.",
+)
+@detector_options
+@json_option
+def evaluate(checkpoint: Path | None, json: bool, **options: Any) -> int:
+    """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
+    from genisp_model.command import run_evaluation
+    from pipeline import presenting
+
+    scores = run_evaluation(options, checkpoint, lambda text: click.echo(text, err=True))
+    lines = map(presenting.as_json, scores) if json else [presenting.scores_text(scores)]
+    for line in lines:
+        click.echo(line)
+    return 0
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

@@ -1,0 +1,23 @@
+"""From a store to a trained ISP.
+
+from genisp_model import GenISP, StoreDataset, load_frozen_detector
+image, target = StoreDataset("data.zarr", split="train")[0]
+"""
+
+from __future__ import annotations
+
+from genisp_model.data import StoreDataset, collate
+from genisp_model.detector import FrozenDetector, load_frozen_detector
+from genisp_model.isp import GenISP, GenISPConfig
+from genisp_model.stream import Batch, StreamLoader
+
+__all__ = [
+    "Batch",
+    "FrozenDetector",
+    "GenISP",
+    "GenISPConfig",
+    "StoreDataset",
+    "StreamLoader",
+    "collate",
+    "load_frozen_detector",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pipeline.reporting import clock
 from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
-from schemas.info import DoctorReport, StoreInfo
+from schemas.info import DoctorReport, RenderingScore, StoreInfo
 
 if TYPE_CHECKING:
     from pipeline.sample_set import SampleSetSummary
@@ -168,6 +168,19 @@ def _size(nbytes: int) -> str:
         if nbytes >= factor:
             return f"{nbytes / factor:.1f} {unit}"
     return f"{nbytes} bytes"
+
+
+def scores_text(scores: Sequence[RenderingScore]) -> str:
+    """One line a rendering; the gain is in guidance loss against the classical rendering."""
+    lines = [f"{'rendering':20} {'AP':>6} {'AP50':>6} {'loss':>7}   gain against classical"]
+    for one in scores:
+        gain = f"{one.gain:+.3f} ± {one.gain_error:.3f}" if one.rendering != "classical" else ""
+        lines.append(
+            f"{one.rendering:20} {one.ap:6.3f} {one.ap50:6.3f} {one.loss:7.3f}   {gain}".rstrip()
+        )
+    images = scores[0].images if scores else 0
+    lines.append(f"{_many(images, 'image')}; the gain is paired over them, ± its standard error")
+    return "\n".join(lines)
 
 
 TEXTS: dict[str, Callable[[Any], str]] = {

@@ -49,3 +49,22 @@ class DoctorReport(Event):
     disk_free_bytes: int
     gpu: str
     problems: tuple[str, ...]
+
+
+class RenderingScore(Event):
+    """How well a frozen detector sees through one rendering.
+
+    ``gain`` is how much lower the guidance loss is than the classical rendering's, paired over
+    images, and ``gain_error`` its standard error. AP is -1 where a class has no box.
+    """
+
+    event: Literal["score"] = "score"
+    rendering: str
+    ap: float
+    ap50: float
+    ap75: float
+    ap_by_class: dict[str, float]
+    loss: float
+    gain: float
+    gain_error: float
+    images: int

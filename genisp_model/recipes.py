@@ -1,0 +1,29 @@
+"""The three named ways to train: ours, the paper's, and the reproduction report's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genisp_model.isp import GenISPConfig
+from schemas.training import TrainRecipeName
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """What a recipe decides unless an option says otherwise; see `schemas.training.TrainConfig`."""
+
+    isp: GenISPConfig
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_steps: tuple[int, ...]
+
+
+RECIPES: dict[TrainRecipeName, TrainRecipe] = {
+    # A sane picture before the first step, bounded gains and matrix, a rate that keeps them sane.
+    "default": TrainRecipe(GenISPConfig(), epochs=15, batch_size=8, lr=1e-3, lr_steps=(5, 10)),
+    # Literally as published: it runs away (learning experiment, section 3).
+    "paper": TrainRecipe(GenISPConfig.paper(), epochs=15, batch_size=8, lr=1e-2, lr_steps=(5, 10)),
+    # Meijer, Uno and Sterns: batch 2, constant rate, 200 epochs.
+    "report": TrainRecipe(GenISPConfig.paper(), epochs=200, batch_size=2, lr=1e-2, lr_steps=()),
+}

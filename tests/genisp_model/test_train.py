@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genisp_model import train as train_module
+from genisp_model.checkpoint import load_checkpoint, load_isp
+from genisp_model.command import train_config
+from genisp_model.detector import FrozenDetector, load_frozen_detector
+from genisp_model.runlog import RunFolder
+from genisp_model.train import Trainer
+from pipeline.errors import DamagedStoreError, TrainingError, UsageError
+
+
+@pytest.fixture
+def detector() -> FrozenDetector:
+    torch.manual_seed(7)
+    return load_frozen_detector("sample_retinanet", weights="none")
+
+
+def trainer(
+    store: Path, folder: Path, detector: FrozenDetector, stop_at: int = 0, **options: Any
+) -> Trainer:
+    fields: dict[str, Any] = {
+        "store": str(store),
+        "recipe": "default",
+        "epochs": 3,
+        "batch_size": 2,
+        "val_split": "",
+        "detector": "sample_retinanet",
+        "detector_weights": "none",
+        "flip": 0.5,
+    }
+    made = Trainer(
+        train_config(fields | options),
+        detector,
+        RunFolder(folder),
+        torch.device("cpu"),
+        lambda text: None,
+    )
+    made.stop = lambda: 0 < stop_at <= made.step
+    return made
+
+
+def test_the_detector_does_not_move_and_the_network_does(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    before = detector.state_hash()
+    run = trainer(tiny_store, tmp_path, detector, epochs=1)
+    start = {name: value.clone() for name, value in run.isp.state_dict().items()}
+    assert run.fit()
+    assert detector.state_hash() == before
+    moved = [name for name, value in run.isp.state_dict().items() if (value != start[name]).any()]
+    assert len(moved) == len(start)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2, 3, 5])
+def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, stopped_at: int
+) -> None:
+    whole = trainer(tiny_store, tmp_path / "whole", detector)
+    whole.fit()
+    first = trainer(tiny_store, tmp_path / "parts", detector, stop_at=stopped_at)
+    assert not first.fit()
+    second = trainer(tiny_store, tmp_path / "parts", detector)
+    second.resume(second.folder.last)
+    assert second.fit()
+    assert first.losses + second.losses == whole.losses
+    for name, value in whole.isp.state_dict().items():
+        assert torch.equal(value, second.isp.state_dict()[name])
+
+
+def test_a_killed_run_redoes_the_steps_after_its_last_checkpoint(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 2)
+    whole = trainer(tiny_store, tmp_path / "whole", detector)
+    whole.fit()
+    killed = trainer(tiny_store, tmp_path / "killed", detector)
+
+    def die() -> bool:
+        if killed.step == 3:
+            raise KeyboardInterrupt
+        return False
+
+    killed.stop = die
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit()
+    again = trainer(tiny_store, tmp_path / "killed", detector)
+    again.resume(again.folder.last)
+    assert again.step == 2
+    again.fit()
+    assert killed.losses[:2] + again.losses == whole.losses
+    with (tmp_path / "killed" / "steps.csv").open() as file:
+        logged = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    assert logged == list(enumerate(whole.losses, start=1))
+
+
+def test_another_setting_is_refused_by_name(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    trainer(tiny_store, tmp_path, detector, epochs=1).fit()
+    other = trainer(tiny_store, tmp_path, detector, lr=0.5, flip=0.0)
+    with pytest.raises(TrainingError, match=r"flip: 0\.5 against 0\.0") as raised:
+        other.resume(other.folder.last)
+    assert "lr: 0.001 against 0.5" in str(raised.value)
+
+
+def test_accumulated_batches_step_like_one_batch(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    once = trainer(tiny_store, tmp_path / "a", detector, limit_steps=1, flip=0.0)
+    twice = trainer(
+        tiny_store, tmp_path / "b", detector, limit_steps=1, batch_size=1, accumulate=2, flip=0.0
+    )
+    batch = next(iter(once.loader))
+    window = [single for single in twice.loader if single.ids[0] in batch.ids]
+    assert len(window) == 2
+    a, b = once._train_step([batch]), twice._train_step(window)
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    grads = zip(once.isp.parameters(), twice.isp.parameters(), strict=True)
+    for ours, theirs in grads:
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_samples(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector)
+    with torch.no_grad():
+        run.isp.shallow.conv3.weight.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"nan at step 1, samples DSC"):
+        run.fit()
+
+
+def test_a_damaged_sample_stops_by_name_or_is_left_out_on_request(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(tiny_store, store)
+    victims = [path for path in store.glob("sony*/resized/c.*") if path.stat().st_size > 99]
+    for path in victims:
+        data = bytearray(path.read_bytes())
+        data[50] ^= 2
+        path.write_bytes(data)
+    with pytest.raises(DamagedStoreError, match="checksum"):
+        trainer(store, tmp_path / "a", detector, epochs=1).fit()
+    run = trainer(store, tmp_path / "b", detector, epochs=1, skip_damaged=True)
+    assert run.fit()
+    assert run.loader.skipped
+    assert all("DSC0" in name for name in run.loader.skipped)
+
+
+def test_a_split_without_boxes_or_samples_is_refused(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    with pytest.raises(UsageError, match="splits here"):
+        trainer(tiny_store, tmp_path, detector, split="holdout")
+
+
+def test_checkpoints_load_without_code_and_others_are_refused(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=1)
+    run.fit()
+    isp, config = load_isp(run.folder.last)
+    assert config == run.config
+    assert not isp.training
+    (tmp_path / "foreign.pt").write_bytes(b"not a checkpoint")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save(print, tmp_path / "code.pt")
+    for name in ("foreign.pt", "other.pt", "code.pt", "missing.pt"):
+        with pytest.raises(TrainingError, match=name):
+            load_checkpoint(tmp_path / name)
+
+
+def test_the_rate_falls_at_the_named_epochs(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=3, lr=0.01, lr_steps="1,2")
+    run.fit()
+    with (tmp_path / "steps.csv").open() as file:
+        rates = {row["epoch"]: float(row["lr"]) for row in csv.DictReader(file)}
+    assert rates == pytest.approx({"0": 0.01, "1": 0.001, "2": 0.0001})
+
+
+def test_a_run_folder_holds_what_people_expect(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=1, val_split="val")
+    run.fit()
+    run.folder.describe(run.config, {"device": "cpu"})
+    run.folder.close()
+    expected = {"config.json", "environment.json", "steps.csv", "results.csv", "curves.png"}
+    assert expected <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "checkpoints" / "best.pt").exists()
+    assert list((tmp_path / "pictures").glob("*.png"))
+    assert list(tmp_path.glob("events.out.tfevents.*"))
