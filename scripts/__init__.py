@@ -1,0 +1,1 @@
+"""Things done once by hand, whose results are committed."""
