@@ -308,7 +308,7 @@ def main(
         settings = Settings(out, cache, seed, steps, minutes, processes)
         _prepare(settings, scenes)
         shared = (settings, str(Path(folder) / "meeting"))
-        spawn(_train, args=shared, nprocs=processes)  # type: ignore[no-untyped-call]
+        spawn(_train, args=shared, nprocs=processes)
         held_out = Pictures(*torch.load(cache, weights_only=True)["held_out"])
     click.echo(f"{HELD_OUT} held-out scenes: {score(held_out, out)}")
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
