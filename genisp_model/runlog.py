@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,26 @@ from schemas.coco import CLASS_NAMES
 from schemas.training import TrainConfig
 
 _COLOURS = {1: (235, 80, 70), 2: (90, 200, 90), 3: (80, 170, 255)}
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One sample before and after.
+
+    Attributes
+    ----------
+    xyz, made
+        (1, 3, h, w): the stored image, and GenISP's picture, clamped for the eye only.
+    exposure
+        (1,) what the image is divided by.
+    target
+        Detection target: ``boxes`` xyxy and ``labels``, drawn on both.
+    """
+
+    xyz: Tensor
+    exposure: Tensor
+    made: Tensor
+    target: Mapping[str, Tensor]
 
 
 class RunFolder:
@@ -113,25 +134,26 @@ class RunFolder:
         scores.set(xlabel="optimiser step", ylabel="COCO AP", title="Validation")
         figure.savefig(self.path / "curves.png", dpi=120)
 
-    def draw_pictures(
-        self, epoch: int, xyz: Tensor, exposure: Tensor, made: Tensor, boxes: Mapping[str, Tensor]
-    ) -> None:
-        """Before and after of one sample: classical preview of the XYZ | GenISP's output.
-
-        Parameters
-        ----------
-        xyz, made
-            (1, 3, h, w); `made` is clamped for the eye only.
-        boxes
-            A detection target: ``boxes`` xyxy, ``labels``, drawn on both.
-        """
-        panels = [_picture(render_classical(xyz, exposure)[0], boxes), _picture(made[0], boxes)]
-        wide = Image.new("RGB", (panels[0].width * 2 + 4, panels[0].height), "white")
-        wide.paste(panels[0], (0, 0))
-        wide.paste(panels[1], (panels[0].width + 4, 0))
+    def draw_pictures(self, epoch: int, rows: Sequence[PictureRow]) -> None:
+        """``pictures/epoch_NNN.png``: a row a sample: classical rendering | GenISP."""
+        panels = [
+            (
+                _picture(render_classical(row.xyz, row.exposure)[0], row.target),
+                _picture(row.made[0], row.target),
+            )
+            for row in rows
+        ]
+        width = max(left.width for left, _ in panels)
+        height = sum(left.height + 4 for left, _ in panels)
+        sheet = Image.new("RGB", (2 * width + 4, height), "white")
+        top = 0
+        for left, right in panels:
+            sheet.paste(left, (0, top))
+            sheet.paste(right, (width + 4, top))
+            top += left.height + 4
         folder = self.path / "pictures"
         folder.mkdir(exist_ok=True)
-        wide.save(folder / f"epoch_{epoch:03}.png")
+        sheet.save(folder / f"epoch_{epoch:03}.png")
 
     def close(self) -> None:
         """Flush TensorBoard."""

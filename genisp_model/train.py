@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, evaluate
 from genisp_model.isp import GenISP, gray_world_loss
 from genisp_model.recipes import RECIPES
-from genisp_model.runlog import RunFolder
+from genisp_model.runlog import PictureRow, RunFolder
 from genisp_model.stream import Batch, StreamLoader
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
@@ -31,6 +32,8 @@ from schemas.training import TrainConfig
 CHECKPOINT_EVERY = 20
 #: A gain or matrix entry beyond this is called diverging (learning experiment, section 7).
 RUNAWAY = 20.0
+#: Validation samples drawn after each epoch.
+PICTURES = 4
 
 Say = Callable[[str], None]
 
@@ -189,9 +192,7 @@ class Trainer:
         batches = self._batches()
         while True:
             before = time.monotonic()
-            window = [
-                batch for _, batch in zip(range(self.config.accumulate), batches, strict=False)
-            ]
+            window = list(islice(batches, self.config.accumulate))
             waited += time.monotonic() - before
             if not window:
                 return True
@@ -298,14 +299,19 @@ class Trainer:
         self.validation.set_epoch(0)
         scores = evaluate(self.render, self.detector, self.validation)
         self.validation.set_epoch(0)
-        sample = next(iter(self.validation))
-        with torch.no_grad():
-            made = self.render(sample)[:1]
-        self.folder.draw_pictures(
-            epoch + 1, sample.images[:1], sample.exposure[:1], made, sample.targets[0]
-        )
+        self.folder.draw_pictures(epoch + 1, list(islice(self._pictures(), PICTURES)))
         self.isp.train()
         self._report(epoch, scores)
+
+    @torch.no_grad()
+    def _pictures(self) -> Iterator[PictureRow]:
+        """The first validation samples, always the same ones."""
+        assert self.validation is not None
+        for batch in self.validation:
+            made = self.render(batch)
+            for row, target in enumerate(batch.targets):
+                one = slice(row, row + 1)
+                yield PictureRow(batch.images[one], batch.exposure[one], made[one], target)
 
     def _report(self, epoch: int, scores: Evaluation) -> None:
         self.folder.log_epoch(
