@@ -14,7 +14,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[prep,train,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[prep,train,export,dev]'
 	touch $@
 
 demo: $(READY) ## Draw real-format raws, turn them into a verified store, look at it

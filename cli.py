@@ -17,7 +17,8 @@ from pipeline.errors import GenispError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.reporting import Reporter
-    from schemas.recipe import Recipe
+    from pipeline.single import Developed
+    from schemas.recipe import LevelName, Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -139,6 +140,17 @@ def workers_option(command: Command) -> Command:
         show_default="one a core",
         show_envvar=True,
         help="Worker processes; 0 works in this process, with plain tracebacks.",
+    )(command)
+
+
+def checkpoint_option(command: Command) -> Command:
+    """``--checkpoint FILE``, without which there is no network."""
+    return click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        required=True,
+        show_envvar=True,
+        help="The network: a run's checkpoints/best.pt or last.pt.",
     )(command)
 
 
@@ -377,7 +389,7 @@ def doctor(json: bool) -> int:
 )
 @version_option
 def genisp() -> None:
-    """Train GenISP from a store, and score it."""
+    """Train GenISP from a store, score it, and use it."""
 
 
 @genisp.command(epilog=f"Example: train --store data.zarr --output-dir runs/night\n{EXIT_CODES}")
@@ -495,18 +507,132 @@ def train(**options: Any) -> int:
     show_envvar=True,
     help="A run's network; without one only the fixed renderings are scored.",
 )
+@click.option(
+    "--sources",
+    multiple=True,
+    metavar="SOURCE",
+    show_envvar=True,
+    help="The raws the store was made from: scores LibRaw's default rendering of them too. "
+    "Repeatable.",
+)
+@click.option(
+    "--by-condition",
+    is_flag=True,
+    show_envvar=True,
+    help="Score also the images with a box of each flag (isextreme, ...), those without, and "
+    "by ISO.",
+)
 @detector_options
 @json_option
-def evaluate(checkpoint: Path | None, json: bool, **options: Any) -> int:
+def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any) -> int:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
     from genisp_model.command import run_evaluation
     from pipeline import presenting
 
-    scores = run_evaluation(options, checkpoint, lambda text: click.echo(text, err=True))
+    pictures = None
+    if sources:
+        from pipeline.camera_rendering import camera_pictures
+
+        pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
+    scores = run_evaluation(options, checkpoint, lambda text: click.echo(text, err=True), pictures)
     lines = map(presenting.as_json, scores) if json else [presenting.scores_text(scores)]
     for line in lines:
         click.echo(line)
     return 0
+
+
+@genisp.command(
+    epilog="Example: genisp enhance night/*.ARW --checkpoint runs/train/checkpoints/best.pt "
+    f"--output-dir pictures\n{EXIT_CODES}"
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@checkpoint_option
+@click.option(
+    "--store",
+    type=click.Path(),
+    show_envvar=True,
+    help="Take samples of this store; INPUT is then their ids.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["resized", "packed"]),
+    show_default="as trained",
+    show_envvar=True,
+    help="Size of the pictures: the store's resized, or half the sensor's.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("enhanced"),
+    show_envvar=True,
+    help="Where the pictures go, one an input, named after it.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["png", "tiff"]),
+    default="png",
+    show_envvar=True,
+    help="PNG with 8 bits a colour, or TIFF with 16.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_envvar=True,
+    help="auto: CUDA when there is one, else CPU.",
+)
+@click.option(
+    "--overwrite", is_flag=True, show_envvar=True, help="Replace pictures that are there."
+)
+def enhance(inputs: tuple[str, ...], checkpoint: Path, **options: Any) -> int:
+    """Turn raw files, or samples of a store, into pictures by a trained network.
+
+    INPUT is a raw file; it is developed as ingest would.
+    """
+    from genisp_model.enhance import EnhanceOptions, run_enhance
+
+    def develop(path: str, recipe: Recipe, level: LevelName) -> Developed:
+        from pipeline.single import develop_file  # decoders: not needed for a store
+
+        return develop_file(path, recipe, level)
+
+    return run_enhance(
+        inputs,
+        checkpoint,
+        EnhanceOptions(**options),
+        develop,
+        say=click.echo,
+        warn=lambda text: click.echo(text, err=True),
+    )
+
+
+@genisp.command(
+    epilog="Example: genisp export --checkpoint runs/train/checkpoints/best.pt --output isp.onnx"
+    f"\n{EXIT_CODES}"
+)
+@checkpoint_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    show_envvar=True,
+    help="The ONNX file; one that is there is replaced once the new one has passed.",
+)
+@click.option(
+    "--opset",
+    type=click.IntRange(18, 23),
+    default=18,
+    show_envvar=True,
+    help="ONNX operator set.",
+)
+def export(checkpoint: Path, output: Path, opset: int) -> int:
+    """Write a trained network as ONNX, and prove that onnxruntime gives its pictures.
+
+    Inputs: xyz (B,3,H,W) and scale (B,), the 99th percentile of Y of each whole frame. Output:
+    image (B,3,H,W), to be clamped to 0..1. B, H and W are free.
+    """
+    from genisp_model.export import run_export
+
+    return run_export(checkpoint, output, opset, click.echo)
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from genisp_model.comparison import compare
+from genisp_model.comparison import Pictures, compare
 from genisp_model.data import StoreDataset
 from genisp_model.detector import load_frozen_detector
 from genisp_model.recipes import RECIPES
@@ -48,17 +48,28 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
 def choose_device(name: str, say: Say) -> torch.device:
     """The device asked for; ``"auto"`` says which it took."""
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise UsageError(f"--device {name!r} is no device", hint="cpu, cuda, cuda:1") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError("there is no CUDA device", hint="use --device cpu, or auto")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
-    say("no CUDA device: training on the CPU")
+    say("no CUDA device: running on the CPU")
     return torch.device("cpu")
 
 
 def run_evaluation(
-    options: Mapping[str, Any], checkpoint: Path | None, say: Say
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    say: Say,
+    pictures: Pictures | None = None,
 ) -> list[RenderingScore]:
     """Score every rendering of a split under a frozen detector.
+
+    `pictures` gives the camera's default rendering by sample id; None leaves that one out.
 
     Raises
     ------
@@ -70,7 +81,14 @@ def run_evaluation(
         options["detector"], weights=options["detector_weights"], box_loss=options["box_loss"]
     ).to(device)
     dataset = StoreDataset(options["store"], split=options["split"], level=options["level"])
-    return [score for score, _ in compare(dataset, detector, checkpoint, device)]
+    by_condition = bool(options.get("by_condition"))
+    found = compare(
+        dataset, detector, checkpoint, device, pictures=pictures, by_condition=by_condition
+    )
+    scores = [score for score, _ in found]
+    if by_condition and not any(score.condition for score in scores):
+        say("these images carry no flags that differ, and are of one ISO bin: no conditions")
+    return scores
 
 
 def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say) -> int:

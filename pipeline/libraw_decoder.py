@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rawpy
 
 from pipeline.cfa import pattern_from_indices
@@ -59,6 +60,33 @@ def decode_libraw(data: bytes, *, path: str) -> DecodedRaw:
         raise UnreadableSourceError("not enough memory", path=path, hint=hint) from error
     levels = _levels(raw, path)
     return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
+
+
+def default_picture(data: bytes, *, path: str) -> npt.NDArray[np.uint8]:
+    """What LibRaw makes of a raw by default, at half resolution, by the as-shot white balance.
+
+    Everything else is dcraw's default: colours to sRGB, its gamma, brightened until one pixel in a
+    hundred is white.
+
+    Returns
+    -------
+    (ceil(height / 2), ceil(width / 2), 3) uint8 sRGB: one pixel for each 2x2 cell of the active
+    area, not turned.
+
+    Raises
+    ------
+    UnsupportedRawError, CorruptRawError, UnreadableSourceError
+        As `decode_libraw` does.
+    """
+    raw: Any = decode_libraw(data, path=path).owner
+    try:
+        picture: npt.NDArray[np.uint8] = raw.postprocess(
+            use_camera_wb=True, half_size=True, output_bps=8, user_flip=0
+        )
+    except rawpy.LibRawError as error:
+        message = f"LibRaw cannot render it ({_text(error)})"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+    return picture
 
 
 def _open(data: bytes, path: str) -> Any:

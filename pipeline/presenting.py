@@ -171,16 +171,34 @@ def _size(nbytes: int) -> str:
 
 
 def scores_text(scores: Sequence[RenderingScore]) -> str:
-    """One line a rendering; the gain is in guidance loss against the classical rendering."""
-    lines = [f"{'rendering':20} {'AP':>6} {'AP50':>6} {'loss':>7}   gain against classical"]
-    for one in scores:
-        gain = f"{one.gain:+.3f} ± {one.gain_error:.3f}" if one.rendering != "classical" else ""
+    """One line a rendering; the gain is in guidance loss against the classical rendering.
+
+    Scores of conditions follow in a second table, a paragraph each.
+    """
+    overall = [one for one in scores if not one.condition]
+    images = overall[0].images if overall else 0
+    lines = [
+        f"{'rendering':20} {'AP':>6} {'AP50':>6} {'loss':>7}   gain against classical",
+        *map(_score_line, overall),
+        f"{_many(images, 'image')}; the gain is paired over them, ± its standard error",
+    ]
+    names = dict.fromkeys(one.condition for one in scores if one.condition)
+    for name in names:
+        rows = [one for one in scores if one.condition == name]
+        lines += ["", f"{name}: {_many(rows[0].images, 'image')}", *map(_score_line, rows)]
+    if any(name.startswith("not ") for name in names):
         lines.append(
-            f"{one.rendering:20} {one.ap:6.3f} {one.ap50:6.3f} {one.loss:7.3f}   {gain}".rstrip()
+            "\nan image has a flag if at least one of its boxes has it; "
+            "images without any statement are in neither part"
         )
-    images = scores[0].images if scores else 0
-    lines.append(f"{_many(images, 'image')}; the gain is paired over them, ± its standard error")
     return "\n".join(lines)
+
+
+def _score_line(one: RenderingScore) -> str:
+    gain = f"{one.gain:+.3f}" if one.rendering != "classical" else ""
+    if gain and one.images > 1:  # one image has no spread to tell
+        gain += f" ± {one.gain_error:.3f}"
+    return f"{one.rendering:20} {one.ap:6.3f} {one.ap50:6.3f} {one.loss:7.3f}   {gain}".rstrip()
 
 
 TEXTS: dict[str, Callable[[Any], str]] = {

@@ -55,15 +55,19 @@ class RenderingScore(Event):
     """How well a frozen detector sees through one rendering.
 
     ``gain`` is how much lower the guidance loss is than the classical rendering's, paired over
-    images, and ``gain_error`` its standard error. AP is -1 where a class has no box.
+    images, and ``gain_error`` its standard error. AP is -1 where a class has no box. ``condition``
+    is ``""`` over all images, else names the images it is over: ``"isextreme"``,
+    ``"not isextreme"``, ``"ISO <=400"``.
     """
 
     event: Literal["score"] = "score"
     rendering: str
+    condition: str = ""
     ap: float
     ap50: float
     ap75: float
     ap_by_class: dict[str, float]
+    ap50_by_class: dict[str, float]
     loss: float
     gain: float
     gain_error: float

@@ -20,7 +20,7 @@ from genisp_model.command import run_training
 from genisp_model.comparison import TRAINED, UNTRAINED, compare
 from genisp_model.data import StoreDataset
 from genisp_model.detector import load_frozen_detector
-from genisp_model.evaluate import Evaluation, paired_gain
+from genisp_model.evaluate import Evaluation, paired_ap_gain, paired_gain
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.presenting import scores_text
 from pipeline.reporting import PlainReporter
@@ -112,6 +112,9 @@ def main(
             f"({gain.in_standard_errors:.1f} SE); against classical {over.mean:+.4f} ± "
             f"{over.standard_error:.4f} ({over.in_standard_errors:.1f} SE)"
         )
+        for name in ("naive XYZ", "gray-world + gamma", "classical", UNTRAINED):
+            ap = paired_ap_gain(scored[name], scored[TRAINED])
+            click.echo(f"  AP of trained over {name}: {ap.mean:+.3f} ± {ap.standard_error:.3f}")
         rows.append({"seed": seed, **{name: (r.ap, r.ap50, r.loss) for name, r in scored.items()}})
     (out / "proof.json").write_text(json.dumps(rows, indent=1))
 

@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from genisp_model.evaluate import Evaluation, _annotations, _coco, _detections, paired_gain
+from genisp_model.evaluate import (
+    Evaluation,
+    _annotations,
+    _coco,
+    _detections,
+    _evaluation,
+    paired_ap_gain,
+    paired_gain,
+)
 
 
 def scene(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
@@ -43,7 +51,7 @@ def test_the_numbers_are_those_of_pycocotools(capsys: pytest.CaptureFixture[str]
     truths = [scene(rng, int(rng.integers(0, 7))) for _ in range(25)]
     found = [guesses(rng, truth) for truth in truths]
     ids = [f"DSC{number}" for number in range(25)]
-    stats, by_class, block = _coco(truths, found, ids)
+    stats, by_class, by_class_50, block = _coco(truths, found, ids)
 
     truth = COCO()
     truth.dataset = {
@@ -62,6 +70,8 @@ def test_the_numbers_are_those_of_pycocotools(capsys: pytest.CaptureFixture[str]
     for number, name in enumerate(("person", "bicycle", "car")):
         precision = scored.eval["precision"][:, :, number, 0, 2]
         assert by_class[name] == pytest.approx(precision[precision > -1].mean(), abs=1e-6)
+        at_50 = precision[0][precision[0] > -1].mean()
+        assert by_class_50[name] == pytest.approx(at_50, abs=1e-6)
     assert len([line for line in block.splitlines() if "Average" in line]) == 12
 
 
@@ -83,3 +93,24 @@ def test_a_paired_gain_is_the_mean_difference_with_its_standard_error() -> None:
     assert gain.mean == pytest.approx(1.5)
     assert gain.standard_error == pytest.approx(np.std([1, 2, 1, 2], ddof=1) / 2)
     assert gain.in_standard_errors == pytest.approx(gain.mean / gain.standard_error)
+
+
+def test_the_ap_gain_is_the_difference_with_a_jackknife_error() -> None:
+    rng = np.random.default_rng(6)
+    truths = [scene(rng, 3) for _ in range(8)]
+    ids = list("abcdefgh")
+
+    def scored(found: list[dict[str, Tensor]]) -> Evaluation:
+        return _evaluation(
+            dict.fromkeys(ids, 1.0),
+            dict(zip(ids, truths, strict=True)),
+            dict(zip(ids, found, strict=True)),
+        )
+
+    perfect = scored([truth | {"scores": torch.ones(3)} for truth in truths])
+    rough = scored([guesses(rng, truth) for truth in truths])
+    same = paired_ap_gain(perfect, perfect)
+    assert (same.mean, same.standard_error) == (0.0, 0.0)
+    gain = paired_ap_gain(rough, perfect)
+    assert gain.mean == pytest.approx(1 - rough.ap)
+    assert 0 < gain.standard_error < gain.mean
