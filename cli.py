@@ -478,6 +478,12 @@ def genisp() -> None:
     help="Train on the first batch again and again: a quick test.",
 )
 @click.option(
+    "--checkpoint-activations",
+    is_flag=True,
+    show_envvar=True,
+    help="Compute GenISP's activations twice instead of keeping them: less memory, slower.",
+)
+@click.option(
     "--skip-damaged", is_flag=True, show_envvar=True, help="Count damaged samples, go on."
 )
 def train(**options: Any) -> int:
@@ -535,7 +541,11 @@ def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **op
 
         pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
     scores = run_evaluation(options, checkpoint, lambda text: click.echo(text, err=True), pictures)
-    lines = map(presenting.as_json, scores) if json else [presenting.scores_text(scores)]
+    lines = (
+        map(presenting.as_json, scores)
+        if json
+        else [presenting.scores_text(scores), presenting.twelve_lines(scores)]
+    )
     for line in lines:
         click.echo(line)
     return 0

@@ -19,5 +19,5 @@ guide="--detector sample_retinanet --detector-weights sample"
 say train --output-dir run $guide --epochs 3 --lr-steps 2 --batch-size 4
 printf '\nHeld-out scenes, every rendering under the same frozen detector:\n'
 # shellcheck disable=SC2086
-say genisp evaluate --split test --checkpoint run/checkpoints/last.pt $guide
+say genisp evaluate --split test --checkpoint run/checkpoints/last.pt --sources nod $guide
 printf '\nLook at demo-run/run/pictures and demo-run/run/curves.png.\n'

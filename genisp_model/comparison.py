@@ -159,6 +159,7 @@ def _scores(
                 gain=gain.mean,
                 gain_error=gain.standard_error if len(result.losses) > 1 else 0.0,
                 images=len(result.losses),
+                lines=result.block,
             ),
             result,
         )

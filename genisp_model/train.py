@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.data import StoreDataset
 from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, evaluate
-from genisp_model.isp import GenISP, gray_world_loss
+from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import PictureRow, RunFolder
 from genisp_model.stream import Batch, StreamLoader
@@ -196,7 +197,15 @@ class Trainer:
             waited += time.monotonic() - before
             if not window:
                 return True
-            result = self._train_step(window)
+            try:
+                result = self._train_step(window)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"not enough memory on {self.device} at step {self.step + 1}",
+                    path=str(self.folder.path),
+                    hint="--batch-size 1 with a larger --accumulate steps alike; --amp and "
+                    "--checkpoint-activations need less too",
+                ) from error
             self.step += 1
             self.losses.append(result.loss)
             self._log(epoch, result, time.monotonic() - started, waited)
@@ -223,7 +232,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         for batch in window:
             with self._autocast():
-                output = self.isp.forward_with_parameters(batch.images, batch.exposure)
+                output = self._forward(batch)
                 parts = self.detector.losses(output.image, batch.targets)
             loss = torch.stack([part.float() for part in parts.values()]).sum()
             if self.config.gray_world:
@@ -251,6 +260,14 @@ class Trainer:
             matrix_range=_range(matrices),
             images=images,
         )
+
+    def _forward(self, batch: Batch) -> GenISPOutput:
+        if not self.config.checkpoint_activations:
+            return self.isp.forward_with_parameters(batch.images, batch.exposure)
+        output: GenISPOutput = checkpoint(
+            self.isp.forward_with_parameters, batch.images, batch.exposure, use_reentrant=False
+        )
+        return output
 
     def _autocast(self) -> Any:
         if not self.config.amp:

@@ -194,6 +194,12 @@ def scores_text(scores: Sequence[RenderingScore]) -> str:
     return "\n".join(lines)
 
 
+def twelve_lines(scores: Sequence[RenderingScore]) -> str:
+    """COCO's usual lines of the last rendering over all images."""
+    last = [one for one in scores if not one.condition][-1]
+    return f"\n{last.rendering}:\n{last.lines}"
+
+
 def _score_line(one: RenderingScore) -> str:
     gain = f"{one.gain:+.3f}" if one.rendering != "classical" else ""
     if gain and one.images > 1:  # one image has no spread to tell

@@ -56,8 +56,7 @@ class RenderingScore(Event):
 
     ``gain`` is how much lower the guidance loss is than the classical rendering's, paired over
     images, and ``gain_error`` its standard error. AP is -1 where a class has no box. ``condition``
-    is ``""`` over all images, else names the images it is over: ``"isextreme"``,
-    ``"not isextreme"``, ``"ISO <=400"``.
+    names the images meant; empty for all. ``lines`` are COCO's usual twelve.
     """
 
     event: Literal["score"] = "score"
@@ -71,4 +70,5 @@ class RenderingScore(Event):
     loss: float
     gain: float
     gain_error: float
+    lines: str = ""
     images: int

@@ -47,6 +47,8 @@ class TrainConfig(StrictModel):
         Stop after this many optimiser steps; 0 for no limit.
     overfit_one_batch
         Train on the first batch again and again: the test everyone does by hand.
+    checkpoint_activations
+        Compute GenISP's activations again in the backward pass instead of keeping them.
     """
 
     store: str
@@ -72,6 +74,7 @@ class TrainConfig(StrictModel):
     limit_steps: int = Field(default=0, ge=0)
     overfit_one_batch: bool = False
     skip_damaged: bool = False
+    checkpoint_activations: bool = False
 
     def differences(self, other: TrainConfig) -> list[str]:
         """``"lr: 0.001 against 0.01"`` for every field that must be equal to continue a run."""

@@ -131,6 +131,30 @@ def test_accumulated_batches_step_like_one_batch(
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
+def test_activations_computed_twice_give_the_same_losses(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    kept = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    twice = trainer(tiny_store, tmp_path / "b", detector, epochs=1, checkpoint_activations=True)
+    kept.fit()
+    twice.fit()
+    assert kept.losses == twice.losses
+
+
+def test_too_little_memory_names_the_options_that_help(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(detector, "losses", full)
+    with pytest.raises(TrainingError, match="not enough memory") as raised:
+        run.fit()
+    assert "--accumulate" in raised.value.hint
+
+
 def test_a_loss_that_is_no_number_stops_with_step_and_samples(
     tiny_store: Path, tmp_path: Path, detector: FrozenDetector
 ) -> None:
