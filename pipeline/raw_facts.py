@@ -151,4 +151,6 @@ def as_shot_balance(multipliers: Sequence[float] | None) -> tuple[float, float, 
 
 
 def _single(value: float) -> float:
-    return float(str(np.float32(value))) if math.isfinite(value) else 0.0
+    # Not str(): that depends on numpy's print options, which any library may have changed.
+    spelled = np.format_float_scientific(np.float32(value), unique=True)
+    return float(spelled) if math.isfinite(value) else 0.0

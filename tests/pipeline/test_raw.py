@@ -696,3 +696,16 @@ def test_the_pattern_of_a_sidecar_is_the_crops_not_the_sensors() -> None:
     assert facts.levels.sensor(frame_of(facts)).cfa == "GRBG"
     odd = frame_of(facts).model_copy(update={"crop": Rect(x=7, y=4, width=40, height=30)})
     assert facts.levels.sensor(odd).cfa == "RGGB"
+
+
+def test_spelling_does_not_depend_on_numpys_print_options() -> None:
+    """colour-science sets ``legacy="1.13"`` on import: str() then cuts float32 to eight digits."""
+    plain = as_shot_balance((2.1103515625, 1.0, 1.0 / 3)), matrix3([1 / 3, 1.0315, -2 / 7] * 3)
+    for options in ({"legacy": "1.13"}, {"precision": 2}, {"floatmode": "fixed"}):
+        with np.printoptions(**options):
+            again = (
+                as_shot_balance((2.1103515625, 1.0, 1.0 / 3)),
+                matrix3([1 / 3, 1.0315, -2 / 7] * 3),
+            )
+        assert again == plain
+    assert plain[1][0] == (0.33333334, 1.0315, -0.2857143)
