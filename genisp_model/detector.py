@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,11 @@ from genisp_model.weights import (
     state_hash,
 )
 from pipeline.errors import UsageError
-
-BoxLoss = Literal["smooth_l1", "giou", "l1"]
+from schemas.coco import CLASS_NAMES
+from schemas.training import BoxLoss
 
 #: COCO ids that are also NOD's: what the detector is asked for.
-CLASSES = {1: "person", 2: "bicycle", 3: "car"}
+CLASSES = CLASS_NAMES
 
 DEFAULT_DETECTOR = "retinanet_resnet50_fpn_v2"
 SAMPLE_DETECTOR = "sample_retinanet"

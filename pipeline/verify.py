@@ -20,7 +20,7 @@ from pipeline.leakage import neighbour_leakage
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.reporting import Reporter
-from pipeline.state import sample_damage
+from pipeline.state import CHECK_THREADS, sample_damage
 from pipeline.store import (
     METADATA_NAME,
     chunk_key,
@@ -38,9 +38,6 @@ from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
-
-#: Samples checked at once: checksums and decompression release the interpreter.
-CHECK_THREADS = 4
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from torchvision.models.detection import FCOS, RetinaNet_ResNet50_FPN_V2_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from genisp_model.detector import BoxLoss, FrozenDetector, detector_names, load_frozen_detector
+from genisp_model.detector import FrozenDetector, detector_names, load_frozen_detector
 from genisp_model.sample_detector import sample_detector
 from genisp_model.weights import published_weights
 from pipeline.errors import GenispError, UsageError
+from schemas.training import BoxLoss
 
 BOX_LOSSES: tuple[BoxLoss, ...] = ("smooth_l1", "giou", "l1")
 
