@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-loader proof clean
+.PHONY: help demo test check format bench bench-loader proof torture clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench-loader: $(READY) ## Images/s of the streaming loader beside DataLoader ove
 
 proof: $(READY) ## Does GenISP learn? Three seeds, held-out scenes, about half an hour on two cores
 	$(BIN)/python -m scripts.learning_proof --out proof-run
+
+torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disks, 20,000 samples (minutes)
+	$(BIN)/python -m tests.torture --json torture.json
 
 clean: ## Remove the environment, caches and the demo
 	rm -rf $(VENV) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
