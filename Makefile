@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Peers of the loader, over $(VENV): what is there already (torch) is not installed again.
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-loader proof torture clean
+.PHONY: help demo test check format bench bench-loader bench-peers bench-reproduction proof torture gpu-check clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
@@ -39,12 +42,30 @@ bench: $(READY) ## CPU seconds an image of ingest beside LibRaw's decoding alone
 bench-loader: $(READY) ## Images/s of the streaming loader beside DataLoader over a memmap
 	$(BIN)/python -m benchmarks.loader
 
+bench-peers: $(PEERS_READY) ## Images/s of the streaming loader beside LitData, MDS, WebDataset, zarr, ...
+	$(PEERS)/bin/python -m benchmarks.peers
+
+$(PEERS_READY): $(READY) pyproject.toml benchmarks/peers-no-deps.txt benchmarks/peers-zarr2.txt
+	rm -rf $(PEERS)
+	$(BIN)/python -m venv $(PEERS)
+	$(BIN)/python -c 'import sysconfig as s; open(s.get_path("purelib", vars={"base": "$(PEERS)"}) + "/project.pth", "w").write(s.get_path("purelib"))'
+	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-no-deps.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-zarr2.txt --target $(PEERS)/zarr2
+	touch $@
+
+bench-reproduction: $(READY) ## CPU seconds an image of ingest beside the reproduction report's way
+	$(BIN)/python -m benchmarks.reproduction
+
 proof: $(READY) ## Does GenISP learn? Three seeds, held-out scenes, about half an hour on two cores
 	$(BIN)/python -m scripts.learning_proof --out proof-run
 
 torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disks, 20,000 samples (minutes)
 	$(BIN)/python -m tests.torture --json torture.json
 
+gpu-check: $(READY) ## What only a GPU can tell: same numbers, frozen detector, step times, memory
+	$(BIN)/python -m scripts.gpu_check --out gpu-check.json
+
 clean: ## Remove the environment, caches and the demo
-	rm -rf $(VENV) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(PEERS) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

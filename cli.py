@@ -5,15 +5,19 @@ Heavy packages are imported inside commands, so that help and completion stay in
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 
 from pipeline.errors import GenispError, UsageError
+from pipeline.steady_stream import SteadyStream
 
 if TYPE_CHECKING:
     from pipeline.reporting import Reporter
@@ -55,12 +59,13 @@ class JsonErrors(click.Command):
         except GenispError as error:
             if not ctx.params.get("json"):
                 raise
+            from pipeline.visible import json_line
             from schemas.events import ErrorEvent
 
             event = ErrorEvent(
                 code="stopped", path=error.path, message=error.message, mend=error.hint
             )
-            click.echo(event.model_dump_json())
+            click.echo(json_line(event))
             return error.exit_code
 
 
@@ -71,6 +76,16 @@ class ExitCodes(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        _hold_standard_streams()
+        with _steady_output() as output:
+            code = self._exit_code(*args, **kwargs)
+            output.flush()
+            if output.lost is not None and not isinstance(output.lost, BrokenPipeError):
+                click.echo(f"error: cannot write output: {output.lost.strerror}", err=True)
+                code = code or 1
+        sys.exit(code)
+
+    def _exit_code(self, *args: Any, **kwargs: Any) -> int:
         try:
             code = super().main(*args, **kwargs)
         except click.ClickException as error:
@@ -82,19 +97,61 @@ class ExitCodes(click.Group):
         except GenispError as error:
             click.echo(_error_text(error), err=True)
             code = error.exit_code
-        except BrokenPipeError:
-            # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
-        except OSError as error:
-            click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
+        except (MemoryError, OSError, RuntimeError) as error:
+            text = _exhausted_text(error)
+            if text is None:
+                raise
+            click.echo(text, err=True)
             code = 1
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
+
+
+def _hold_standard_streams() -> None:
+    """Take descriptors 0 to 2 where they are closed: what a decoder prints would go to a file."""
+    with suppress(OSError):  # no handle left: then none of the three is free
+        while (taken := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(taken)
+
+
+@contextmanager
+def _steady_output() -> Iterator[SteadyStream]:
+    """Let no failing output stop a command; yields stdout."""
+    if isinstance(sys.stdout, TextIOWrapper):  # like stderr: no name can stop a command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # Python has None for a stream that was closed at the start.
+    output, errors = (SteadyStream(one or StringIO()) for one in (sys.stdout, sys.stderr))
+    with redirect_stdout(cast(TextIO, output)), redirect_stderr(cast(TextIO, errors)):
+        yield output
 
 
 def _error_text(error: GenispError) -> str:
-    text = f"error: {error}"
-    return f"{text}\n  mend: {error.hint}" if error.hint else text
+    from pipeline.visible import visible, visible_lines
+
+    path = f"{visible(error.path)}: " if error.path else ""
+    text = f"error: {path}{visible_lines(error.message)}"
+    return f"{text}\n  mend: {visible_lines(error.hint)}" if error.hint else text
+
+
+def _exhausted_text(error: MemoryError | OSError | RuntimeError) -> str | None:
+    """What the machine ran out of, with the mend; None if this is a mistake of ours."""
+    from pipeline.visible import visible
+
+    again = "then run the same command: it continues"
+    if isinstance(error, MemoryError):
+        return f"error: not enough memory\n  mend: free memory or give fewer --workers, {again}"
+    if isinstance(error, RuntimeError):
+        # Python has no type of its own for this.
+        if not str(error).startswith(("can't start new thread", "unable to start watchdog thread")):
+            return None
+        return (
+            "error: the system starts no more threads\n"
+            f"  mend: allow more (ulimit -u) or give fewer --workers, {again}"
+        )
+    exhausted = error.errno in (errno.EMFILE, errno.ENFILE)
+    mend = "allow more open files (ulimit -n)" if exhausted else "check the path and its disk"
+    place = visible(str(error.filename or "system"))
+    return f"error: {place}: {error.strerror or error}\n  mend: {mend}, {again}"
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -369,7 +426,7 @@ def sample(directory: Path, images: int, seed: int, full_size: bool, json: bool)
     from pipeline.sample_set import write_sample_set
 
     summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
-    click.echo(presenting.as_json(summary) if json else presenting.sample_text(summary, directory))
+    _say(presenting.as_json(summary) if json else presenting.sample_text(summary, directory))
     return 0
 
 
@@ -484,6 +541,17 @@ def genisp() -> None:
     help="Compute GenISP's activations twice instead of keeping them: less memory, slower.",
 )
 @click.option(
+    "--speedup",
+    "speedups",
+    type=click.Choice(
+        ["fused-adam", "cudnn-benchmark", "channels-last-isp", "channels-last-detector"]
+    ),
+    multiple=True,
+    show_envvar=True,
+    help="Another way to the same numbers, up to rounding; what pays depends on the GPU. "
+    "Repeatable.",
+)
+@click.option(
     "--skip-damaged", is_flag=True, show_envvar=True, help="Count damaged samples, go on."
 )
 def train(**options: Any) -> int:
@@ -491,7 +559,7 @@ def train(**options: Any) -> int:
     from genisp_model.command import run_training
 
     resume, folder = options.pop("resume"), options.pop("output_dir")
-    return run_training(options, folder, resume=resume, say=click.echo)
+    return run_training(options, folder, resume=resume, say=_say)
 
 
 @genisp.command(
@@ -540,14 +608,14 @@ def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **op
         from pipeline.camera_rendering import camera_pictures
 
         pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
-    scores = run_evaluation(options, checkpoint, lambda text: click.echo(text, err=True), pictures)
+    scores = run_evaluation(options, checkpoint, _warn, pictures)
     lines = (
         map(presenting.as_json, scores)
         if json
         else [presenting.scores_text(scores), presenting.twelve_lines(scores)]
     )
     for line in lines:
-        click.echo(line)
+        _say(line)
     return 0
 
 
@@ -610,8 +678,8 @@ def enhance(inputs: tuple[str, ...], checkpoint: Path, **options: Any) -> int:
         checkpoint,
         EnhanceOptions(**options),
         develop,
-        say=click.echo,
-        warn=lambda text: click.echo(text, err=True),
+        say=_say,
+        warn=_warn,
     )
 
 
@@ -642,7 +710,7 @@ def export(checkpoint: Path, output: Path, opset: int) -> int:
     """
     from genisp_model.export import run_export
 
-    return run_export(checkpoint, output, opset, click.echo)
+    return run_export(checkpoint, output, opset, _say)
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
@@ -695,7 +763,21 @@ def _show(result: Any, kind: str, as_json: bool) -> None:
     """Print a command's result to stdout."""
     from pipeline import presenting
 
-    click.echo(presenting.as_json(result) if as_json else presenting.TEXTS[kind](result))
+    _say(presenting.as_json(result) if as_json else presenting.TEXTS[kind](result))
+
+
+def _say(text: str) -> None:
+    """Print to stdout what may hold names."""
+    from pipeline.visible import visible_lines
+
+    click.echo(visible_lines(text))
+
+
+def _warn(text: str) -> None:
+    """Print to stderr what may hold names."""
+    from pipeline.visible import visible_lines
+
+    click.echo(visible_lines(text), err=True)
 
 
 def prep_main() -> None:

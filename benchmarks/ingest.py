@@ -39,6 +39,7 @@ from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, w
 from benchmarks.stages import STAGES, stage_clock
 from pipeline import tasks
 from pipeline.colour import FixedPoint
+from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
 from pipeline.sources import discover
 from pipeline.state import StoreState
@@ -94,17 +95,18 @@ def _measure_all(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
     raws, store = folder / "raws", folder / "store"
     raws.mkdir()
     written = write_night_raws(raws, FORMATS, images=images)
-    samples = plan_samples(raws, store)
     results = {}
-    for kind in FORMATS:
-        mine = [samples[path.name] for path in written[kind.name]]
-        results[kind.name] = _measure(mine, written[kind.name], rounds=rounds)
-        _show(kind.name, results[kind.name])
+    with StoreFiles(store).lock() as lease:
+        samples = plan_samples(raws, store, lease)
+        for kind in FORMATS:
+            mine = [samples[path.name] for path in written[kind.name]]
+            results[kind.name] = _measure(mine, written[kind.name], rounds=rounds)
+            _show(kind.name, results[kind.name])
     return results
 
 
-def plan_samples(raws: Path, store: Path) -> dict[str, SampleTask]:
-    """The task of each raw in a folder, as an ingest plans it, by file name."""
+def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
+    """The task of each raw in a folder, as an ingest that holds the lease plans it, by name."""
     recipe = Recipe()
     items = [Item(source, "new") for source in discover([str(raws)]).raws]
     probed = [(item, probe_source(ProbeTask(item.source, recipe.colour))) for item in items]
@@ -117,6 +119,7 @@ def plan_samples(raws: Path, store: Path) -> dict[str, SampleTask]:
         planned[one.item.source.name] = SampleTask(
             source=one.item.source,
             store=str(store),
+            lease=lease,
             id=one.id,
             group=one.group,
             row=one.row,
@@ -199,13 +202,10 @@ def _stages(samples: Sequence[SampleTask], *, rounds: int) -> dict[str, Any]:
 
 def _in_processes(sample: SampleTask, *, rounds: int) -> dict[str, Any]:
     """Peak memory of one image in a fresh process, and CPU by setting of its allocator."""
-    with tempfile.TemporaryDirectory() as folder:
-        task = Path(folder) / "task.pickle"
-        task.write_bytes(pickle.dumps(sample))
-        found: dict[str, list[Any]] = {name: [] for name in ALLOCATORS}
-        for _ in range(rounds):
-            for name, environment in ALLOCATORS.items():
-                found[name].append(_child(task, environment))
+    found: dict[str, list[Any]] = {name: [] for name in ALLOCATORS}
+    for _ in range(rounds):
+        for name, environment in ALLOCATORS.items():
+            found[name].append(in_fresh_process(sample, environment))
     return {name: _joined(runs) for name, runs in found.items()}
 
 
@@ -218,12 +218,19 @@ def _joined(runs: Sequence[Any]) -> dict[str, float]:
     }
 
 
-def _child(task: Path, environment: dict[str, str]) -> Any:
-    command = [sys.executable, "-m", "benchmarks.ingest", "--one", str(task)]
+def in_fresh_process(sample: SampleTask, environment: dict[str, str]) -> Any:
+    """Seconds of some images, peak memory and page faults, in a process of its own."""
     kept = {name: value for name, value in os.environ.items() if "MALLOC_" not in name}
-    done = subprocess.run(
-        command, env=kept | environment, stdout=subprocess.PIPE, check=True, text=True
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        task = Path(folder) / "task.pickle"
+        task.write_bytes(pickle.dumps(sample))
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.ingest", "--one", str(task)],
+            env=kept | environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
     return json.loads(done.stdout)
 
 

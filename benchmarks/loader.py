@@ -115,9 +115,9 @@ def write_memmap(dataset: StoreDataset, path: Path) -> None:
     """The dataset's codes as one uncompressed array (N, 3, h, w)."""
     shape = (len(dataset), *dataset.index.shape(0))
     array: Any = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint16, shape=shape)
-    read = np.empty(int(dataset.index.nbytes.max()) + 1, np.uint8)
+    memory = dataset.memory()
     for row in range(len(dataset)):
-        dataset.read_stored(row, read, array[row])
+        dataset.read_codes(row, memory, array[row])
     array.flush()
 
 
@@ -177,11 +177,12 @@ def summarise(rows: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 def measure_level(folder: Path, level: LevelName, rounds: int) -> dict[str, Any]:
     """Measure one prepared level in this process."""
     dataset, path = StoreDataset(folder / f"{level}.zarr", level=level), folder / f"{level}.npy"
+    chunk_bytes = sum(dataset.record(position).nbytes for position in range(len(dataset)))
     rows = measure(contenders(dataset, path), len(dataset), rounds)
     return {
         "shape": dataset.index.shape(0),
         "images": len(dataset),
-        "bytes_of_memmap": round(int(dataset.index.nbytes.sum()) / path.stat().st_size, 3),
+        "bytes_of_memmap": round(chunk_bytes / path.stat().st_size, 3),
         "load": round(os.getloadavg()[0], 2),
         "loaders": summarise(rows),
     }

@@ -52,7 +52,7 @@ class BufferPool:
             # The array keeps the tensor, and so the page lock, alive.
             pinned = torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=True)
             return cast(ByteArray, pinned.numpy())
-        return np.empty(self.nbytes, np.uint8)
+        return aligned(self.nbytes)
 
     def give_back(self, buffer: ByteArray) -> None:
         """Return a buffer that nothing refers to any more."""
@@ -71,6 +71,14 @@ class BufferPool:
         array = floats(buffer, shape)
         weakref.finalize(array, self.give_back, buffer).atexit = False
         return torch.from_numpy(array)
+
+
+def aligned(nbytes: int) -> ByteArray:
+    """Memory that begins where a cache line does, so that whole lines can be written past it."""
+    line = 64
+    room = np.empty(nbytes + line, np.uint8)
+    start = -room.ctypes.data % line
+    return room[start : start + nbytes]
 
 
 def floats(buffer: ByteArray, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

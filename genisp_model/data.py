@@ -10,7 +10,9 @@ the same samples faster, in this process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +25,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genisp_model.augment import box_areas
+from genisp_model.buffers import aligned, floats
 from pipeline.boxes import target_arrays
-from pipeline.chunk import decode_chunk
-from pipeline.errors import DamagedStoreError, UsageError
+from pipeline.chunk import largest_chunk
+from pipeline.errors import REDO, DamagedStoreError, UsageError
+from pipeline.fast_chunk import decode_codes, decode_values
 from pipeline.files import StoreFiles
-from pipeline.store import Store, chunk_key, open_store, read_chunk_into
+from pipeline.store import (
+    Store,
+    chunk_key,
+    open_store,
+    read_chunk_into,
+    read_sidecar,
+    sidecar_key,
+)
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
@@ -36,111 +47,177 @@ Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 FloatArray = npt.NDArray[np.float32]
 
 STATISTICS = ("mean", "share_below_zero", "p1", "p50", "p99", "p99_9")
-"""Names along the last axis of `SampleIndex.statistics`."""
+"""Names along the last axis of `SampleRecord.statistics`."""
 
 _BRIGHTNESS_PLANE = 1  # Y, or G for the camera recipe
-_BLOCK = 1 << 16  # values converted at a time: 384 KiB in and out, which stay in a core's cache
+
+
+@dataclass(frozen=True)
+class GroupIndex:
+    """What all samples of a group have in common at one level.
+
+    Attributes
+    ----------
+    name
+        Of the group.
+    shape
+        (3, height, width).
+    scale_factor, add_offset
+        ``value = stored * scale_factor + add_offset``.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    scale_factor: float
+    add_offset: float
 
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """What reading needs of every sample of one level, in columns.
+    """What is known of every sample before its sidecar is read.
 
-    Arrays, not objects: 7,000 samples take some megabytes, are handed to a worker process in one
-    piece, and are not copied page by page as reference counts change after a fork.
+    Arrays, not objects: 7,000 samples take less than a megabyte, are handed to a worker process in
+    one piece, and are not copied page by page as reference counts change after a fork.
 
     Attributes
     ----------
     ids
         (n,) str, the store's ids, in stored order; a sample's position here is its image_id.
     groups
-        (n,) str, group of each sample.
-    rows
-        (n,) int64, row within the group.
-    shapes
-        (n, 3) int64, (3, height, width).
-    nbytes
-        (n,) int64, size of the chunk.
-    crc
-        (n,) str, checksum of the chunk, eight hex digits.
-    scale_factor, zero_code
-        (n,) float32: ``value = (stored - zero_code) * scale_factor``. The zero code is a whole
-        number, so the difference is exact and the value is rounded once, on any device.
-    boxes
-        (m, 4) float32 ``xyxy`` in pixels of the level, all samples one after the other.
-    labels
-        (m,) int64 COCO ids.
-    first_box
-        (n + 1,) int64: boxes of sample ``i`` are rows ``first_box[i]:first_box[i + 1]``.
-    statistics
-        (n, 3, 6) float32 by plane (X, Y, Z, or R, G, B) and `STATISTICS`, in the level's units.
+        Groups of the samples.
+    group_numbers
+        (n,) int64: which of `groups` a sample is in.
     """
 
     ids: npt.NDArray[np.str_]
-    groups: npt.NDArray[np.str_]
-    rows: npt.NDArray[np.int64]
-    shapes: npt.NDArray[np.int64]
-    nbytes: npt.NDArray[np.int64]
-    crc: npt.NDArray[np.str_]
-    scale_factor: FloatArray
-    zero_code: FloatArray
-    boxes: FloatArray
-    labels: npt.NDArray[np.int64]
-    first_box: npt.NDArray[np.int64]
-    statistics: FloatArray
+    groups: tuple[GroupIndex, ...]
+    group_numbers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def group(self, position: int) -> GroupIndex:
+        """The group of one sample."""
+        return self.groups[int(self.group_numbers[position])]
+
     def shape(self, position: int) -> tuple[int, int, int]:
         """(3, height, width) of one sample."""
-        planes, height, width = self.shapes[position].tolist()
-        return planes, height, width
+        return self.group(position).shape
+
+    @property
+    def largest(self) -> int:
+        """Values of the largest image."""
+        return max((math.prod(group.shape) for group in self.groups), default=0)
 
     @cached_property
     def shape_numbers(self) -> npt.NDArray[np.int64]:
         """(n,) int64: samples with the same number have the same shape."""
-        _, numbers = np.unique(self.shapes, axis=0, return_inverse=True)
-        return numbers.reshape(-1).astype(np.int64)
+        shapes = sorted({group.shape for group in self.groups})
+        numbers = np.array([shapes.index(group.shape) for group in self.groups], np.int64)
+        return numbers[self.group_numbers]
+
+    @cached_property
+    def scale_factor(self) -> FloatArray:
+        """(n,) float32: ``value = (stored - zero_code) * scale_factor``."""
+        factors = np.array([group.scale_factor for group in self.groups], np.float32)
+        return factors[self.group_numbers]
+
+    @cached_property
+    def zero_code(self) -> FloatArray:
+        """(n,) float32: the code of the value 0.
+
+        It is a whole number, so the difference is exact and the value is rounded once, on any
+        device.
+        """
+        zeros = [round(-group.add_offset / group.scale_factor) for group in self.groups]
+        return np.array(zeros, np.float32)[self.group_numbers]
 
 
-def build_index(ids: Sequence[str], sidecars: Sequence[Sidecar], level: LevelName) -> SampleIndex:
-    """Columns of samples whose sidecars all hold `level`."""
-    records = [sidecar.levels[level] for sidecar in sidecars]
-    targets = [_target_arrays(sidecar, level) for sidecar in sidecars]
-    statistics = [
-        [[getattr(plane, name) for name in STATISTICS] for plane in record.statistics.values()]
-        for record in records
-    ]
-    return SampleIndex(
-        ids=np.array(ids, dtype=np.str_),
-        groups=np.array([sidecar.group for sidecar in sidecars], dtype=np.str_),
-        rows=np.array([sidecar.row for sidecar in sidecars], dtype=np.int64),
-        shapes=np.array([record.shape for record in records], dtype=np.int64).reshape(-1, 3),
-        nbytes=np.array([record.nbytes for record in records], dtype=np.int64),
-        crc=np.array([record.crc32c for record in records], dtype=np.str_),
-        scale_factor=np.array([record.scale_factor for record in records], dtype=np.float32),
-        zero_code=np.array(
-            [round(-record.add_offset / record.scale_factor) for record in records],
-            dtype=np.float32,
-        ),
-        boxes=np.concatenate([np.empty((0, 4), np.float32), *(boxes for boxes, _ in targets)]),
-        labels=np.concatenate([np.empty(0, np.int64), *(labels for _, labels in targets)]),
-        first_box=np.cumsum([0, *(len(labels) for _, labels in targets)], dtype=np.int64),
-        statistics=np.array(statistics, dtype=np.float32).reshape(-1, 3, len(STATISTICS)),
-    )
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What only a sample's sidecar says, of one level.
+
+    Bytes, not arrays: one is kept for every sample that was read, and small arrays between the
+    buffers of reading make holes that are never filled again (8 kB a sample).
+
+    Attributes
+    ----------
+    row
+        Within the group.
+    nbytes, crc
+        Size of the chunk, and its checksum as eight hex digits.
+    box_bytes, label_bytes, statistic_bytes
+        What `boxes`, `labels` and `statistics` show.
+    """
+
+    row: int
+    nbytes: int
+    crc: str
+    box_bytes: bytes
+    label_bytes: bytes
+    statistic_bytes: bytes
+
+    @classmethod
+    def of(cls, sidecar: Sidecar, level: LevelName) -> SampleRecord:
+        """The record of a sidecar that holds `level`."""
+        held = sidecar.levels[level]
+        annotated = () if sidecar.annotation is None else sidecar.annotation.boxes
+        boxes, labels = target_arrays(annotated, *sidecar.frame.size, held.scale_x, held.scale_y)
+        statistics = [
+            [getattr(plane, name) for name in STATISTICS] for plane in held.statistics.values()
+        ]
+        return cls(
+            row=sidecar.row,
+            nbytes=held.nbytes,
+            crc=held.crc32c,
+            box_bytes=boxes.tobytes(),
+            label_bytes=labels.tobytes(),
+            statistic_bytes=np.array(statistics, np.float32).tobytes(),
+        )
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(n, 4) float32 ``xyxy`` in pixels of the level."""
+        return np.frombuffer(self.box_bytes, np.float32).reshape(-1, 4)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 COCO ids."""
+        return np.frombuffer(self.label_bytes, np.int64)
+
+    @property
+    def statistics(self) -> FloatArray:
+        """(3, 6) float32 by plane (X, Y, Z, or R, G, B) and `STATISTICS`, in the level's units."""
+        return np.frombuffer(self.statistic_bytes, np.float32).reshape(3, len(STATISTICS))
+
+    @property
+    def exposure(self) -> np.float32:
+        """See `StoreDataset.exposure`."""
+        value: np.float32 = self.statistics[_BRIGHTNESS_PLANE, STATISTICS.index("p99")]
+        return value
 
 
-def _target_arrays(sidecar: Sidecar, level: LevelName) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    record = sidecar.levels[level]
-    boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
-    return target_arrays(boxes, *sidecar.frame.size, record.scale_x, record.scale_y)
+@dataclass(frozen=True)
+class ReadMemory:
+    """What reading a sample works in, used again and again.
+
+    Attributes
+    ----------
+    file
+        (bytes of a chunk + 1,) uint8: the chunk as it is in the file.
+    planes
+        (2 * values of an image,) uint8: its bit planes.
+    """
+
+    file: npt.NDArray[np.uint8]
+    planes: npt.NDArray[np.uint8]
 
 
 class StoreDataset(Dataset[tuple[Tensor, Target]]):
     """Samples of a store, one level of one split, in stored order.
 
-    Every sidecar is read and checked once, here.
+    Opening reads the manifest and one sidecar of each group. A sample's own sidecar is read and
+    checked when the sample is asked for the first time, and what is needed of it kept.
 
     Parameters
     ----------
@@ -152,15 +229,14 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         ``"resized"`` or ``"packed"``.
     transform
         ``(image, target) -> (image, target)``; picklable if worker processes are used.
-    skip_damaged
-        Leave samples out whose sidecar is damaged, and list them in `skipped`.
 
     Raises
     ------
     UsageError
         If there is no such split, or the level is not stored.
     DamagedStoreError
-        If a sidecar is damaged.
+        If every sidecar of a group is damaged, or one that the manifest does not list: then nobody
+        knows which split it belongs to.
     """
 
     def __init__(
@@ -169,28 +245,16 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         split: str | None = None,
         level: LevelName = "resized",
         transform: Transform | None = None,
-        *,
-        skip_damaged: bool = False,
     ) -> None:
         opened = store if isinstance(store, Store) else open_store(store)
         self.files: StoreFiles = opened.files
+        if opened.unlisted:
+            raise _unlisted(opened.unlisted)
+        self.split = split
         self.level: LevelName = level
         self.transform = transform
-        self.skipped: dict[str, str] = {}
-        ids: list[str] = []
-        sidecars: list[Sidecar] = []
-        for sample_id in opened.ids(split):
-            try:
-                sidecar = opened.sidecar(sample_id)
-            except DamagedStoreError as error:
-                if not skip_damaged:
-                    raise
-                self.skipped[sample_id] = str(error)
-                continue
-            _require_level(sidecar, level, opened.path)
-            ids.append(sample_id)
-            sidecars.append(sidecar)
-        self.index = build_index(ids, sidecars, level)
+        self.index = _build_index(opened, opened.ids(split), level)
+        self._records: dict[int, SampleRecord] = {}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -208,14 +272,12 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         Raises
         ------
         DamagedStoreError
-            If its chunk does not match its record; names the sample.
+            If its sidecar is damaged, or its chunk does not match it; names the sample.
         """
         position = range(len(self))[position]
-        read = np.empty(self.index.nbytes[position] + 1, np.uint8)
-        stored = np.empty(self.index.shape(position), np.uint16)
-        self.read_stored(position, read, stored)
-        image = np.empty(stored.shape, np.float32)
-        self.dequantise(position, stored, image)
+        shape = self.index.shape(position)
+        image = floats(aligned(4 * math.prod(shape)), shape)
+        self.read_values(position, self.memory(position), image)
         sample = torch.from_numpy(image), self.target(position)
         return sample if self.transform is None else self.transform(*sample)
 
@@ -235,13 +297,61 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         """(n,) float32: the 99th percentile of Y of each image (G for the camera recipe).
 
         Dividing an image by it brings dark and bright exposures to one scale. It can be tiny, or
-        below 0, where an image is nothing but noise: bound it before dividing.
+        below 0, where an image is nothing but noise: bound it before dividing. Reads every
+        sidecar.
         """
         return self.statistic("p99")
 
     def statistic(self, name: str, plane: int = _BRIGHTNESS_PLANE) -> FloatArray:
-        """(n,) float32 of a statistic in `STATISTICS`, of plane 0, 1 or 2 of each image."""
-        return self.index.statistics[:, plane, STATISTICS.index(name)]
+        """(n,) float32 of a statistic in `STATISTICS`, of plane 0, 1 or 2 of each image.
+
+        Reads every sidecar.
+        """
+        records = [self.record(position).statistics for position in range(len(self))]
+        column = np.reshape(records, (-1, 3, len(STATISTICS)))[:, plane, STATISTICS.index(name)]
+        return column.astype(np.float32)
+
+    def record(self, position: int) -> SampleRecord:
+        """What a sample's sidecar says of it; read once. Any thread may ask.
+
+        Raises
+        ------
+        DamagedStoreError
+            If the sidecar is damaged, its level is not like its group's, or its split not what the
+            manifest says; names the sample.
+        """
+        known = self._records.get(position)
+        if known is None:
+            group = self.index.group(position)
+            sample_id = str(self.index.ids[position])
+            stem = sample_id.rpartition("/")[2]
+            with _naming(sample_id):
+                sidecar = read_sidecar(self.files, group.name, stem)
+                if _group_index(sidecar, self.level) != group:
+                    raise DamagedStoreError(
+                        f"its {self.level} level has not the shape and scale of its group's others",
+                        path=str(self.files.path(sidecar_key(group.name, stem))),
+                        hint="prep verify says which sample differs",
+                    )
+                if self.split is not None and sidecar.split != self.split:
+                    raise DamagedStoreError(
+                        f"its split is {sidecar.split!r}, the manifest lists it in {self.split!r}",
+                        path=str(self.files.path(sidecar_key(group.name, stem))),
+                        hint=f"{REDO}; the manifest follows the sidecars",
+                    )
+            known = self._records[position] = SampleRecord.of(sidecar, self.level)
+        return known
+
+    def has_boxes(self) -> bool:
+        """Whether any sample has a box to train on; reads sidecars up to the first that has.
+
+        Damaged ones are passed over: reading their samples will tell.
+        """
+        for position in range(len(self)):
+            with suppress(DamagedStoreError):
+                if len(self.record(position).boxes):
+                    return True
+        return False
 
     def target(self, position: int) -> Target:
         """What a torchvision detector trains on.
@@ -252,63 +362,85 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         ``image_id`` int, the position; ``area`` (n,) float32 in pixels; ``iscrowd`` (n,) int64
         zeros; ``exposure`` () float32, see `exposure`.
         """
-        rows = slice(*self.index.first_box[position : position + 2].tolist())
-        boxes = torch.from_numpy(self.index.boxes[rows].copy())
+        record = self.record(position)
+        boxes = torch.from_numpy(record.boxes.copy())
         return {
             "boxes": boxes,
-            "labels": torch.from_numpy(self.index.labels[rows].copy()),
+            "labels": torch.from_numpy(record.labels.copy()),
             "image_id": position,
             "area": box_areas(boxes),
             "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
-            "exposure": torch.tensor(self.exposure[position]),
+            "exposure": torch.tensor(record.exposure),
         }
 
-    def read_stored(
-        self, position: int, read: npt.NDArray[np.uint8], out: npt.NDArray[np.uint16]
-    ) -> None:
-        """Read, check and decompress one chunk into `out`.
+    def memory(self, position: int | None = None) -> ReadMemory:
+        """Memory for reading one sample, or any if `position` is None; one thread at a time."""
+        values = self.index.largest if position is None else math.prod(self.index.shape(position))
+        chunk = largest_chunk(2 * values)
+        return ReadMemory(np.empty(chunk + 1, np.uint8), np.empty(2 * values, np.uint8))
+
+    def read_codes(self, position: int, memory: ReadMemory, out: npt.NDArray[np.uint16]) -> None:
+        """Read, check and decompress one chunk.
 
         Parameters
         ----------
         position
             Which sample.
-        read
-            (at least its ``nbytes + 1``,) uint8, overwritten with the file.
+        memory
+            Overwritten (see `memory`).
         out
             (3, h, w) uint16, C-contiguous, filled with the stored codes.
-        """
-        index = self.index
-        key = chunk_key(str(index.groups[position]), self.level, int(index.rows[position]))
-        try:
-            chunk = read_chunk_into(self.files, key, int(index.nbytes[position]), read)
-            path = str(self.files.path(key))
-            shape = index.shape(position)
-            decode_chunk(chunk, shape, str(index.crc[position]), path=path, out=out)
-        except DamagedStoreError as error:
-            message = f"sample {index.ids[position]}: {error.message}"
-            raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
 
-    def dequantise(self, position: int, stored: npt.NDArray[np.uint16], out: FloatArray) -> None:
-        """Turn a sample's codes into values, a few rows at a time so that they stay in the cache.
+        Raises
+        ------
+        DamagedStoreError
+            If the chunk does not match its record; names the sample.
+        """
+        shape = self.index.shape(position)
+        with self._read(position, memory) as (chunk, crc, path):
+            decode_codes(chunk, shape, crc, path=path, planes=memory.planes, out=out)
+
+    def read_values(self, position: int, memory: ReadMemory, out: FloatArray) -> None:
+        """`read_codes` with the codes turned into values on the way.
 
         Parameters
         ----------
-        position
-            Which sample.
-        stored
-            (3, h, w) uint16, any strides (a mirrored view, for example).
         out
-            (3, h, w) float32, filled with the numbers of ``Store.read(...).xyz``.
+            (3, h, w) float32, C-contiguous, filled with the numbers of ``Store.read(...).xyz``.
         """
         zero, scale = self.index.zero_code[position], self.index.scale_factor[position]
-        planes, height, width = stored.shape
-        rows = max(1, _BLOCK // width)
-        for plane in range(planes):
-            for top in range(0, height, rows):
-                block = out[plane, top : top + rows]
-                np.copyto(block, stored[plane, top : top + rows])
-                np.subtract(block, zero, out=block)
-                np.multiply(block, scale, out=block)
+        planes = memory.planes
+        with self._read(position, memory) as (chunk, crc, path):
+            decode_values(chunk, crc, path=path, planes=planes, out=out, zero=zero, scale=scale)
+
+    @contextmanager
+    def _read(self, position: int, memory: ReadMemory) -> Iterator[tuple[memoryview, str, str]]:
+        """A chunk's bytes, its checksum and its path; damage met in its use names the sample."""
+        record, group = self.record(position), self.index.group(position)
+        key = chunk_key(group.name, self.level, record.row)
+        with _naming(str(self.index.ids[position])):
+            chunk = read_chunk_into(self.files, key, record.nbytes, memory.file)
+            yield chunk, record.crc, str(self.files.path(key))
+
+
+@contextmanager
+def _naming(sample_id: str) -> Iterator[None]:
+    """Damage met in the block names the sample."""
+    try:
+        yield
+    except DamagedStoreError as error:
+        message = f"sample {sample_id}: {error.message}"
+        raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
+
+
+def _unlisted(damage: Sequence[DamagedStoreError]) -> DamagedStoreError:
+    """The error for samples that would be missing without a word."""
+    first = damage[0]
+    return DamagedStoreError(
+        f"{first.message}, and the manifest does not list its sample ({len(damage)} such sidecars)",
+        path=first.path,
+        hint=f"{first.hint}; or delete the sidecar to do without its sample",
+    )
 
 
 def collate(
@@ -319,10 +451,45 @@ def collate(
     return list(images), list(targets)
 
 
-def _require_level(sidecar: Sidecar, level: LevelName, path: Path) -> None:
-    if level not in sidecar.levels:
-        raise UsageError(
-            f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
-            path=str(path),
-            hint="name a level that is, or ingest into a new store with --levels packed,resized",
-        )
+def _build_index(store: Store, ids: Sequence[str], level: LevelName) -> SampleIndex:
+    """The index of some samples; reads one sidecar of each group."""
+    members: dict[str, list[str]] = {}
+    for sample_id in ids:
+        members.setdefault(store.entry(sample_id).group or "", []).append(sample_id)
+    numbers = {name: number for number, name in enumerate(members)}
+    return SampleIndex(
+        ids=np.array(ids, dtype=np.str_),
+        groups=tuple(_some_group_index(store, stems, level) for stems in members.values()),
+        group_numbers=np.array(
+            [numbers[store.entry(sample_id).group or ""] for sample_id in ids], np.int64
+        ),
+    )
+
+
+def _some_group_index(store: Store, ids: Sequence[str], level: LevelName) -> GroupIndex:
+    """A group as the first sound sidecar of its samples describes it."""
+    first: DamagedStoreError | None = None
+    for sample_id in ids:
+        try:
+            sidecar = store.sidecar(sample_id)
+        except DamagedStoreError as error:
+            first = first or error
+            continue
+        found = _group_index(sidecar, level)
+        if found is None:
+            raise UsageError(
+                f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
+                path=str(store.path),
+                hint="name a level that is, or ingest into a new store with --levels "
+                "packed,resized",
+            )
+        return found
+    raise first or AssertionError("a group without samples")
+
+
+def _group_index(sidecar: Sidecar, level: LevelName) -> GroupIndex | None:
+    """A sample's group as its sidecar describes it; None if it does not hold the level."""
+    held = sidecar.levels.get(level)
+    if held is None:
+        return None
+    return GroupIndex(sidecar.group, held.shape, held.scale_factor, held.add_offset)

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from genisp_model.sample_detector import sample_detector
@@ -62,6 +64,9 @@ _WITHOUT_NORM_EPS = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn")
 class FrozenDetector(nn.Module):
     """A torchvision detector that cannot change.
 
+    Under autocast the convolutions alone are computed in fewer bits; anchors, boxes and losses stay
+    in float32.
+
     Parameters
     ----------
     model
@@ -86,6 +91,7 @@ class FrozenDetector(nn.Module):
         self.weights = weights
         self.box_loss = _set_box_loss(model, name, box_loss)
         self.model = model.requires_grad_(False)
+        _keep_boxes_exact(model)
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -254,6 +260,45 @@ def _set_box_loss(model: nn.Module, name: str, box_loss: BoxLoss | None) -> BoxL
         f"{type(model).__name__} is no detector whose losses can be had without training it",
         hint="RetinaNet, FCOS, SSD and Faster R-CNN are",
     )
+
+
+def _keep_boxes_exact(model: nn.Module) -> None:
+    """Anchors, boxes and losses in float32 also where autocast gives features in bfloat16.
+
+    Its numbers are 4 apart from 512 to 1024: anchors, which torchvision makes in the features' type
+    and keeps, would be up to 4 pixels off, predicted boxes as well. Near 1 they are 1/256 apart:
+    the focal loss would round the weight of easy background.
+    """
+    for module in model.modules():
+        if isinstance(module, AnchorGenerator | DefaultBoxGenerator):
+            module.register_forward_pre_hook(_for_exact_anchors)
+    heads: list[Any] = [getattr(model, "head", None)]
+    if isinstance(model, GeneralizedRCNN):
+        heads = [model.rpn.head, model.roi_heads.box_predictor]
+    for head in heads:
+        head.register_forward_hook(lambda module, inputs, outputs: _in_float32(outputs))
+
+
+def _for_exact_anchors(
+    module: nn.Module, inputs: tuple[ImageList, list[Tensor]]
+) -> tuple[ImageList, list[Tensor]]:
+    """What anchors are made from, without the features' numbers, which they do not look at."""
+    images, features = inputs
+    bare = [one.new_empty((), dtype=_at_least_float32(one)).expand(one.shape) for one in features]
+    return images, bare
+
+
+def _in_float32(outputs: Any) -> Any:
+    """A head's outputs: a tensor, or tensors in a dictionary, list or tuple."""
+    if isinstance(outputs, Tensor):
+        return outputs.to(_at_least_float32(outputs))
+    if isinstance(outputs, dict):
+        return {name: _in_float32(value) for name, value in outputs.items()}
+    return type(outputs)(map(_in_float32, outputs))
+
+
+def _at_least_float32(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 @contextmanager

@@ -36,9 +36,10 @@ from genisp_model.augment import (
     scale_boxes,
 )
 from genisp_model.buffers import BufferPool, ByteArray, codes, floats
-from genisp_model.data import SampleIndex, StoreDataset, Target
+from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target
 from genisp_model.sampling import BatchPlan, Cursor, Purpose, chosen, fingerprint
 from pipeline.errors import DamagedStoreError, UsageError
+from pipeline.fast_chunk import mirror
 
 _log = logging.getLogger(__name__)
 _cuda: Any = torch.cuda  # its streams and events are untyped
@@ -136,7 +137,6 @@ class StreamLoader:
     def __post_init__(self) -> None:
         self._check()
         self._device = torch.device(self.device)
-        self.skipped.update(self.dataset.skipped)
         index = self.dataset.index
         self._plan = BatchPlan(
             tuple(index.shape_numbers.tolist()),
@@ -151,9 +151,9 @@ class StreamLoader:
         self._epoch = 0
         self._done = 0
         self._on_cuda = self._device.type == "cuda"
-        self._largest = int(index.shapes.prod(axis=1).max(initial=0))
+        largest = index.largest
         value_bytes = 2 if self._on_cuda else 4
-        size = self.batch_size * self._largest * value_bytes
+        size = self.batch_size * largest * value_bytes
         self._pool = BufferPool(size, pinned=self._on_cuda)
         self._scratch = threading.local()
         self._copies = _cuda.Stream(self._device) if self._on_cuda else None
@@ -253,25 +253,19 @@ class StreamLoader:
 
     def _read_codes(self, position: int, out: npt.NDArray[np.uint16]) -> None:
         """In a thread: a chunk's codes into `out`, (3, h, w)."""
-        self.dataset.read_stored(position, self._thread_memory()[0], out)
+        self.dataset.read_codes(position, self._thread_memory(), out)
 
     def _read_values(self, position: int, out: npt.NDArray[np.float32], flipped: bool) -> None:
-        """In a thread: a chunk's values into `out`, (3, h, w), while the codes are in the cache."""
-        read, memory = self._thread_memory()
-        stored = codes(memory, out.shape)
-        self.dataset.read_stored(position, read, stored)
-        self.dataset.dequantise(position, stored[:, :, ::-1] if flipped else stored, out)
+        """In a thread: a chunk's values into `out`, (3, h, w)."""
+        self.dataset.read_values(position, self._thread_memory(), out)
+        if flipped:
+            mirror(out)
 
-    def _thread_memory(self) -> tuple[ByteArray, ByteArray]:
-        """This thread's own: for a chunk as it is in the file, and for its codes."""
-        memory: tuple[ByteArray, ByteArray] | None = getattr(self._scratch, "memory", None)
+    def _thread_memory(self) -> ReadMemory:
+        """This thread's own."""
+        memory: ReadMemory | None = getattr(self._scratch, "memory", None)
         if memory is None:
-            chunk_bytes = int(self.dataset.index.nbytes.max()) + 1
-            memory = (
-                np.empty(chunk_bytes, np.uint8),
-                np.empty(0 if self._on_cuda else 2 * self._largest, np.uint8),
-            )
-            self._scratch.memory = memory
+            memory = self._scratch.memory = self.dataset.memory()
         return memory
 
     def _finish(self, reading: _Reading) -> Batch | None:
@@ -329,9 +323,10 @@ class StreamLoader:
         height, width = images.shape[-2:]
         fitted = (width, height) if self.fit is None else fitted_size((width, height), self.fit)
         targets = []
-        for position, mirror in zip(positions.tolist(), flipped.tolist(), strict=True):
+        exposure = [self.dataset.record(position).exposure for position in positions.tolist()]
+        for position, mirrored in zip(positions.tolist(), flipped.tolist(), strict=True):
             target = self.dataset.target(position)
-            boxes = flip_boxes(target["boxes"], width) if mirror else target["boxes"]
+            boxes = flip_boxes(target["boxes"], width) if mirrored else target["boxes"]
             boxes = scale_boxes(boxes, fitted[0] / width, fitted[1] / height)
             target |= {"boxes": boxes, "area": box_areas(boxes)}
             targets.append(_moved(target, self._device))
@@ -339,7 +334,7 @@ class StreamLoader:
             images=resize_images(images, fitted),
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
-            exposure=torch.from_numpy(self.dataset.exposure[positions]).to(self._device),
+            exposure=torch.from_numpy(np.array(exposure)).to(self._device),
         )
 
 

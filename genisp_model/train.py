@@ -96,15 +96,32 @@ class Trainer:
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
         self.isp = GenISP(RECIPES[config.recipe].isp).to(self.device)
-        self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr)
+        self._speed_up()
+        fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
+        self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
         self.loader = self._loader(config.split, shuffle=True, flip=config.flip)
         self.validation = (
             self._loader(config.val_split, shuffle=False, flip=0.0) if config.val_split else None
         )
 
+    def _speed_up(self) -> None:
+        if "cudnn-benchmark" in self.config.speedups:
+            if self.config.deterministic:
+                raise UsageError(
+                    "cudnn-benchmark takes the algorithm that was fastest this time",
+                    hint="leave it out, or --deterministic",
+                )
+            torch.backends.cudnn.benchmark = True
+        # A convolution computes in its weights' memory format.
+        channels_last: Any = {"memory_format": torch.channels_last}
+        if "channels-last-isp" in self.config.speedups:
+            self.isp.to(**channels_last)
+        if "channels-last-detector" in self.config.speedups:
+            self.detector.to(**channels_last)
+
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
         dataset = StoreDataset(self.config.store, split=split, level=self.config.level)
-        if not any(len(dataset.target(n)["boxes"]) for n in range(len(dataset))):
+        if not dataset.has_boxes():
             raise UsageError(
                 f"split {split!r} has no boxes to train or score on",
                 path=self.config.store,

@@ -10,14 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
+from pipeline.annotated_images import AnnotatedImages, base_name
+from pipeline.coco_notes import MAX_NAMED
 from pipeline.coco_reader import (
     LoadedFile,
-    base_name,
     load_coco,
+    refuse_oversized,
     split_from_name,
 )
 from pipeline.errors import AnnotationError
+from pipeline.json_lists import is_json
 from schemas.coco import CLASS_NAMES, ImageAnnotation
 from schemas.finding import Finding, Severity
 
@@ -27,29 +31,44 @@ __all__ = [
     "LoadedFile",
     "SplitCounts",
     "build_index",
+    "is_json",
     "load_coco",
     "looks_like_coco",
+    "refuse_oversized",
     "split_from_name",
 ]
 
 UNSPLIT = "none"
 """Key of `AnnotationIndex.counts` for images without a split."""
 
+MAX_NAMESAKES: Final = 20
+"""Different images of one name that are told apart; no set of cameras has more."""
+
 _RENDITIONS = frozenset({"", "jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "heic"})
 """Extensions of pictures developed from a raw: ``A.JPG`` is ``A.NEF``; ``A.ARW`` is not."""
 
-_COCO_LIST = re.compile(rb'"images"\s*:\s*\[')
-_COCO_SIGN = re.compile(rb'"(annotations|categories|file_name)"\s*:')
+_HEAD: Final = 1 << 16
+"""Bytes in which a list of boxes shows what it is."""
+
+_IMAGES: Final = re.compile(rb'"images"\s*:\s*\[')
+_OTHER_LIST: Final = re.compile(rb'"(annotations|categories)"\s*:\s*\[')
+_SIGN: Final = re.compile(rb'"(annotations|categories|file_name)"\s*:')
+_BOX: Final = re.compile(rb'"(image_id|bbox)"\s*:')
 
 
 def looks_like_coco(data: bytes) -> bool:
     """Tell a COCO annotation file, whole or damaged, from other JSON without parsing it.
 
-    For a broken file it is still true, and `load_coco` then raises: nothing is skipped silently.
+    For a broken file, and for a mere list of boxes, it is still true, and `load_coco` then raises:
+    nothing is skipped silently.
     """
     text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
     start = text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
-    return start == b"{" and bool(_COCO_LIST.search(text)) and bool(_COCO_SIGN.search(text))
+    if start == b"{" and _IMAGES.search(text):
+        return _SIGN.search(text) is not None
+    if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
+        return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
+    return False
 
 
 @dataclass(frozen=True)
@@ -71,12 +90,40 @@ class SplitCounts:
     untrainable: int
 
 
-@dataclass(eq=False)
-class _Picture:
-    """One annotated image: the record that counts, and what contradicts it."""
+class MissingRaw(NamedTuple):
+    """An annotated image, by the annotation file and its own name."""
 
-    record: ImageAnnotation
-    conflict: Finding | None = None
+    file: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One image record, where it is kept."""
+
+    images: AnnotatedImages
+    number: int
+
+    @property
+    def file_name(self) -> str:
+        return self.images.file_name(self.number)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.size(self.number)
+
+    @property
+    def annotation(self) -> ImageAnnotation:
+        return self.images[self.number]
+
+
+@dataclass(eq=False, slots=True)
+class _Picture:
+    """One annotated image: the record that counts, what it is called, what contradicts it."""
+
+    record: _Record
+    names: tuple[str, ...]
+    conflict: tuple[_Record, _Record, str] | None = None
 
 
 @dataclass
@@ -92,8 +139,8 @@ class AnnotationIndex:
 
     findings: tuple[Finding, ...] = ()
     _pictures: list[_Picture] = field(default_factory=list)
-    _by_name: dict[str, list[_Picture]] = field(default_factory=dict)
     _by_stem: dict[str, list[_Picture]] = field(default_factory=dict)
+    _ambiguous: dict[str, Finding] = field(default_factory=dict)
     _refused: dict[str, Finding] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -102,14 +149,15 @@ class AnnotationIndex:
     @property
     def images(self) -> tuple[ImageAnnotation, ...]:
         """One record an image, ordered by annotation file name, then as in the file."""
-        return tuple(picture.record for picture in self._pictures)
+        return tuple(picture.record.annotation for picture in self._pictures)
 
     @property
     def counts(self) -> dict[str, SplitCounts]:
         """Images and boxes by split, in alphabetical order of the splits."""
-        by_split: dict[str, list[ImageAnnotation]] = {}
-        for image in self.images:
-            by_split.setdefault(image.split or UNSPLIT, []).append(image)
+        by_split: dict[str, list[_Record]] = {}
+        for picture in self._pictures:
+            split = picture.record.images.split or UNSPLIT
+            by_split.setdefault(split, []).append(picture.record)
         return {split: _count(by_split[split]) for split in sorted(by_split)}
 
     def lookup(self, file_name: str) -> tuple[ImageAnnotation, ...]:
@@ -129,48 +177,82 @@ class AnnotationIndex:
         Raises
         ------
         AnnotationError
-            When files contradict each other about this image, or its only record is unusable:
-            to go on would make it an image without objects, or with another's.
+            When files contradict each other about this image, records of other names and one size
+            may all mean it, or its only record is unusable: to go on would make it an image
+            without objects, or with another's.
         """
         found = self._find(file_name)
+        name, stem = _keys(file_name)
         for picture in found:
             if picture.conflict:
-                raise _as_error(picture.conflict)
-        name, stem = _keys(file_name)
+                raise _as_error(_conflict(*picture.conflict))
+            if stem in self._ambiguous:
+                raise _as_error(self._ambiguous[stem])
+        sizes = {picture.record.size for picture in found}
+        if len(sizes) < len(found):
+            raise _as_error(_namesakes(file_name, found))
         because = self._refused.get(name) or self._refused.get(stem)
         if not found and because:
             raise _as_error(because)
-        return tuple(picture.record for picture in found)
+        return tuple(picture.record.annotation for picture in found)
 
-    def unmatched(self, seen: Iterable[str]) -> tuple[ImageAnnotation, ...]:
-        """Records, in index order, that `lookup` finds for none of the raws named in ``seen``."""
+    def unmatched(self, seen: Iterable[str]) -> tuple[MissingRaw, ...]:
+        """Images, in index order, that `lookup` finds for none of the raws named in ``seen``."""
         matched = {id(picture) for file_name in seen for picture in self._find(file_name)}
-        return tuple(p.record for p in self._pictures if id(p) not in matched)
+        return tuple(
+            MissingRaw(picture.record.images.file, picture.record.file_name)
+            for picture in self._pictures
+            if id(picture) not in matched
+        )
+
+    def shared(self, seen: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+        """Groups of raws named in ``seen`` for which `lookup` finds one and the same image only."""
+        raws: dict[int, list[str]] = {}
+        for file_name in seen:
+            found = self._find(file_name)
+            if len(found) == 1:  # several are told apart by their sizes
+                raws.setdefault(id(found[0]), []).append(file_name)
+        return tuple(tuple(names) for names in raws.values() if len(names) > 1)
 
     def _find(self, file_name: str) -> list[_Picture]:
         name, stem = _keys(file_name)
-        return self._by_name.get(name) or self._by_stem.get(stem) or []
+        alike = self._by_stem.get(stem, [])
+        return [picture for picture in alike if name in picture.names] or alike
 
-    def _add(self, image: ImageAnnotation) -> str | None:
+    def _add(self, record: _Record) -> str | None:
         """Take in one record; return the file that says the same already, if one does."""
-        name, stem = _keys(image.file_name)
+        name, stem = _keys(record.file_name)
         alike = self._by_stem.setdefault(stem, [])
-        named = self._by_name.setdefault(name, [])
-        picture, difference = _counterpart(alike, image)
+        if stem in self._ambiguous:
+            return None
+        picture, difference = _counterpart(alike, record)
         if picture is None:
-            picture = _Picture(image)
+            if len(alike) == MAX_NAMESAKES:
+                self._ambiguous[stem] = _too_many_namesakes(record)
+                return None
+            picture = _Picture(record, (name,))
             self._pictures.append(picture)
             alike.append(picture)
-        if picture not in named:
-            named.append(picture)
-        if picture.record is image:
             return None
+        if name not in picture.names:
+            picture.names += (name,)
         if difference:
-            picture.conflict = picture.conflict or _conflict(picture.record, image, difference)
+            picture.conflict = picture.conflict or (picture.record, record, difference)
             return None
-        earlier = picture.record.file
-        picture.record = min(picture.record, image, key=_lacks)
+        earlier = picture.record.images.file
+        picture.record = min(picture.record, record, key=_lacks)
         return earlier
+
+    def _contradictions(self) -> list[Finding]:
+        """The first of them, each by name, and how many more there are."""
+        conflicts = [picture.conflict for picture in self._pictures if picture.conflict]
+        named = [_conflict(*conflict) for conflict in conflicts[:MAX_NAMED]]
+        if len(conflicts) > MAX_NAMED:
+            _, last, _ = conflicts[-1]
+            more = f"and {len(conflicts) - MAX_NAMED:,} more images on which files disagree"
+            update = {"where": last.images.file, "message": more}
+            named.append(named[-1].model_copy(update=update))
+        return [*named, *list(self._ambiguous.values())[:MAX_NAMED]]
 
 
 def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
@@ -194,17 +276,17 @@ def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
     index = AnnotationIndex()
     twins: Counter[tuple[str, str]] = Counter()
     for file in ordered:
-        for image in file.images:
-            earlier = index._add(image)
+        for number in range(len(file.images)):
+            earlier = index._add(_Record(file.images, number))
             if earlier is not None:
-                twins[earlier, image.file] += 1
+                twins[earlier, file.name] += 1
         for file_name, finding in file.refused.items():
             for key in _keys(file_name):
                 index._refused.setdefault(key, finding)
     index.findings = (
         *(finding for file in ordered for finding in file.findings),
         *(_merge(first, second, count) for (first, second), count in twins.items()),
-        *(picture.conflict for picture in index._pictures if picture.conflict),
+        *index._contradictions(),
     )
     return index
 
@@ -216,63 +298,83 @@ def _keys(file_name: str) -> tuple[str, str]:
     return name, stem if dot and stem else name
 
 
-def _counterpart(alike: Sequence[_Picture], image: ImageAnnotation) -> tuple[_Picture | None, str]:
-    """Find what ``image`` is a record of, and where it disagrees; agreement is preferred."""
-    compared = [(picture, _difference(picture.record, image)) for picture in alike]
+def _counterpart(alike: Sequence[_Picture], record: _Record) -> tuple[_Picture | None, str]:
+    """Find what ``record`` is a record of, and where it disagrees; agreement is preferred."""
+    compared = [(picture, _difference(picture.record, record)) for picture in alike]
     same = [(picture, difference) for picture, difference in compared if difference is not None]
     return min(same, key=lambda pair: bool(pair[1]), default=(None, ""))
 
 
-def _difference(known: ImageAnnotation, image: ImageAnnotation) -> str | None:
+def _difference(known: _Record, record: _Record) -> str | None:
     """Name what two records of one stem disagree on: empty when they agree, None when they are
     two images."""
-    extensions = {_extension(known), _extension(image)}
+    extensions = {_extension(known), _extension(record)}
     if len(extensions) == 2 and not extensions & _RENDITIONS:
         return None
-    size = (known.width, known.height) != (image.width, image.height)
-    boxes = _box_content(known) != _box_content(image)
-    if size and (boxes or not known.boxes):
+    size = known.size != record.size
+    boxes = _boxes_differ(known, record)
+    if size and (boxes or not known.images.box_count(known.number)):
         return None
-    split = known.split is not None and image.split is not None and known.split != image.split
-    wrong = {"size": size, "boxes": boxes, "split": split}
+    splits = {known.images.split, record.images.split}
+    wrong = {"size": size, "boxes": boxes, "split": len(splits) == 2 and None not in splits}
     return " and ".join(aspect for aspect, differs in wrong.items() if differs)
 
 
-def _extension(image: ImageAnnotation) -> str:
-    _, dot, extension = image.file_name.rpartition(".")
-    return extension.casefold() if dot else ""
-
-
-def _box_content(image: ImageAnnotation) -> list[tuple[int, str, str, bool]]:
-    """What must agree in twins: not the order, the identifiers, the areas or the flags.
-
-    Boxes go by their text, for which NaN equals NaN.
-    """
-    return sorted(
-        (box.category_id, box.category.casefold(), repr(box.bbox), box.iscrowd)
-        for box in image.boxes
+def _boxes_differ(known: _Record, record: _Record) -> bool:
+    counts = {one.images.box_count(one.number) for one in (known, record)}
+    return len(counts) == 2 or known.images.content(known.number) != record.images.content(
+        record.number
     )
 
 
-def _lacks(image: ImageAnnotation) -> tuple[bool, bool, bool]:
+def _extension(record: _Record) -> str:
+    name, _ = _keys(record.file_name)
+    _, dot, extension = name.rpartition(".")
+    return extension if dot else ""
+
+
+def _lacks(record: _Record) -> tuple[bool, bool, bool]:
     """Order twins so that the one that knows most comes first."""
-    has_flags = any(box.flags for box in image.boxes)
-    return image.split is None, not has_flags, _extension(image) in _RENDITIONS
+    has_flags = record.images.has_flags(record.number)
+    return record.images.split is None, not has_flags, _extension(record) in _RENDITIONS
 
 
-def _conflict(known: ImageAnnotation, image: ImageAnnotation, difference: str) -> Finding:
-    def said(record: ImageAnnotation) -> str:
+def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
+    def said(one: _Record) -> str:
+        image = one.annotation
         return (
-            f"{record.file} (image {record.image_id!r}: {record.width}x{record.height}, "
-            f"split {record.split or UNSPLIT}, {len(record.boxes)} boxes)"
+            f"{image.file} (image {image.image_id!r}: {image.width}x{image.height}, "
+            f"split {image.split or UNSPLIT}, {len(image.boxes)} boxes)"
         )
 
     return Finding(
         code="contradiction",
         severity=Severity.ERROR,
-        where=image.file_name,
-        message=f"{said(known)} and {said(image)} disagree on its {difference}",
+        where=record.file_name,
+        message=f"{said(known)} and {said(record)} disagree on its {difference}",
         mend="Leave out one of the two annotation files, or delete the wrong record in it.",
+    )
+
+
+def _too_many_namesakes(record: _Record) -> Finding:
+    return Finding(
+        code="contradiction",
+        severity=Severity.ERROR,
+        where=record.file_name,
+        message=f"more than {MAX_NAMESAKES} different images have this name "
+        f"(the last in {record.images.file})",
+        mend="Export the annotations again, each image once.",
+    )
+
+
+def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
+    names = ", ".join(sorted(f"{p.record.file_name} in {p.record.images.file}" for p in found))
+    return Finding(
+        code="contradiction",
+        severity=Severity.ERROR,
+        where=file_name,
+        message=f"several annotated images may be this one: {names}",
+        mend="Give the raw's own name as file_name in the record that means it.",
     )
 
 
@@ -292,12 +394,15 @@ def _as_error(finding: Finding) -> AnnotationError:
     return AnnotationError(finding.message, path=finding.where, hint=finding.mend)
 
 
-def _count(images: Sequence[ImageAnnotation]) -> SplitCounts:
-    classes = Counter(
-        CLASS_NAMES.get(box.category_id, "other") for image in images for box in image.boxes
-    )
+def _count(records: Sequence[_Record]) -> SplitCounts:
+    classes: Counter[str] = Counter()
+    untrainable = 0
+    for record in records:
+        for box in record.annotation.boxes:
+            classes[CLASS_NAMES.get(box.category_id, "other")] += 1
+            untrainable += not box.trainable
     return SplitCounts(
-        images=len(images),
+        images=len(records),
         boxes={name: classes[name] for name in (*CLASS_NAMES.values(), "other") if classes[name]},
-        untrainable=sum(not box.trainable for image in images for box in image.boxes),
+        untrainable=untrainable,
     )

@@ -10,27 +10,39 @@ import struct
 import sys
 import zipfile
 import zlib
-from typing import BinaryIO, Final
+from collections.abc import Sequence
+from typing import BinaryIO, Final, cast
 
 from pipeline.errors import CorruptRawError, UnreadableSourceError
 from pipeline.location import open_location, printable, reading
 from pipeline.zip_scan import (
+    BLOCK,
     DEFLATED,
     FLAG_ENCRYPTED,
     LOCAL_HEADER,
     LOCAL_SIGNATURE,
+    MAX_INFLATION,
     STORED,
     ArchiveListing,
     ArchiveMember,
     ZipScan,
     files_only,
     member_label,
+    member_labels,
     time_ns,
 )
 
 __all__ = ["ArchiveListing", "ArchiveMember", "list_members", "read_member"]
 
 _METHOD_NAMES: Final = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard", 95: "xz"}
+
+MAX_CONTENTS_BYTES: Final = 1 << 24
+"""Bytes of a table of contents: that of 100,000 members has ten millions."""
+
+_END_SIGNATURE: Final = b"PK\5\6"
+_MAX_END_BYTES: Final = 22 + 0xFFFF
+"""An archive's last record with the longest comment."""
+_IN_ZIP64_RECORD: Final = 0xFFFF
 
 ARCHIVE_HINT: Final = "get the archive again (or resume the download), then run the same command"
 
@@ -46,7 +58,8 @@ def list_members(path: str) -> ArchiveListing:
     Raises
     ------
     UnreadableSourceError
-        Where the archive cannot be opened, or is no zip archive at all.
+        Where the archive cannot be opened, holds more members than are believed, or is no zip
+        archive at all.
     """
     with reading(path, path), open_location(path) as file:
         return _list(file, path)
@@ -73,19 +86,17 @@ def read_member(path: str, member: ArchiveMember, max_bytes: int) -> bytes:
         Where the archive cannot be opened or ends inside the member, or the member is encrypted,
         packed by another method, or larger than `max_bytes`.
     CorruptRawError
-        Where the bytes do not unpack to what the archive declares.
+        Where the bytes do not unpack to what the archive declares, or are another member's.
     """
     label = f"{printable(path)}!/{member.name}"
     _refuse_unsupported(member, label, max_bytes)
     with reading(path, label), open_location(path) as file:
         packed = _read_packed(file, member, label)
     data = packed if member.method == STORED else _inflate(packed, member, label)
+    if len(data) != member.size:
+        raise _damaged(f"expected {member.size} bytes, found {len(data)} bytes", label)
     if (found := zlib.crc32(data)) != member.crc32:
-        raise CorruptRawError(
-            f"damaged in the archive: CRC-32 expected {member.crc32:08x}, found {found:08x}",
-            path=label,
-            hint=ARCHIVE_HINT,
-        )
+        raise _damaged(f"CRC-32 expected {member.crc32:08x}, found {found:08x}", label)
     return data
 
 
@@ -100,9 +111,11 @@ def read_member_start(path: str, member: ArchiveMember, nbytes: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, nbytes)
     except zlib.error as error:
-        raise CorruptRawError(
-            f"damaged in the archive: {error}", path=label, hint=ARCHIVE_HINT
-        ) from error
+        raise _damaged(str(error), label) from error
+
+
+def _damaged(what: str, label: str) -> CorruptRawError:
+    return CorruptRawError(f"damaged in the archive: {what}", path=label, hint=ARCHIVE_HINT)
 
 
 def _list(file: BinaryIO, path: str) -> ArchiveListing:
@@ -118,21 +131,58 @@ def _list(file: BinaryIO, path: str) -> ArchiveListing:
             path=printable(path),
             hint=ARCHIVE_HINT,
         )
-    return ZipScan(file).listing()
+    return ZipScan(file, path).listing()
+
+
+class _Bounded:
+    """An archive as zipfile reads it: a table of contents of any length is a broken one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, nbytes: int = -1) -> bytes:
+        if nbytes > MAX_CONTENTS_BYTES:
+            raise zipfile.BadZipFile
+        return self._file.read(nbytes)
 
 
 def _from_contents(file: BinaryIO, *, starts_with_member: bool) -> ArchiveListing | None:
     """Return the listing by the table of contents, or None where it is missing or broken."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast(BinaryIO, _Bounded(file))) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error):
         return None
     # An archive cut just behind a zip inside it seems to end with that one's table of contents.
     if starts_with_member and not any(info.header_offset == 0 for info in infos):
         return None
+    if _overlap(infos) or not _is_counted(file, len(infos)):
+        return None
     members = tuple(_member_from_info(info) for info in infos)
     return ArchiveListing(files_only(members), complete=True)
+
+
+def _is_counted(file: BinaryIO, members: int) -> bool:
+    """Whether the end of an archive counts so many members: zipfile does not look at it.
+
+    A wrong length in the table makes one member's comment of all that follow.
+    """
+    file.seek(max(0, file.seek(0, 2) - _MAX_END_BYTES))
+    tail = file.read(_MAX_END_BYTES)
+    at = tail.rfind(_END_SIGNATURE)
+    counted = int.from_bytes(tail[at + 10 : at + 12], "little")
+    return counted in (members % 0x10000, _IN_ZIP64_RECORD)
+
+
+def _overlap(infos: Sequence[zipfile.ZipInfo]) -> bool:
+    """Whether members share bytes: so are bombs made that unpack a gigabyte a thousand times."""
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            return True
+        end = info.header_offset + LOCAL_HEADER.size + info.compress_size
+    return False
 
 
 def _member_from_info(info: zipfile.ZipInfo) -> ArchiveMember:
@@ -161,6 +211,11 @@ def _refuse_unsupported(member: ArchiveMember, label: str, max_bytes: int) -> No
     ):
         reason = f"it unpacks to {member.size} bytes; more than {max_bytes} are not accepted"
         hint = "leave it out, or unpack it yourself after checking what it is"
+    elif member.size > MAX_INFLATION * max(member.compressed_size, BLOCK):
+        reason = (
+            f"it unpacks to {member.size} bytes, {MAX_INFLATION} times its size and more: a bomb"
+        )
+        hint = "leave it out, or unpack it yourself after checking what it is"
     if reason:
         raise UnreadableSourceError(reason, path=label, hint=hint)
 
@@ -169,7 +224,7 @@ def _read_packed(
     file: BinaryIO, member: ArchiveMember, label: str, *, at_most: int = sys.maxsize
 ) -> bytes:
     end = file.seek(0, 2)
-    file.seek(member.header_offset)
+    file.seek(min(member.header_offset, end))  # numbers of 64 bits are no places at all
     fixed = file.read(LOCAL_HEADER.size)
     if not fixed.startswith(LOCAL_SIGNATURE) or len(fixed) < LOCAL_HEADER.size:
         raise UnreadableSourceError(
@@ -179,6 +234,11 @@ def _read_packed(
             hint=ARCHIVE_HINT,
         )
     name_length, extra_length = LOCAL_HEADER.unpack(fixed)[-2:]
+    name = file.read(name_length)
+    if member.name not in member_labels(name):
+        # Then it is another file's content, and the annotation of this name is not about it.
+        found = printable(name.decode("utf-8", "surrogateescape"))
+        raise _damaged(f"at its place is a member called {found}", label)
     start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
     stop = start + member.compressed_size
     if stop > end:  # also keeps a lying size from being allocated
@@ -197,14 +257,8 @@ def _inflate(packed: bytes, member: ArchiveMember, label: str) -> bytes:
         # One byte more than declared is enough to see that the declaration is wrong.
         data = inflater.decompress(packed, member.size + 1)
     except zlib.error as error:
-        raise CorruptRawError(
-            f"damaged in the archive: {error}", path=label, hint=ARCHIVE_HINT
-        ) from error
+        raise _damaged(str(error), label) from error
     if len(data) != member.size or not inflater.eof:
         found = f"{len(data)} bytes" if len(data) < member.size else "more"
-        raise CorruptRawError(
-            f"damaged in the archive: expected {member.size} bytes unpacked, found {found}",
-            path=label,
-            hint=ARCHIVE_HINT,
-        )
+        raise _damaged(f"expected {member.size} bytes unpacked, found {found}", label)
     return data

@@ -6,6 +6,7 @@ Chunks are encoded and decoded here directly, without zarr's array machinery: th
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from pipeline.errors import DamagedStoreError
+from pipeline.errors import REDO, DamagedStoreError
 from schemas.recipe import Codec
 
 # One chunk a thread or process: blosc's own pool would only fight with ours.
@@ -22,7 +23,11 @@ numcodecs.blosc.use_threads = False
 
 BLOSC_LEVEL = 5
 _CRC = struct.Struct("<I")
+#: Version, the codec's version, flags, typesize; bytes decompressed, of a block, compressed.
 _BLOSC_HEADER = struct.Struct("<4B3I")
+_BLOSC_VERSION = 2
+_SHUFFLES, _BITSHUFFLE = 0b1101, 0b0100  # bits of the flags
+_COMPRESSORS = (1, 4)  # lz4, zstd
 
 
 def encode_chunk(stored: npt.NDArray[np.uint16], codec: Codec) -> bytes:
@@ -37,28 +42,55 @@ def encode_chunk(stored: npt.NDArray[np.uint16], codec: Codec) -> bytes:
     return compressed + _CRC.pack(crc32c(compressed))
 
 
+def largest_chunk(nbytes: int) -> int:
+    """Bytes of a chunk whose `nbytes` bytes of codes do not compress at all."""
+    return nbytes + _BLOSC_HEADER.size + _CRC.size
+
+
 def chunk_crc(chunk: bytes | memoryview) -> str:
     """The CRC-32C recorded at a chunk's end, as eight hex digits."""
     return f"{_CRC.unpack(chunk[-4:])[0]:08x}"
 
 
 def check_chunk(chunk: memoryview, crc: str, *, path: str) -> None:
-    """Compute the checksum and compare it with the chunk's own and the sidecar's.
+    """Compare the checksum with the chunk's own and the sidecar's, and look at blosc's header.
 
     Raises
     ------
     DamagedStoreError
-        If either differs: damaged, truncated, or another sample's chunk.
+        If either checksum differs: damaged, truncated, or another sample's chunk. If the header is
+        not one that `encode_chunk` leads to.
     """
     if len(chunk) <= _CRC.size + _BLOSC_HEADER.size:
-        raise _damaged(f"chunk is cut to {len(chunk)} bytes", path)
+        raise damaged_chunk(f"chunk is cut to {len(chunk)} bytes", path)
     computed = f"{crc32c(chunk[: -_CRC.size]):08x}"
     if computed != chunk_crc(chunk):
-        raise _damaged("checksum mismatch: the chunk's bytes are damaged", path)
+        raise damaged_chunk("checksum mismatch: the chunk's bytes are damaged", path)
     if computed != crc:
-        raise _damaged(
+        raise damaged_chunk(
             f"chunk has checksum {computed}, the sidecar records {crc}: another sample's data", path
         )
+    _check_header(chunk, path)
+
+
+def _check_header(chunk: memoryview, path: str) -> None:
+    """Refuse a header that would mislead blosc: whoever made the chunk can make its checksum, too.
+
+    Numcodecs hands blosc a pointer without a length, so blosc believes the header's: one that says
+    more than there is makes it read what lies behind (numcodecs issue 228).
+    """
+    header = _BLOSC_HEADER.unpack_from(chunk)
+    version, _, flags, typesize, nbytes, blocksize, cbytes = header
+    ours = (
+        version == _BLOSC_VERSION
+        and typesize == 2
+        and flags & _SHUFFLES == _BITSHUFFLE
+        and flags >> 5 in _COMPRESSORS
+        and 1 <= blocksize <= nbytes
+        and cbytes == len(chunk) - _CRC.size
+    )
+    if not ours:
+        raise forged_chunk(f"its blosc header {header} is none of this format's", path)
 
 
 def decode_chunk(
@@ -85,15 +117,17 @@ def decode_chunk(
         C-contiguous (3, h, w) uint16 to fill; allocated when None.
     """
     check_chunk(chunk, crc, path=path)
+    claimed, expected = _BLOSC_HEADER.unpack_from(chunk)[4], 2 * math.prod(shape)
+    if claimed != expected:
+        raise forged_chunk(f"it holds {claimed} bytes, {expected} expected", path)
     if out is None:
         out = np.empty(shape, np.uint16)
-    claimed = _BLOSC_HEADER.unpack(chunk[: _BLOSC_HEADER.size])[4]
-    if claimed != out.nbytes or out.shape != shape:
-        raise _damaged(f"chunk holds {claimed} bytes, {out.nbytes} expected", path)
+    elif out.shape != shape:
+        raise ValueError(f"a chunk of shape {shape} does not fit into {out.shape}")
     try:
         numcodecs.blosc.decompress(chunk[: -_CRC.size], out)
     except RuntimeError as error:
-        raise _damaged(f"chunk does not decompress ({error})", path) from error
+        raise forged_chunk(f"it does not decompress ({error})", path) from error
     return out
 
 
@@ -113,6 +147,15 @@ def zarr_codecs(codec: Codec) -> list[dict[str, Any]]:
     ]
 
 
-def _damaged(message: str, path: str) -> DamagedStoreError:
-    hint = "prep ingest (with the same sources) redoes just the damaged samples"
-    return DamagedStoreError(message, path=path, hint=hint)
+def damaged_chunk(message: str, path: str) -> DamagedStoreError:
+    """The error for a chunk that is not what its sidecar records."""
+    return DamagedStoreError(message, path=path, hint=REDO)
+
+
+def forged_chunk(message: str, path: str) -> DamagedStoreError:
+    """The error for a chunk whose checksum fits though its content does not.
+
+    No disk does that, and an ingest looks no further than the checksum.
+    """
+    hint = f"delete {path}, then run prep ingest with the same sources and store"
+    return DamagedStoreError(f"chunk with a fitting checksum: {message}", path=path, hint=hint)

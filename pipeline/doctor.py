@@ -15,7 +15,6 @@ _NEEDED = {
     "to read stores": (
         "click",
         "crc32c",
-        "filelock",
         "numcodecs",
         "numpy",
         "pydantic",

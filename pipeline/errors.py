@@ -22,6 +22,9 @@ Where a Python user would catch a builtin, the class inherits it as well.
 
 from __future__ import annotations
 
+#: The mend of damage that an ingest sees by itself.
+REDO = "prep ingest with the same sources and store redoes just what is damaged"
+
 
 class GenispError(Exception):
     """Base of the tree.

@@ -16,11 +16,12 @@ from pipeline.raw_facts import (
     MAX_DIMENSION,
     MAX_SAMPLES,
     DecodedRaw,
+    Geometry,
     Levels,
     as_shot_balance,
     matrix3,
 )
-from schemas.sidecar import Camera, Capture
+from schemas.sidecar import Camera, Capture, Rect
 
 #: Errors that mean "not mine", not "damaged": LibRaw is asked instead.
 _DECLINED = (
@@ -46,6 +47,7 @@ class FlashrawFacts:
     camera: Camera
     levels: Levels
     capture: Capture
+    geometry: Geometry
     decoder_class: str
 
 
@@ -66,7 +68,7 @@ def flashraw_facts(data: bytes, *, path: str) -> FlashrawFacts:
     """
     try:
         with flashraw.open(data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
-            metadata = raw.metadata
+            metadata, frame = raw.metadata, raw.frame_info
     except flashraw.FlashRawError as error:
         raise FlashrawDeclinedError(str(error)) from error
     camera, exposure = metadata.camera, metadata.exposure
@@ -79,6 +81,12 @@ def flashraw_facts(data: bytes, *, path: str) -> FlashrawFacts:
             exposure_time=exposure.exposure_time,
             f_number=exposure.f_number,
             captured_at=metadata.capture_time,
+        ),
+        geometry=Geometry(
+            (frame.width, frame.height),
+            _rect(frame.active_area),
+            _rect(frame.crop),
+            frame.orientation,
         ),
         decoder_class=", ".join(
             (
@@ -122,6 +130,10 @@ def decode_flashraw(data: bytes, *, path: str) -> DecodedRaw:
     return DecodedRaw(frame.array, levels, "flashraw", frame)
 
 
+def _rect(rect: flashraw.Rect) -> Rect:
+    return Rect(x=rect.x, y=rect.y, width=rect.width, height=rect.height)
+
+
 def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
     black, cfa = metadata.black_level, metadata.cfa
     if metadata.layout != "bayer" or cfa is None:
@@ -131,14 +143,22 @@ def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
     if uneven or black.samples != 1 or len(set(metadata.white_level)) != 1:
         raise FlashrawDeclinedError("levels are more than a 2x2 pattern and one white")
     pattern = checked_pattern(cfa.pattern, path=path)
-    by_position = [black.at(x, y) for y in (0, 1) for x in (0, 1)]
+    by_position = _numbers([black.at(x, y) for y in (0, 1) for x in (0, 1)])
     return Levels(
         cfa=pattern,
         black=by_colour_index(pattern, by_position),
         white=float(metadata.white_level[0]),
-        xyz_to_camera=matrix3(_daylight_matrix(metadata.color_matrices.color)),
-        as_shot_balance=as_shot_balance(metadata.white_balance),
+        xyz_to_camera=matrix3(_numbers(_daylight_matrix(metadata.color_matrices.color))),
+        as_shot_balance=as_shot_balance(_numbers(metadata.white_balance or ())),
     )
+
+
+def _numbers(values: Sequence[float | None]) -> Sequence[float]:
+    """What flashraw read; it gives None for what is no finite number."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        raise FlashrawDeclinedError("a level or a matrix is no number")
+    return numbers
 
 
 def _daylight_matrix(matrices: Sequence[flashraw.ColorMatrix]) -> Sequence[float]:

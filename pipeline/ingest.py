@@ -7,6 +7,7 @@ sidecars.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,19 +15,24 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import plan
 from pipeline.colour import FixedPoint
-from pipeline.errors import IncompatibleStoreError
+from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
 from pipeline.files import StoreFiles
 from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
 from pipeline.interruption import Interruption
 from pipeline.ledger import Ledger
+from pipeline.location import printable
 from pipeline.plan import Item, Placed
 from pipeline.reporting import Reporter
-from pipeline.scheduler import Executor, WorkerDied, executor
+from pipeline.scheduler import Executor, WorkerDied, executor, require_handles
+from pipeline.sources import Start
 from pipeline.state import StoreState, read_state, remove_orphans, remove_sample
 from pipeline.store import (
+    made_with,
     no_store,
     read_root,
     read_sidecar,
@@ -49,8 +55,14 @@ from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe
 
-#: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars.
+#: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
+#: seconds are for each begun `MANIFEST_SAMPLES`: writing a million lines takes some ten.
 MANIFEST_EVERY = 30.0
+MANIFEST_SAMPLES = 100_000
+
+#: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
+#: for a thread that got no memory to start with.
+LEAST_MEMORY = 1 << 26
 
 #: What needs pixels.
 _TO_DEVELOP = ("new", "changed", "damaged")
@@ -127,14 +139,18 @@ def run_ingest(
         If another process writes the store, it holds another recipe, or it is something else.
     StoreError
         If the disk refuses; what is committed stays, and the same call continues.
+    MemoryError
+        If there is none to begin with.
     """
+    require_handles(options.workers)
+    np.empty(LEAST_MEMORY, np.uint8)
     files = StoreFiles(Path(store))
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
-    with files.lock():
+    with files.lock() as lease:
         versions = store_recipe(files, recipe) or _versions()
         writer = StoreWriter(files, recipe, versions)
-        run = _Run(files, recipe, options, Ledger(reporter), writer)
+        run = _Run(files, lease, recipe, options, Ledger(reporter), writer)
         try:
             with run.interruption.watched():
                 return run.run(inputs)
@@ -151,12 +167,28 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
         If the store there was made with another recipe.
     NoStoreError
         If something that is no store is there.
+    StoreError
+        If it is a link that leads nowhere.
+    DamagedStoreError
+        If it does not say how its samples were made, and they were not all made like this.
     """
+    if files.root.is_symlink() and not files.root.exists():
+        raise StoreError(
+            f"it is a symbolic link that leads nowhere: {printable(os.readlink(files.root))}",
+            path=str(files.root),
+            hint="mount or make what it points to, or remove the link",
+        )
     if files.root.exists() and not files.root.is_dir():
         raise no_store(files)
     if all(name.startswith(".") for name in files.names()):
         return {}
-    recipe, versions = read_root(files)
+    try:
+        recipe, versions = read_root(files)
+    except DamagedStoreError:
+        # Both files that describe the store are gone, but every sample knows its recipe.
+        if not made_with(files, wanted):
+            raise
+        return {}
     if recipe != wanted:
         raise IncompatibleStoreError(
             "the store was made with another recipe"
@@ -179,19 +211,31 @@ class _Run:
     """One ingest, holding the store's lock."""
 
     files: StoreFiles
+    lease: str
     recipe: Recipe
     options: IngestOptions
     ledger: Ledger
     writer: StoreWriter
     state: StoreState = field(default_factory=StoreState)
     interruption: Interruption = field(default_factory=Interruption)
+    starts: dict[str, Start | None] = field(default_factory=dict)
+    store_error: StoreError | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is to be begun: somebody asked for the end, or the disk refuses."""
+        return self.interruption.wanted or self.store_error is not None
 
     def run(self, inputs: Inputs) -> IngestSummary:
         """All steps, in order."""
         _report_inputs(inputs, self.ledger)
-        self.files.remove_temporaries()
-        self.state = read_state(self.files, self.ledger.reporter, recheck=self.options.recheck)
-        remove_orphans(self.files, self.state)
+        self.files.recover()
+        self.state = read_state(
+            self.files,
+            self.ledger.reporter,
+            recheck=self.options.recheck,
+            stopping=lambda: self.stopping,
+        )
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
         self.writer.write_manifest(self.ledger.entries())
@@ -199,9 +243,10 @@ class _Run:
             inputs.raws, self.state, inputs.index, retry_failed=self.options.retry_failed
         )
         for item in items:
-            self._settle(item)
+            if not self.stopping:
+                self._settle(item)
         to_do = [item for item in items if item.status in _TO_DEVELOP and item.failure is None]
-        if to_do:
+        if to_do and not self.stopping:
             self._develop(to_do)
         self._finish()
         self._look_for_missing_raws(inputs)
@@ -236,28 +281,32 @@ class _Run:
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
-        with executor(workers, time_limit=self.options.time_limit) as workforce:
+        with executor(
+            workers,
+            time_limit=self.options.time_limit,
+            stopping=lambda: self.stopping,
+        ) as workforce:
             probed = self._probe(workforce, to_do)
             placement = plan.place(probed, self.state, self.recipe, strict=self.options.strict)
             for item, failure in placement.refused:
                 self.ledger.fail(item.source.name, failure, item.source)
+            self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
             self._run_samples(workforce, placement.placed)
+        if self.store_error is not None:
+            raise self.store_error
 
     def _probe(
         self, workforce: Executor, items: Sequence[Item]
     ) -> Iterator[tuple[Item, ProbeOutcome]]:
         self.ledger.reporter.stage("probe", len(items))
         by_name = {item.source.name: item for item in items}
-        tasks = (
-            ProbeTask(item.source, self.recipe.colour)
-            for item in items
-            if not self.interruption.wanted
-        )
+        tasks = (ProbeTask(item.source, self.recipe.colour) for item in items if not self.stopping)
         for task, outcome in workforce.run(probe_source, tasks):
             if isinstance(outcome, WorkerDied):
                 outcome = ProbeOutcome(failure=self._crash(outcome))
             self.ledger.reporter.step(failed=outcome.failure is not None)
+            self.starts[task.source.name] = outcome.start
             yield by_name[task.source.name], outcome
 
     def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
@@ -267,7 +316,7 @@ class _Run:
         queue: deque[Placed] = deque(placed)
         by_name = {one.item.source.name: one for one in placed}
         unchecked: dict[str, list[Placed]] = {}
-        while queue and not self.interruption.wanted:
+        while queue and not self.stopping:
             for task, outcome in workforce.run(develop_source, self._tasks(queue, trust)):
                 one = by_name[task.source.name]
                 if isinstance(outcome, WorkerDied):
@@ -277,19 +326,24 @@ class _Run:
                         self.ledger.find(untrusted_finding(task, outcome.disagreement))
                         # What flashraw decoded of this class unchecked is decoded again.
                         queue.extend(unchecked.pop(task.decoder_class, []))
+                elif task.cross_check and outcome.sidecar is not None:
+                    trust.agree(task.decoder_class)
                 elif task.decoder == "flashraw" and not task.cross_check:
+                    if task.decoder_class in trust.distrusted:
+                        queue.append(one)  # it was being decoded when its class was found out
+                        continue
                     unchecked.setdefault(task.decoder_class, []).append(one)
                 self._settle_sample(one, outcome)
 
     def _tasks(self, queue: deque[Placed], trust: DecoderTrust) -> Iterator[SampleTask]:
-        while queue and not self.interruption.wanted:
+        while queue and not self.stopping:
             one = queue.popleft()
             level = next(iter(self.writer.groups[one.group].levels.values()))
             decoder, cross_check = trust.decide(one.facts.decoder_class)
-            self._leave_old_place(one)
             yield SampleTask(
                 source=one.item.source,
                 store=str(self.files.root),
+                lease=self.lease,
                 id=one.id,
                 group=one.group,
                 row=one.row,
@@ -304,19 +358,23 @@ class _Run:
                 decoder=decoder,
                 cross_check=cross_check,
                 decoder_class=one.facts.decoder_class,
+                start=self.starts[one.item.source.name],
             )
 
-    def _leave_old_place(self, one: Placed) -> None:
-        """A source that moves to another group gives up its old place."""
-        sample = one.item.sample
-        if sample is not None and sample.entry.group != one.group:
-            remove_sample(self.files, sample.entry, self.recipe.levels)
-            self.ledger.forget((sample.entry.group or "", sample.entry.id or ""))
+    def _leave_old_places(self, placed: Sequence[Placed]) -> None:
+        """Sources that move to another group give up their old places, which others may have."""
+        for one in placed:
+            sample = one.item.sample
+            if sample is not None and sample.entry.group != one.group:
+                remove_sample(self.files, sample.entry, self.recipe.levels)
+                self.ledger.forget(sample.entry)
 
     def _settle_sample(self, one: Placed, outcome: SampleOutcome) -> None:
         source, ledger = one.item.source, self.ledger
         if outcome.store_error is not None:
-            raise outcome.store_error
+            # Raised once the other workers have ended what they are in the middle of.
+            self.store_error = self.store_error or outcome.store_error
+            return
         if outcome.failure is not None:
             ledger.fail(source.name, outcome.failure, source, group=one.group, row=one.row)
         elif outcome.sidecar is not None:
@@ -325,28 +383,52 @@ class _Run:
             ledger.reporter.sample(outcome.sidecar)
         ledger.reporter.step(source.size, failed=outcome.failure is not None)
         ledger.counts["bytes"] += source.size
-        if self.writer.manifest_age > MANIFEST_EVERY:
+        if self.writer.manifest_age > manifest_every(len(ledger.samples)):
             self.writer.write_manifest(self.ledger.entries())
 
     def _crash(self, died: WorkerDied) -> Failure:
         limit = self.options.time_limit
         if died.seconds >= limit:
-            reason = f"the decoder did not finish within {limit:g} s and was stopped"
+            reason = f"the decoder did not finish within {limit:g} s and was stopped, twice"
+            mend = "try again with --retry-failed and a longer --time-limit"
         else:
-            reason = f"the decoder crashed (after {died.seconds:.1f} s)"
-        mend = "leave this file out, or try --decoder libraw; the other files are not affected"
+            reason = f"the decoder crashed, twice (the second time after {died.seconds:.1f} s)"
+            mend = "try again with --retry-failed"
+        mend += " or --decoder libraw, or leave this file out; the other files are not affected"
         return Failure("crash", reason, mend)
 
     def _look_for_missing_raws(self, inputs: Inputs) -> None:
-        missing = inputs.index.unmatched(source.name for source in inputs.raws)
+        names = [source.name for source in inputs.raws]
+        if shared := inputs.index.shared(names):
+            self.ledger.find(_shared_annotations(shared))
+        missing = inputs.index.unmatched(names)
         self.ledger.counts["annotations without raw"] = len(missing)
         if missing and inputs.raws:
             self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
 
     def _finish(self) -> None:
-        """Trim groups to the rows in use; write metadata and manifest."""
+        """Leave nothing beside the samples; write metadata and manifest."""
+        self.files.recover()  # workers may have been killed in the middle of a commit
+        remove_orphans(self.files, self.ledger.owners())
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
+
+
+def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
+    return Finding(
+        code="shared-annotation",
+        severity=Severity.WARNING,
+        where=groups[0][0],
+        message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
+        f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
+        "same boxes",
+        mend="if they are different pictures, ingest them apart, each with its own annotations",
+    )
+
+
+def manifest_every(samples: int) -> float:
+    """Seconds between two manifests of a store with so many samples."""
+    return MANIFEST_EVERY * max(1, -(-samples // MANIFEST_SAMPLES))
 
 
 def _missing_raws(file: str, names: Sequence[str]) -> Finding:

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic_core import from_json
-
 from pipeline.annotations import (
     AnnotationIndex,
     LoadedFile,
     build_index,
+    is_json,
     load_coco,
     looks_like_coco,
+    refuse_oversized,
 )
 from pipeline.errors import SourceError, UsageError
 from pipeline.sources import MEMBER_MARK, Source, discover
@@ -90,21 +90,38 @@ def _relative(path: str, sources: Sequence[str]) -> str:
 def _named(
     annotations: Sequence[str], splits: Sequence[tuple[str, str]]
 ) -> list[tuple[Source, str | None]]:
+    """The annotation files named by the user; none of them is passed over.
+
+    Raises
+    ------
+    UsageError
+        If there is no annotation file at a place that was named.
+    """
     paths: list[tuple[str, str | None]] = [(path, split) for split, path in splits]
     paths += [(path, None) for path in annotations]
-    return [(source, split) for path, split in paths for source in discover([path]).annotations]
+    return [(source, split) for path, split in paths for source in _annotations_at(path)]
+
+
+def _annotations_at(path: str) -> tuple[Source, ...]:
+    found = discover([path])
+    # A file is what the user says it is, whatever its suffix.
+    itself = (path, os.path.abspath(path))
+    files = found.annotations or tuple(
+        raw for raw in found.raws if raw.member is None and raw.location in itself
+    )
+    if not files or found.problems:
+        problem = found.problems[0] if found.problems else None
+        raise UsageError(
+            problem.message if problem else "no annotation file there",
+            path=problem.path if problem else path,
+            hint=problem.hint if problem else "name a COCO file, or a folder that holds some",
+        )
+    return files
 
 
 def _read(source: Source, split: str | None, *, must_be_coco: bool) -> Iterator[LoadedFile]:
+    refuse_oversized(source.size, source.name)
     data = source.read_bytes()
-    if must_be_coco or looks_like_coco(data) or not _is_json(data):
+    # What is not whole JSON may be an annotation file cut off early.
+    if must_be_coco or looks_like_coco(data) or not is_json(data):
         yield load_coco(data, name=source.name, split=split)
-
-
-def _is_json(data: bytes) -> bool:
-    """Whether this is whole JSON; what is not may be an annotation file cut off early."""
-    try:
-        from_json(data)
-    except ValueError:
-        return False
-    return True

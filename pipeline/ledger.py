@@ -92,17 +92,22 @@ class Ledger:
 
     def entries(self) -> list[ManifestEntry]:
         """All lines of the manifest."""
-        return [*self.samples.values(), *self.damaged.values(), *self.failures.values()]
+        return [*self.owners(), *self.failures.values()]
 
-    def forget(self, key: tuple[str, str]) -> None:
+    def forget(self, entry: ManifestEntry) -> None:
         """A sample was removed from the store."""
+        key = entry.group or "", entry.id or ""
         self.samples.pop(key, None)
         self.damaged.pop(key, None)
+
+    def owners(self) -> list[ManifestEntry]:
+        """Every sample of the store, damaged ones included."""
+        return [*self.samples.values(), *self.damaged.values()]
 
     def rows_in_use(self) -> dict[str, int]:
         """Rows each group needs for the samples it has, damaged ones included."""
         rows: dict[str, int] = {}
-        for entry in [*self.samples.values(), *self.damaged.values()]:
+        for entry in self.owners():
             group = entry.group or ""
             rows[group] = max(rows.get(group, 0), (entry.row or 0) + 1)
         return rows

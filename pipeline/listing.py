@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pipeline.errors import SourceError, UnreadableSourceError, UsageError
-from pipeline.location import is_url, printable, reading, unreadable
+from pipeline.location import is_url, printable, reading, require_file, unreadable
 
 _MODIFIED_KEYS: Final = ("mtime", "LastModified", "last_modified", "modified", "updated")
 """What fsspec's file systems call it; "created" is not it."""
@@ -173,14 +172,10 @@ class Listing:
                 _bad_link(path) if os.path.islink(path) else unreadable(error, path)
             )
             return
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            self.problems.append(
-                UnreadableSourceError(
-                    "expected a file, found a pipe, socket or device",
-                    path=printable(path),
-                    hint="give a regular file",
-                )
-            )
+        try:
+            require_file(status, path)
+        except UnreadableSourceError as error:
+            self.problems.append(error)
             return
         relative = folder.relative + name
         self.found.append(Found(folder.root, relative, path, status.st_size, status.st_mtime_ns))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
@@ -19,8 +22,15 @@ def is_url(location: str) -> bool:
 
 
 def open_location(location: str) -> BinaryIO:
-    """Open a local path or an fsspec URL for reading; the handle can seek."""
+    """Open a local path or an fsspec URL for reading; the handle can seek.
+
+    Raises
+    ------
+    UnreadableSourceError
+        Where a local path is a pipe, socket or device: opening a pipe would wait for ever.
+    """
     if not is_url(location):
+        require_file(os.stat(location), location)
         return open(location, "rb")
     import fsspec
 
@@ -47,6 +57,16 @@ def reading(location: str, label: str) -> Iterator[None]:
         ) from error
 
 
+def require_file(status: os.stat_result, path: str) -> None:
+    """Refuse what is neither a file nor a folder (which says so itself when it is opened)."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise UnreadableSourceError(
+            "expected a file, found a pipe, socket or device",
+            path=printable(path),
+            hint="give a regular file",
+        )
+
+
 def unreadable(error: OSError, path: str) -> UnreadableSourceError:
     """Return the error of ours, with its mend, for one of the operating system's."""
     if isinstance(error, FileNotFoundError):
@@ -55,6 +75,9 @@ def unreadable(error: OSError, path: str) -> UnreadableSourceError:
         what, hint = "no permission to read it", "make it readable for this user (chmod u+r)"
     elif isinstance(error, IsADirectoryError):
         what, hint = "expected a file, found a folder", "give the folder itself as the source"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        what = f"it cannot be read: {error.strerror}"
+        hint = "allow more open files (ulimit -n 1024), then run the same command"
     else:
         what = f"it cannot be read: {error.strerror or error}"
         hint = "check the disk or connection, then run the same command"
@@ -67,10 +90,11 @@ def printable(name: str) -> str:
     Control characters and bytes that are not UTF-8 (which Python holds as lone surrogates) become
     ``\xNN`` or ``\uNNNN``.
     """
-    return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), name)
+    return _UNPRINTABLE.sub(lambda found: escaped(ord(found[0])), name)
 
 
-def _escape(code: int) -> str:
+def escaped(code: int) -> str:
+    r"""A character as ``\xNN`` or ``\uNNNN``; a byte that Python holds as a surrogate as itself."""
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: the byte is the low half
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from pipeline.errors import DamagedStoreError
-from schemas.manifest import ManifestEntry, ManifestFooter, ManifestHeader
+from schemas.manifest import ENTRY_LINE, ManifestEntry, ManifestFooter, ManifestHeader
 from schemas.sidecar import Sidecar
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -43,11 +44,11 @@ def dump_manifest(header: ManifestHeader, entries: Iterable[ManifestEntry]) -> b
     ordered = sorted(
         entries, key=lambda e: (e.status != "done", e.group or "", e.row or 0, e.source)
     )
-    lines = [header.model_dump_json()]
-    lines += [entry.model_dump_json(exclude_defaults=True) for entry in ordered]
-    body = "\n".join(lines) + "\n"
-    footer = ManifestFooter(entries=len(ordered), digest=_digest(body.encode()))
-    return (body + footer.model_dump_json() + "\n").encode()
+    lines = [header.model_dump_json().encode()]
+    lines += [ENTRY_LINE.dump_json(entry, exclude_defaults=True) for entry in ordered]
+    body = b"\n".join(lines) + b"\n"
+    footer = ManifestFooter(entries=len(ordered), digest=_digest(body))
+    return body + footer.model_dump_json().encode() + b"\n"
 
 
 def parse_manifest(data: bytes, *, path: str) -> Manifest:
@@ -60,31 +61,51 @@ def parse_manifest(data: bytes, *, path: str) -> Manifest:
     """
     if not data.endswith(b"\n"):
         raise _damaged("it is cut off", path)
+    body, footer_line = _split(data)
+    lines = io.BytesIO(data)  # which does not copy them, as splitting would
+    entries: list[ManifestEntry] = []
     try:
-        body, footer_line = data[:-1].rsplit(b"\n", 1)
         footer = ManifestFooter.model_validate_json(footer_line)
-        lines = body.split(b"\n")
-        header = ManifestHeader.model_validate_json(lines[0])
-        entries = tuple(ManifestEntry.model_validate_json(line) for line in lines[1:])
-    except (ValueError, ValidationError) as error:
+        header = ManifestHeader.model_validate_json(lines.readline())
+        while lines.tell() < len(body):
+            entries.append(ENTRY_LINE.validate_json(lines.readline()))
+    except ValueError as error:
         raise _damaged("a line does not parse", path) from error
-    if footer.digest != _digest(body + b"\n") or footer.entries != len(entries):
+    if footer.digest != _digest(body) or footer.entries != len(entries):
         raise _damaged("its digest does not fit its lines", path)
-    return Manifest(header, entries)
+    if any(entry.status == "done" and not (entry.group and entry.id) for entry in entries):
+        raise _damaged("a line names no sample", path)
+    return Manifest(header, tuple(entries))
+
+
+def sealed_header(data: bytes) -> ManifestHeader | None:
+    """The first line of a manifest, if the digest fits: then it is as it was written."""
+    body, footer_line = _split(data)
+    try:
+        footer = ManifestFooter.model_validate_json(footer_line)
+    except ValidationError:
+        return None
+    return read_header(data) if footer.digest == _digest(body) else None
 
 
 def read_header(data: bytes) -> ManifestHeader | None:
     """The first line of a manifest that may otherwise be damaged."""
     try:
-        return ManifestHeader.model_validate_json(data.split(b"\n", 1)[0])
+        return ManifestHeader.model_validate_json(io.BytesIO(data).readline())
     except ValidationError:
         return None
 
 
-def _digest(body: bytes) -> str:
+def _split(data: bytes) -> tuple[memoryview, bytes]:
+    """All lines but the last, as they are, and the last."""
+    start = data.rfind(b"\n", 0, -1) + 1
+    return memoryview(data)[:start], data[start:]
+
+
+def _digest(body: bytes | memoryview) -> str:
     return "sha256:" + hashlib.sha256(body).hexdigest()
 
 
 def _damaged(message: str, path: str) -> DamagedStoreError:
-    hint = "prep ingest (with the same sources) rebuilds the manifest from the sidecars"
+    hint = "prep ingest with the same sources and store rebuilds it from the sidecars"
     return DamagedStoreError(f"the manifest is damaged: {message}", path=path, hint=hint)

@@ -9,8 +9,9 @@ from schemas.sidecar import Camera
 
 MAX_ID_LENGTH = 100
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-#: Device names, which Windows gives to no file, whatever follows the first dot.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+#: Device names, which Windows gives to no file, whatever follows the first dot; and what in a
+#: store's folder means something else: a file half written, zarr's own metadata.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.tmp-.*|zarr", re.IGNORECASE)
 _DIGEST_LENGTHS = (8, 16, 64)
 
 
@@ -37,13 +38,15 @@ def sample_id(stem: str, source_name: str, taken: set[str]) -> str:
         Case-folded ids already in the group, for file systems that ignore case.
     """
     plain = _PLAIN_ID.fullmatch(stem) is not None and len(stem) <= MAX_ID_LENGTH
-    if plain and stem.casefold() not in taken and not _DEVICE.fullmatch(stem):
+    if plain and stem.casefold() not in taken and not _RESERVED.fullmatch(stem):
         return stem
-    digest = hashlib.sha256(source_name.encode(errors="surrogatepass")).hexdigest()
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).lstrip("-")
-    # Longer only where the short one is taken: another file may be called just that.
-    for length in _DIGEST_LENGTHS:
-        name = f"{safe[: MAX_ID_LENGTH - length - 1] or 'sample'}-{digest[:length]}"
-        if name.casefold() not in taken:
-            break
-    return name
+    hashed = source_name.encode(errors="surrogatepass")
+    while True:
+        digest = hashlib.sha256(hashed).hexdigest()
+        # Longer only where the short one is taken: another file may be called just that.
+        for length in _DIGEST_LENGTHS:
+            name = f"{safe[: MAX_ID_LENGTH - length - 1] or 'sample'}-{digest[:length]}"
+            if name.casefold() not in taken:
+                return name
+        hashed += b"\0"  # someone knows the digest, and calls files by all its forms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.annotations import AnnotationIndex
 from pipeline.colour import FixedPoint
@@ -21,9 +21,11 @@ from schemas.finding import Finding
 from schemas.layout import GroupLayout, LevelLayout
 from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
-from schemas.sidecar import Frame
+from schemas.sidecar import Camera, Capture, Frame
 
 Status = Literal["new", "changed", "damaged", "reannotate", "up-to-date", "failed-before"]
+
+_Value = TypeVar("_Value")
 
 #: Failures that the same bytes would repeat; the others depend on annotations and are tried again.
 _REPEATABLE = frozenset({"unsupported", "corrupt", "crash"})
@@ -41,12 +43,21 @@ class Item:
     annotated: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What a source's task needs of its `RawFacts`: little, for all sources' are held at once."""
+
+    camera: Camera
+    capture: Capture
+    decoder_class: str
+
+
 @dataclass(frozen=True)
 class Placed:
     """One source with its place in the store and everything its task needs."""
 
     item: Item
-    facts: RawFacts
+    facts: TaskFacts
     frame: Frame
     annotation: ImageAnnotation | None
     findings: tuple[Finding, ...]
@@ -62,6 +73,28 @@ class Placement:
     placed: list[Placed] = field(default_factory=list)
     refused: list[tuple[Item, Failure]] = field(default_factory=list)
     groups: dict[str, GroupLayout] = field(default_factory=dict)
+
+
+class _Framed(NamedTuple):
+    """One source with its frame, before rows are given out; `own` is not its group's."""
+
+    group: str
+    item: Item
+    facts: TaskFacts
+    frame: Frame
+    annotation: ImageAnnotation | None
+    own: FixedPoint
+
+
+class _Once:
+    """Gives one object for equal values: files of one camera repeat each other."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, value: _Value) -> _Value:
+        known: _Value = self._known.setdefault(value, value)
+        return known
 
 
 def survey(
@@ -117,27 +150,36 @@ def place(
     that was interrupted and is run again gives every sample the row it would have had.
     """
     result = Placement()
-    framed: list[tuple[str, Item, RawFacts, Frame, ImageAnnotation | None, FixedPoint]] = []
+    framed: list[_Framed] = []
+    once = _Once()
     for item, outcome in probed:
         if outcome.facts is None or outcome.fixed_point is None:
             result.refused.append((item, outcome.failure or Failure("other", "no facts", "")))
             continue
         try:
-            frame, annotation = _framed(item, outcome.facts)
+            frame, annotation = _frame_of(item, outcome.facts)
         except SourceError as error:
             result.refused.append((item, failure_from(error)))
             continue
-        group = group_name(outcome.facts.camera, frame.size)
-        framed.append((group, item, outcome.facts, frame, annotation, outcome.fixed_point))
+        facts = TaskFacts(
+            once(outcome.facts.camera), outcome.facts.capture, once(outcome.facts.decoder_class)
+        )
+        group = once(group_name(facts.camera, frame.size))
+        point = once(outcome.fixed_point)
+        framed.append(_Framed(group, item, facts, once(frame), annotation, point))
     framed.sort(key=lambda entry: (entry[0], entry[1].source.name))
     points = _group_points(framed, state)
-    places = _Places(state)
-    for group, item, facts, frame, annotation, own in framed:
-        findings = frame_findings(frame, annotated=annotation is not None, where=item.source.name)
-        failure = _objection(points[group], own, annotation, findings, strict)
-        if failure is not None:
-            result.refused.append((item, failure))
-            continue
+    accepted: list[tuple[_Framed, tuple[Finding, ...]]] = []
+    for one in framed:
+        annotated = one.annotation is not None
+        findings = frame_findings(one.frame, annotated=annotated, where=one.item.source.name)
+        failure = _objection(points[one.group], one.own, one.annotation, findings, strict)
+        if failure is None:
+            accepted.append((one, findings))
+        else:
+            result.refused.append((one.item, failure))
+    places = _Places(state, [(one.group, one.item) for one, _ in accepted])
+    for (group, item, facts, frame, annotation, _), findings in accepted:
         sample_id_, row = places.give(item, group)
         result.placed.append(
             Placed(item, facts, frame, annotation, findings, sample_id_, group, row)
@@ -148,7 +190,7 @@ def place(
     return result
 
 
-def _framed(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | None]:
+def _frame_of(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | None]:
     """The frame and the one annotation that fits it; several candidates share a file name only."""
     geometry = facts.geometry
     mismatch: FrameMismatchError | None = None
@@ -173,10 +215,7 @@ def _framed(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | None]
     raise mismatch or AssertionError("no candidate")
 
 
-def _group_points(
-    framed: Sequence[tuple[str, Item, RawFacts, Frame, ImageAnnotation | None, FixedPoint]],
-    state: StoreState,
-) -> dict[str, FixedPoint]:
+def _group_points(framed: Sequence[_Framed], state: StoreState) -> dict[str, FixedPoint]:
     """One fixed point a group: the existing one, or one that holds every new member's range."""
     points: dict[str, FixedPoint] = {}
     for name, layout in state.groups.items():
@@ -221,7 +260,7 @@ def _objection(
 
 
 def _new_group(
-    name: str, facts: RawFacts, frame: Frame, point: FixedPoint, recipe: Recipe
+    name: str, facts: TaskFacts, frame: Frame, point: FixedPoint, recipe: Recipe
 ) -> GroupLayout:
     levels = {}
     for level in recipe.levels:
@@ -233,26 +272,38 @@ def _new_group(
 
 
 class _Places:
-    """Hands out ids and rows; the one coordinator of a store."""
+    """Hands out ids and rows; the one coordinator of a store.
 
-    def __init__(self, state: StoreState) -> None:
+    What sources leave that move to another group is free at once: whether they have moved already,
+    in a run that was interrupted, makes no difference to anybody's place.
+    """
+
+    def __init__(self, state: StoreState, wanted: Iterable[tuple[str, Item]]) -> None:
         self._state = state
         self._ids: dict[str, set[str]] = {}
         self._rows: dict[str, set[int]] = {}
         self._next: dict[str, int] = {}
-        for group, sample in state.samples:
-            self._ids.setdefault(group, set()).add(sample.casefold())
+        old = [(group, item.sample.entry) for group, item in wanted if item.sample is not None]
+        self._left = [entry for group, entry in old if entry.group != group]
+        for key in state.samples.keys() - {(e.group or "", e.id or "") for e in self._left}:
+            self._ids.setdefault(key[0], set()).add(key[1].casefold())
 
     def give(self, item: Item, group: str) -> tuple[str, int]:
-        """Id and row of a source: those it had, if it stays in its group."""
+        """Id and row of a source: those it had, if it stays in its group and has a row."""
         source = item.source
-        if item.sample is not None and item.sample.entry.group == group:
-            entry = item.sample.entry
-            return entry.id or "", entry.row or 0
-        ids = self._ids.setdefault(group, set())
-        name = sample_id(source.stem, source.name, ids)
-        ids.add(name.casefold())
-        rows = self._rows.setdefault(group, self._state.rows(group))
+        entry = item.sample.entry if item.sample is not None else None
+        if entry is not None and entry.group == group and entry.id is not None:
+            name = entry.id
+            if entry.row is not None:
+                return name, entry.row
+        else:
+            ids = self._ids.setdefault(group, set())
+            name = sample_id(source.stem, source.name, ids)
+            ids.add(name.casefold())
+        if group not in self._rows:
+            left = {entry.row for entry in self._left if entry.group == group}
+            self._rows[group] = self._state.rows(group) - left
+        rows = self._rows[group]
         before = self._state.failures.get(source.name)
         if before is not None and before.group == group and before.row is not None:
             return name, before.row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from pipeline.reporting import clock
+from pipeline.visible import json_line
 from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
 from schemas.info import DoctorReport, RenderingScore, StoreInfo
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def as_json(result: Any) -> str:
     """A result as one line of JSON."""
     if isinstance(result, BaseModel):
-        return result.model_dump_json()
+        return json_line(result)
     fields = {"schema_version": EVENT_SCHEMA, "event": "sample", **dataclasses.asdict(result)}
-    return json.dumps(fields, default=str)
+    return json_line(fields)
 
 
 def ingest_text(summary: IngestSummary) -> str:

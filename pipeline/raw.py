@@ -6,30 +6,46 @@ with LibRaw (`pipeline.trust` decides when); LibRaw decodes everything else.
 
 from __future__ import annotations
 
+import zlib
+from functools import cache
+
 from pipeline.colour import largest_code
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.flashraw_decoder import (
     FlashrawDeclinedError,
+    FlashrawFacts,
     decode_flashraw,
     flashraw_facts,
     flashraw_version,
 )
 from pipeline.kernels import inspect_rows
 from pipeline.libraw_decoder import decode_libraw, geometry, libraw_version
-from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, RawFacts
+from pipeline.raw_damage import impossible_blocks, is_doubtful, lost_samples
+from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
 from pipeline.tiff import TiffFacts, check_extents, read_tiff
 from schemas.sidecar import Camera, Capture, Frame, Sensor
 
-__all__ = ["FlashrawDeclinedError", "check_container", "check_mosaic", "decode", "probe"]
+__all__ = [
+    "FlashrawDeclinedError",
+    "check_container",
+    "check_mosaic",
+    "decode",
+    "may_hide_damage",
+    "probe",
+]
 
 #: Sensors saturate below the format's white: Sony's RX100 VII at 15360 of 16383, Nikon's D750 at
 #: about 15520. A constant row above this share of white is an overexposed one.
 SATURATION_SHARE = 0.9
 
+#: The largest of the codes of red, green and blue in a colour filter array (TIFF/EP).
+_BLUE = 2
+
 #: Enough for the directories of every camera tried; pixels come after.
 PROBE_BYTES = 256 * 1024
 
 
+@cache  # the package's metadata are a file, parsed as an e-mail is
 def decoder_version(name: DecoderName) -> str:
     """Version of a decoder, as recorded in sidecars."""
     return flashraw_version() if name == "flashraw" else libraw_version()
@@ -38,6 +54,8 @@ def decoder_version(name: DecoderName) -> str:
 def check_container(data: bytes, *, path: str) -> TiffFacts | None:
     """Refuse a whole file that is empty, or whose TIFF directories point beyond its end.
 
+    Nor is image data accepted that no encoder writes: what is left of a download cut off early.
+    Nor colours that are not red, green or blue: LibRaw looks those up in memory nobody wrote.
     Returns its directories' facts, None for containers that are no TIFF.
     """
     if not data:
@@ -45,6 +63,13 @@ def check_container(data: bytes, *, path: str) -> TiffFacts | None:
     facts = read_tiff(data, path=path)
     if facts is not None:
         check_extents(facts, len(data), path=path)
+        for image in facts.raw_images:
+            if max(image.cfa, default=0) > _BLUE:
+                message = f"its colour filter array is not of red, green and blue {image.cfa}"
+                raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        if blocks := impossible_blocks(data, facts):
+            message = f"{blocks} blocks of 16 bytes of its image data are no ARW2: lost or damaged"
+            raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
     return facts
 
 
@@ -78,7 +103,9 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
             levels = decode_libraw(data, path=path).levels
             return RawFacts(_camera(tiff, path), sizes, levels, _capture(tiff), "")
         capture = facts.capture if tiff is None else _capture(tiff)
-        return RawFacts(facts.camera, sizes, facts.levels, capture, facts.decoder_class)
+        return RawFacts(
+            facts.camera, sizes, facts.levels, capture, _decoder_class(facts, sizes, tiff)
+        )
     except SourceError:
         if not whole:
             return None
@@ -102,14 +129,21 @@ def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
     return decode_libraw(data, path=path)
 
 
+def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
+    """Whether LibRaw has to be asked about what flashraw made of a file; see `is_doubtful`."""
+    facts = read_tiff(data, path=path)
+    return facts is not None and is_doubtful(decoded, facts)
+
+
 def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> None:
     """Refuse pixels no sensor gives: what a decoder leaves when it ran out of data.
 
     Raises
     ------
     CorruptRawError
-        If the mosaic has another size than announced, rows repeat or are blank, no sample is
-        above black, or samples exceed what the white level allows.
+        If the mosaic has another size than announced, rows repeat or are blank, its end is what
+        decoders make of no data, no sample is above black, or samples exceed what the white level
+        allows.
     """
     height, width = decoded.mosaic.shape
     if (width, height) != frame.raw_size:
@@ -128,11 +162,36 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
             f"{repeated + blank} of {crop.height} rows are blank or repeat the row above: "
             "the data ends early or was lost"
         )
+    elif lost := lost_samples(
+        decoded.mosaic[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width],
+        min(sensor.black),
+    ):
+        message = f"the last {lost} samples or more are no image: the data ends early or was lost"
     elif largest > largest_code(sensor):
         message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
     else:
         return
     raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+
+
+def _decoder_class(facts: FlashrawFacts, sizes: Geometry, tiff: TiffFacts | None) -> str:
+    """Everything by which files that are decoded alike are told from one whose header differs."""
+    levels, own = facts.levels, facts.geometry
+    alike = (own.raw_size, own.orientation_flag) == (sizes.raw_size, sizes.orientation_flag)
+    alike = alike and own.camera_crop == (sizes.camera_crop or sizes.active_area)
+    raws = () if tiff is None else tiff.raw_images
+    structure = "+".join(f"{image.tags}/{image.compression}" for image in raws)
+    matrix = zlib.crc32(repr(levels.xyz_to_camera).encode())
+    black = " ".join(f"{level:g}" for level in levels.black)
+    return ", ".join(
+        (
+            facts.decoder_class,
+            f"black {black}, white {levels.white:g}, matrix {matrix:08x}",
+            "white balance" if levels.as_shot_balance else "no white balance",
+            "frame as LibRaw's" if alike else "frame unlike LibRaw's",
+            f"tags {structure}",
+        )
+    )
 
 
 def _camera(tiff: TiffFacts | None, path: str) -> Camera:

@@ -20,6 +20,13 @@ DecoderName = Literal["libraw", "flashraw"]
 MAX_SAMPLES = 250_000_000
 MAX_DIMENSION = 32_768
 
+#: Black levels of cameras are up to a seventh of white (2048 of 15000). A file that claims more is
+#: damaged, and would make the fixed point of its whole group coarse.
+MAX_BLACK_SHARE = 1 / 4
+
+#: White balance goes up to about 5 (blue under candles).
+MAX_BALANCE = 32.0
+
 COPY_AGAIN = "copy the file from the card or archive again, then run the same command"
 LEAVE_OUT = "leave this file out; nothing is guessed about it"
 
@@ -76,8 +83,9 @@ class RawFacts:
     Attributes
     ----------
     decoder_class
-        Camera, compression, bit depth, byte order and CFA: files of one class are decoded by the
-        same code. ``""`` when only LibRaw can decode it.
+        Camera, compression, bit depth, byte order, CFA, levels and structure: files of one class
+        are decoded by the same code, so a header that was damaged is in a class of its own. ``""``
+        when only LibRaw can decode it.
     """
 
     camera: Camera
@@ -124,9 +132,10 @@ def check_levels(levels: Levels, *, path: str) -> None:
     Raises
     ------
     UnsupportedRawError
-        Unless 0 <= black < white.
+        Unless 0 <= black <= `MAX_BLACK_SHARE` of white, and white > 0.
     """
-    if not (min(levels.black) >= 0 and max(levels.black) < levels.white):
+    largest = MAX_BLACK_SHARE * levels.white
+    if not (min(levels.black) >= 0 and levels.white > 0 and max(levels.black) <= largest):
         message = f"levels are not plausible: black {levels.black}, white {levels.white}"
         raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
 
@@ -143,11 +152,17 @@ def matrix3(values: Sequence[float]) -> Matrix3:
 
 
 def as_shot_balance(multipliers: Sequence[float] | None) -> tuple[float, float, float] | None:
-    """R, G, B with G = 1; None when absent. LibRaw gives [0, 1, 0, 0] when the file has none."""
+    """R, G, B with G = 1; None when absent. LibRaw gives [0, 1, 0, 0] when the file has none.
+
+    So is one that no light asks for: a damaged file's.
+    """
     if multipliers is None or len(multipliers) < 3 or min(multipliers[:3]) <= 0:
         return None
     red, green, blue = multipliers[:3]
-    return _single(red / green), 1.0, _single(blue / green)
+    ratios = red / green, blue / green
+    if not all(1 / MAX_BALANCE <= ratio <= MAX_BALANCE for ratio in ratios):
+        return None
+    return _single(ratios[0]), 1.0, _single(ratios[1])
 
 
 def _single(value: float) -> float:

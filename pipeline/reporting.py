@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.visible import json_line, visible
 from schemas.events import ErrorEvent, Event, FindingEvent, SampleEvent, StatusEvent
 from schemas.finding import Finding, Severity
 from schemas.sidecar import Sidecar
@@ -145,7 +146,7 @@ class JsonReporter:
 
     def emit(self, event: Event) -> None:
         """Write any event."""
-        self._write(event.model_dump_json())
+        self._write(json_line(event))
 
     def stage(self, name: str, total: int, total_bytes: int = 0) -> None:
         self._pace = Pace(name, total, total_bytes)
@@ -192,11 +193,14 @@ class JsonReporter:
 
 def error_text(path: str, message: str, mend: str) -> str:
     """``error: FILE: what`` and the mend on a line of its own."""
-    text = f"error: {path}: {message}" if path else f"error: {message}"
-    return f"{text}\n  mend: {mend}" if mend else text
+    return _with_mend(f"error: {path}: {message}" if path else f"error: {message}", mend)
 
 
 def finding_text(finding: Finding) -> str:
     """The same form for findings, led by their severity."""
     text = f"{finding.severity.value}: {finding.where}: {finding.message}"
-    return f"{text}\n  mend: {finding.mend}" if finding.mend else text
+    return _with_mend(text, finding.mend)
+
+
+def _with_mend(text: str, mend: str) -> str:
+    return f"{visible(text)}\n  mend: {visible(mend)}" if mend else visible(text)

@@ -1,7 +1,12 @@
 """Runs tasks on a local Dask cluster, or in this process. The only module that imports dask.
 
-One task a worker at a time: so when a worker dies, it is known which source killed it. Each task
-runs under a watchdog that needs no help from the decoder: it ends the process from a C thread.
+One task a worker at a time: so when a worker dies, it is known what it was doing. That need not be
+why it died: memory may have run out beside it, or somebody killed it. So its task is run once more
+after all others, alone, and blamed only if that fails too.
+
+Each task runs under a watchdog that needs no help from the decoder: it ends the process from a C
+thread. A worker that gives no sign of life at all (stopped, or stuck in the kernel) is killed by
+the scheduler.
 """
 
 from __future__ import annotations
@@ -10,12 +15,34 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from multiprocessing import active_children, resource_tracker
+from typing import Any, Protocol, TextIO, TypeVar
+
+from pipeline.errors import GenispError
+from pipeline.interruption import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
+
+#: Seconds beyond the time limit after which a silent worker is taken for stopped.
+SILENCE = 10.0
+
+#: Seconds without any worker after which nobody waits for one any more.
+PATIENCE = 60.0
+
+#: Open files that a coordinator needs, and more for each worker: half as many again as were seen.
+HANDLES = 48
+HANDLES_PER_WORKER = 16
+
+#: How often the workers of a cluster are started before it is given up, and how many seconds one
+#: start may take. Dask by itself waits for ever for a process that got no thread to report with.
+STARTS = 3
+START = 120.0
+
+_POLL = 1.0
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -23,7 +50,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class WorkerDied:
-    """Stands in for an outcome when a task killed its worker or ran into the time limit."""
+    """Stands in for an outcome when a task's worker died, or ran into the time limit, twice."""
 
     seconds: float
 
@@ -53,66 +80,142 @@ class InProcess:
             yield task, function(task)
 
 
+def _never() -> bool:
+    return False
+
+
+def require_handles(workers: int) -> None:
+    """Allow this process as many open files as it needs: without them Dask hangs.
+
+    Raises
+    ------
+    GenispError
+        If the system forbids it.
+    """
+    import resource
+
+    needed = HANDLES + HANDLES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fewer = ", or give fewer --workers" if workers else ""
+        raise GenispError(
+            f"{needed} open files are needed, the system allows {hard}",
+            hint=f"allow more (ulimit -n){fewer}, then run the same command",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 @contextmanager
-def executor(workers: int, *, time_limit: float) -> Iterator[Executor]:
+def executor(
+    workers: int, *, time_limit: float, stopping: Callable[[], bool] = _never
+) -> Iterator[Executor]:
     """An executor with `workers` processes, or this process for 0.
 
     Parameters
     ----------
     time_limit
         Seconds a task may take before its worker is ended.
+    stopping
+        Asked before a task is run a second time; if true, the task stays without an outcome.
+
+    Raises
+    ------
+    GenispError
+        If no worker process can be started, or kept, or too few files may be open.
     """
     if workers == 0:
         yield InProcess()
         return
-    with _cluster(workers) as client:
-        yield _DaskExecutor(client, workers, time_limit)
+    require_handles(workers)
+    with _cluster(workers, time_limit) as client:
+        yield _DaskExecutor(client, workers, time_limit, stopping)
 
 
 class _DaskExecutor:
-    def __init__(self, client: Any, workers: int, time_limit: float) -> None:
+    def __init__(
+        self, client: Any, workers: int, time_limit: float, stopping: Callable[[], bool]
+    ) -> None:
         self._client = client
         self._time_limit = time_limit
+        self._stopping = stopping
+        self._alone_since: float | None = None
         self.workers = workers
 
     def run(
         self, function: Callable[[Task], Outcome], tasks: Iterator[Task]
     ) -> Generator[tuple[Task, Outcome | WorkerDied], None, None]:
-        from distributed import KilledWorker, as_completed
-        from distributed.metrics import time
+        suspects: list[Task] = []
+        for task, outcome in self._run_once(function, tasks, self.workers):
+            if isinstance(outcome, WorkerDied):
+                suspects.append(task)
+            else:
+                yield task, outcome
+        for task in suspects:
+            if not self._stopping():
+                yield from self._run_once(function, iter([task]), 1)
 
-        started: dict[str, tuple[Task, float]] = {}
-        finished = as_completed()
+    def _run_once(
+        self, function: Callable[[Task], Outcome], tasks: Iterator[Task], at_once: int
+    ) -> Iterator[tuple[Task, Outcome | WorkerDied]]:
+        running: dict[Any, tuple[Task, float]] = {}
 
         def submit() -> None:
             for task in tasks:
                 future = self._client.submit(
                     _guarded, function, task, self._time_limit, pure=False, retries=0
                 )
-                started[future.key] = (task, time())
-                finished.add(future)
+                running[future] = (task, time.monotonic())
                 return
 
-        for _ in range(self.workers):
+        for _ in range(at_once):
             submit()
-        for future in finished:
-            task, since = started.pop(future.key)
-            error = future.exception()
-            outcome: Outcome | WorkerDied
-            if error is None:
-                outcome = future.result()
-            elif isinstance(error, KilledWorker):
-                outcome = WorkerDied(time() - since)
-            else:
-                raise error
-            del future
-            submit()
-            yield task, outcome
+        while running:
+            for future in self._finished(running):
+                task, since = running.pop(future)
+                outcome = self._outcome(future, since)
+                submit()
+                yield task, outcome
+
+    def _finished(self, futures: Collection[Any]) -> list[Any]:
+        """Wait for at least one of some futures."""
+        from distributed import wait
+
+        while True:
+            try:
+                return list(wait(list(futures), _POLL, return_when="FIRST_COMPLETED").done)
+            except TimeoutError:
+                self._require_workers()
+
+    def _outcome(self, future: Any, since: float) -> Any:
+        """What a finished task returned; it is lost if its worker died before handing it over."""
+        from distributed import KilledWorker
+
+        while True:
+            try:
+                return future.result(timeout=_POLL)
+            except KilledWorker:
+                return WorkerDied(time.monotonic() - since)
+            except TimeoutError:
+                if future.status == "error":
+                    raise
+                self._require_workers()  # Dask runs the task again to get it back
+
+    def _require_workers(self) -> None:
+        """Dask replaces workers that die; without end, if need be. See that it still can."""
+        if self._client.cluster.scheduler.workers:
+            self._alone_since = None
+            return
+        now = time.monotonic()
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since > PATIENCE:
+            raise _no_workers(f"for {PATIENCE:g} s no worker process has stayed alive")
 
 
 def _guarded(function: Callable[[Task], Outcome], task: Task, time_limit: float) -> Outcome:
     """Run a task; after `time_limit` seconds the process ends, whatever it is doing."""
-    with open(os.devnull, "w") as nowhere:  # the traceback would only litter the terminal
+    with _unheard() as nowhere:  # the traceback would only litter the terminal
         faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)
         try:
             return function(task)
@@ -121,14 +224,34 @@ def _guarded(function: Callable[[Task], Outcome], task: Task, time_limit: float)
 
 
 @contextmanager
-def _cluster(workers: int) -> Iterator[Any]:
+def _unheard() -> Iterator[TextIO]:
+    """Nothing reaches the terminal meanwhile: LibRaw writes "data corrupted" to file 2 by itself.
+
+    What it finds is told anyway, with the file's name: as the task's failure.
+    """
+    with open(os.devnull, "w") as nowhere:
+        terminal = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield nowhere
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+@contextmanager
+def _cluster(workers: int, time_limit: float) -> Iterator[Any]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     settings = {
         # A worker holds one task and no queue, and a task that kills its worker is not tried again.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.allowed-failures": 0,
+        # The watchdog of a stopped process is stopped too.
+        "distributed.scheduler.worker-ttl": f"{time_limit + SILENCE}s",
+        # A busy machine may need long to start another worker: it is not given up for that.
+        "distributed.deploy.lost-worker-timeout": "1 day",
         # LibRaw's OpenMP does not survive fork.
         "distributed.worker.multiprocessing-method": "spawn",
         # Nothing here spills: samples live for a second, and a big raw must not be paused for ever.
@@ -144,33 +267,66 @@ def _cluster(workers: int) -> Iterator[Any]:
     }
     for name in ("distributed", "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(settings):
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
-        with cluster, Client(cluster) as client:
-            client.run(_ignore_interrupt)
-            client.register_plugin(_interrupt_plugin())
-            yield client
+    with (
+        dask.config.set(settings),
+        _deaf_loop() as loop,
+        _started(workers, loop) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; only the coordinator decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _deaf_loop() -> Iterator[Any]:
+    """Dask's event loop, in a thread that signals to stop do not reach.
+
+    They reach the whole process group; only the coordinator's main thread decides what they mean.
+    Threads and processes inherit what is blocked, so neither the workers nor anything else that
+    is started from this loop hears them. It ends its workers by asking them to, and by SIGKILL:
+    the interpreter, which sends SIGTERM to what is left and waits, would wait for ever.
+    """
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # else it is started later, and unblocks two of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+        for child in active_children():
+            if child.name.startswith("Dask"):
+                child.kill()
 
 
-def _interrupt_plugin() -> Any:
-    from distributed import WorkerPlugin
+def _started(workers: int, loop: Any) -> Any:
+    """A cluster whose workers all came up; Dask gives up at the first that does not."""
+    from distributed import LocalCluster
 
-    class IgnoreInterrupt(WorkerPlugin):
-        name = "ignore-interrupt"
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                # Dask's own choice, 8787, may be taken by another ingest; it warns of that.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                silence_logs=logging.CRITICAL,
+                death_timeout=START,
+                loop=loop,
+            )
+        except Exception as error:  # its assertions, too, where there are no threads left
+            reason = str(error.__cause__ or error) or type(error).__name__
+    raise _no_workers(f"worker processes do not start ({reason})")
 
-        def setup(self, worker: Any) -> None:
-            _ignore_interrupt()
 
-    return IgnoreInterrupt()
+def _no_workers(message: str) -> GenispError:
+    hint = "free memory or give fewer --workers, then run the same command: it continues"
+    return GenispError(message, hint=hint)

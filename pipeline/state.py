@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from pipeline.chunk import check_chunk
 from pipeline.errors import DamagedStoreError
 from pipeline.files import StoreFiles
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.parallel import in_order
 from pipeline.reporting import Reporter
 from pipeline.sources import Source
 from pipeline.store import (
+    METADATA_NAME,
     SIDECARS,
     chunk_key,
+    chunk_row,
     committed,
     read_chunk,
+    read_root,
     read_sidecar,
     sidecar_key,
 )
@@ -31,6 +36,11 @@ from schemas.sidecar import Sidecar
 
 #: Chunks checked at once; checksums release the interpreter.
 CHECK_THREADS = 4
+
+LEVELS: tuple[LevelName, ...] = ("packed", "resized")
+
+#: What `pipeline.naming.group_name` makes; other folders in a store are left alone.
+_GROUP_NAME = re.compile(r".+_\d+x\d+")
 
 
 @dataclass(frozen=True)
@@ -111,13 +121,25 @@ def annotation_key(annotation: ImageAnnotation | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def read_state(files: StoreFiles, reporter: Reporter, *, recheck: bool) -> StoreState:
+def _never() -> bool:
+    return False
+
+
+def read_state(
+    files: StoreFiles,
+    reporter: Reporter,
+    *,
+    recheck: bool,
+    stopping: Callable[[], bool] = _never,
+) -> StoreState:
     """Read every sidecar and check every chunk it names.
 
     Parameters
     ----------
     recheck
         Compute all checksums; otherwise only presence and size are looked at.
+    stopping
+        Asked after each sample; if true, this ends with `KeyboardInterrupt`.
     """
     state = StoreState()
     recorded = _recorded(files)
@@ -127,25 +149,60 @@ def read_state(files: StoreFiles, reporter: Reporter, *, recheck: bool) -> Store
 
     def look(key: tuple[str, str]) -> tuple[tuple[str, str], Sidecar | None, str]:
         try:
-            sidecar = read_sidecar(files, *key)
+            sidecar = read_sidecar(files, *key, every_byte=recheck)
         except DamagedStoreError as error:
             return key, None, error.message
         return key, sidecar, sample_damage(files, sidecar, recheck=recheck)
 
-    with ThreadPoolExecutor(CHECK_THREADS) as pool:
-        reporter.stage("check", len(present))
-        for key, sidecar, damage in pool.map(look, present):
-            reporter.step(failed=bool(damage))
-            if sidecar is None:
-                if key in known:
-                    state.add(SampleState(known[key], damage=damage))
-                continue
+    samples: dict[tuple[str, str], SampleState] = {}
+    reporter.stage("check", len(present))
+    for key, sidecar, damage in in_order(look, present, CHECK_THREADS):
+        reporter.step(failed=bool(damage))
+        if stopping():
+            raise KeyboardInterrupt
+        if sidecar is not None:
             _add_group(state, sidecar)
-            state.add(_sample_state(sidecar, damage))
+            samples[key] = _sample_state(sidecar, damage)
+        elif key in known:
+            samples[key] = SampleState(known[key], damage=damage)
+    # One that moved to another group has left its old place, whatever the manifest still says.
+    placed = {sample.entry.source for sample in samples.values()}
     for key, entry in known.items():
-        if key not in state.samples:
-            state.add(SampleState(entry, damage="its sidecar is missing"))
+        if entry.source not in placed:
+            samples.setdefault(key, SampleState(entry, damage="its sidecar is missing"))
+    for sample in _in_own_rows(samples, known):
+        state.add(sample)
     return state
+
+
+def _in_own_rows(
+    samples: Mapping[tuple[str, str], SampleState], known: Mapping[tuple[str, str], ManifestEntry]
+) -> Iterator[SampleState]:
+    """The samples, none in the row of another.
+
+    A sidecar whose row is wrong finds the chunk of another sample there. Made again in that row, it
+    would destroy that chunk. So a damaged sample has the row the manifest gives it, or the one it
+    claims, whichever is nobody else's; if neither is, it has none and will be given one.
+    """
+    taken: set[tuple[str, int | None]] = set()
+
+    def settled(key: tuple[str, str]) -> SampleState:
+        sample, listed = samples[key], known.get(key)
+        claimed, damage = sample.entry.row, sample.damage
+        if not damage and (key[0], claimed) in taken:
+            damage = f"its row {claimed} is another sample's"
+        rows = [listed.row, claimed] if damage and listed else [claimed]
+        row = next((row for row in rows if (key[0], row) not in taken), None)
+        taken.add((key[0], row))
+        return replace(sample, entry=replace(sample.entry, row=row), damage=damage)
+
+    def standing(key: tuple[str, str]) -> tuple[bool, bool]:
+        """Whole samples choose first, among them those that the manifest confirms."""
+        listed, sample = known.get(key), samples[key]
+        return bool(sample.damage), listed is None or listed.row != sample.entry.row
+
+    done = {key: settled(key) for key in sorted(samples, key=standing)}
+    return (done[key] for key in samples)
 
 
 def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
@@ -154,7 +211,7 @@ def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
         key = chunk_key(sidecar.group, level, sidecar.row)
         try:
             if recheck:
-                chunk = memoryview(read_chunk(files, sidecar, level))
+                chunk = read_chunk(files, sidecar, level)
                 check_chunk(chunk, record.crc32c, path=str(files.path(key)))
             elif files.size(key) != record.nbytes:
                 return f"the {level} chunk is missing or has another size"
@@ -163,39 +220,53 @@ def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
     return ""
 
 
-def remove_orphans(files: StoreFiles, state: StoreState) -> int:
-    """Delete chunks no sample owns and sidecars nobody can read: what interrupted commits left."""
-    removed = 0
+def remove_orphans(files: StoreFiles, owners: Iterable[ManifestEntry]) -> None:
+    """Delete what interrupted ingests left: chunks, sidecars and groups that no owner has.
+
+    Parameters
+    ----------
+    owners
+        Every sample of the store, damaged ones included.
+    """
+    rows: dict[str, set[int | None]] = defaultdict(set)
+    sidecars: dict[str, set[str]] = defaultdict(set)
+    for entry in owners:
+        rows[entry.group or ""].add(entry.row)
+        sidecars[entry.group or ""].add(f"{entry.id}.json")
     for group in files.names():
-        rows = {s.entry.row for s in state.samples.values() if s.entry.group == group}
         for key in _chunk_files(files, group):
-            if _row_of(key) not in rows:
+            if chunk_row(key.rsplit("/", 1)[-1]) not in rows[group]:
                 files.delete(key)
-                removed += 1
         for name in files.names(f"{group}/{SIDECARS}"):
-            if (group, name.removesuffix(".json")) not in state.samples:
+            if name.endswith(".json") and name not in sidecars[group]:
                 files.delete(f"{group}/{SIDECARS}/{name}")
-                removed += 1
-    return removed
+        if not rows[group] and _GROUP_NAME.fullmatch(group):
+            _remove_group(files, group)
+
+
+def _remove_group(files: StoreFiles, name: str) -> None:
+    """Delete the metadata of a group without samples, and its folders where they are empty."""
+    for level in LEVELS:
+        files.delete(f"{name}/{level}/{METADATA_NAME}")
+        files.remove_empty_folder(f"{name}/{level}")
+    files.delete(f"{name}/{METADATA_NAME}")
+    files.remove_empty_folder(f"{name}/{SIDECARS}")
+    files.remove_empty_folder(name)
 
 
 def remove_sample(files: StoreFiles, entry: ManifestEntry, levels: Sequence[LevelName]) -> None:
     """Uncommit a sample and delete its chunks."""
     files.delete(sidecar_key(entry.group or "", entry.id or ""))
-    for level in levels:
-        files.delete(chunk_key(entry.group or "", level, entry.row or 0))
+    if entry.row is not None:
+        for level in levels:
+            files.delete(chunk_key(entry.group or "", level, entry.row))
 
 
 def _chunk_files(files: StoreFiles, group: str) -> Iterator[str]:
-    for level in ("packed", "resized"):
+    for level in LEVELS:
         for name in files.names(f"{group}/{level}"):
-            if name.startswith("c."):
+            if chunk_row(name) is not None:
                 yield f"{group}/{level}/{name}"
-
-
-def _row_of(key: str) -> int | None:
-    row = key.rsplit("/", 1)[-1].split(".")[1]
-    return int(row) if row.isdecimal() else None
 
 
 def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:
@@ -216,13 +287,15 @@ def _add_group(state: StoreState, sidecar: Sidecar) -> None:
 
 
 def _recorded(files: StoreFiles) -> tuple[ManifestEntry, ...]:
-    data = files.get_or_none(MANIFEST_NAME)
-    if data is None:
-        return ()
     try:
-        return parse_manifest(data, path=str(files.path(MANIFEST_NAME))).entries
+        data = files.get_or_none(MANIFEST_NAME)
+        if data is None:
+            return ()
+        manifest = parse_manifest(data, path=str(files.path(MANIFEST_NAME)))
     except DamagedStoreError:
         return ()  # rebuilt from the sidecars; failures are tried again
+    # One of another recipe is another store's.
+    return manifest.entries if manifest.header.recipe == read_root(files)[0] else ()
 
 
 def _file_key(name: str, size: int, mtime_ns: int | None) -> tuple[str, int, int | None]:

@@ -10,9 +10,11 @@ Chunks are decoded directly; only writing metadata needs zarr (`pipeline.zarr_me
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -22,27 +24,41 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from pipeline.boxes import target_arrays
-from pipeline.chunk import decode_chunk
-from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError, UsageError
+from pipeline.chunk import damaged_chunk, decode_chunk
+from pipeline.errors import (
+    REDO,
+    DamagedStoreError,
+    IncompatibleStoreError,
+    NoStoreError,
+    UsageError,
+)
 from pipeline.files import StoreFiles
 from pipeline.manifest import (
     MANIFEST_NAME,
     entry_for,
     parse_manifest,
     read_header,
+    sealed_header,
 )
-from schemas.manifest import ManifestEntry
+from schemas.manifest import ManifestEntry, ManifestHeader
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import FORMAT, FORMAT_VERSION, Sidecar
 
 METADATA_NAME = "zarr.json"
 SIDECARS = "sidecars"
 DEFAULT_STORE = "data.zarr"
+_CHUNK_NAME = re.compile(r"c\.(0|[1-9][0-9]{0,15})\.0\.0\.0")
 
 
 def chunk_key(group: str, level: LevelName, row: int) -> str:
     """Where a row's chunk is: zarr's default key encoding with "." as separator, flat folders."""
     return f"{group}/{level}/c.{row}.0.0.0"
+
+
+def chunk_row(name: str) -> int | None:
+    """The row whose chunk a file of this name is; None if it is no chunk's name."""
+    found = _CHUNK_NAME.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def sidecar_key(group: str, sample_id: str) -> str:
@@ -112,6 +128,8 @@ class Store:
         Sources that could not be ingested.
     warnings
         What opening had to work around, in words.
+    unlisted
+        Damage of sidecars that the manifest does not list: nobody knows whose they are.
     """
 
     files: StoreFiles
@@ -119,7 +137,8 @@ class Store:
     versions: dict[str, str]
     entries: dict[str, ManifestEntry]
     failed: tuple[ManifestEntry, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    unlisted: tuple[DamagedStoreError, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -171,14 +190,16 @@ class Store:
         UsageError
             If there is no such sample.
         """
-        found = self.entries.get(sample_id)
+        found = self.entries.get(sample_id) or self._by_full_name.get(sample_id)
         if found is None:
-            qualified = [e for e in self.entries.values() if f"{e.group}/{e.id}" == sample_id]
-            if not qualified:
-                hint = "prep info lists what is there; ids are file stems"
-                raise UsageError(f"no sample {sample_id!r}", path=str(self.path), hint=hint)
-            found = qualified[0]
+            hint = "prep info lists what is there; ids are file stems"
+            raise UsageError(f"no sample {sample_id!r}", path=str(self.path), hint=hint)
         return found
+
+    @cached_property
+    def _by_full_name(self) -> dict[str, ManifestEntry]:
+        """Entries by ``"group/stem"``, which names every sample."""
+        return {f"{entry.group}/{entry.id}": entry for entry in self.entries.values()}
 
     def sidecar(self, sample_id: str) -> Sidecar:
         """Read and check a sample's sidecar."""
@@ -218,52 +239,112 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     recipe, versions = read_root(files)
     notes: list[str] = []
     recorded: tuple[ManifestEntry, ...] = ()
-    data = files.get_or_none(MANIFEST_NAME)
     try:
+        data = files.get_or_none(MANIFEST_NAME)
         if data is not None:
             recorded = parse_manifest(data, path=str(files.path(MANIFEST_NAME))).entries
     except DamagedStoreError as error:
         notes.append(str(error))
     done = {(e.group, e.id): e for e in recorded if e.status == "done"}
+    unlisted: list[DamagedStoreError] = []
     for group, sample_id in committed(files):
         if (group, sample_id) not in done:
             try:
                 done[group, sample_id] = entry_for(read_sidecar(files, group, sample_id))
             except DamagedStoreError as error:
-                notes.append(str(error))
+                unlisted.append(error)
+    notes += map(str, unlisted)
     ordered = sorted(done.values(), key=lambda e: (e.group or "", e.row or 0))
     stems = Counter(entry.id for entry in ordered)
     entries = {(e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
     failed = tuple(e for e in recorded if e.status == "failed")
-    return Store(files, recipe, versions, entries, failed, tuple(notes))
+    return Store(files, recipe, versions, entries, failed, tuple(notes), tuple(unlisted))
 
 
 def read_root(files: StoreFiles) -> tuple[Recipe, dict[str, str]]:
-    """Recipe and versions from the root metadata, or from the manifest when that is damaged."""
-    data = files.get_or_none(METADATA_NAME)
-    manifest = files.get_or_none(MANIFEST_NAME)
-    if data is None and manifest is None:
-        raise no_store(files)
+    """Recipe and versions, from the root metadata or the manifest.
+
+    The two say the same. If they do not, one is damaged: the root metadata, unless the manifest's
+    digest does not fit, or the samples were made with the root's recipe and not the manifest's.
+
+    Raises
+    ------
+    NoStoreError
+        If there is nothing, or something else.
+    IncompatibleStoreError
+        If the format version is not 1.
+    DamagedStoreError
+        If there are samples, but neither file says how they were made.
+    """
+    manifest = _bytes(files, MANIFEST_NAME)
+    version, root = _root_header(_bytes(files, METADATA_NAME))
+    sealed = sealed_header(manifest)
+    headers = [one for one in (sealed, root, read_header(manifest)) if one and one.format == FORMAT]
+    usable = [one for one in headers if one.format_version == FORMAT_VERSION]
+    foreign = {version, *(str(one.format_version) for one in headers)} - {"", str(FORMAT_VERSION)}
+    # A store of another version has no samples that can be read; damage to one digit leaves them.
+    if foreign and sealed not in usable and not any(_fingerprints(files)):
+        raise _other_version(files, foreign)
+    if not usable:
+        raise _no_header(files)
+    if len({one.recipe for one in usable}) > 1:
+        used = next(_fingerprints(files), "")
+        usable.sort(key=lambda one: one.recipe.fingerprint != used)
+    return usable[0].recipe, usable[0].versions
+
+
+def _bytes(files: StoreFiles, key: str) -> bytes:
+    """What a file holds; nothing if it cannot be read."""
     try:
-        attributes = json.loads(data or b"")["attributes"]
-        ours = attributes["format"] == FORMAT
-        version = attributes["format_version"]
-        if ours and version != FORMAT_VERSION:
-            raise IncompatibleStoreError(
-                f"store format version {version}; this version reads {FORMAT_VERSION}",
-                path=str(files.root),
-                hint="use the version of this tool that wrote it, or ingest into a new store",
-            )
-        recipe = Recipe.model_validate(attributes["recipe"])
-        if ours and recipe.fingerprint == attributes["recipe_fingerprint"]:
-            return recipe, dict(attributes["versions"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        if isinstance(error, IncompatibleStoreError):
-            raise
-    header = read_header(manifest or b"")
-    if header is None:
-        raise no_store(files)
-    return header.recipe, header.versions
+        return files.get_or_none(key) or b""
+    except DamagedStoreError:
+        return b""
+
+
+def _root_header(data: bytes) -> tuple[str, ManifestHeader | None]:
+    """Format version and, if they can be used, the facts in the root metadata."""
+    version = ""
+    try:
+        attributes = json.loads(data)["attributes"]
+        if attributes["format"] == FORMAT:
+            version = str(attributes["format_version"])
+        fields = {name: attributes[name] for name in ManifestHeader.model_fields}
+        header = ManifestHeader.model_validate(fields)
+        if header.recipe.fingerprint == attributes["recipe_fingerprint"]:
+            return version, header
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return version, None
+
+
+def _fingerprints(files: StoreFiles) -> Iterator[str]:
+    """Of the recipes that readable samples were made with."""
+    for group, sample_id in committed(files):
+        with suppress(DamagedStoreError):
+            yield read_sidecar(files, group, sample_id).recipe_fingerprint
+
+
+def made_with(files: StoreFiles, recipe: Recipe) -> bool:
+    """Whether every sample that can be read was made with `recipe`, and there is one."""
+    return set(_fingerprints(files)) == {recipe.fingerprint}
+
+
+def _no_header(files: StoreFiles) -> NoStoreError | DamagedStoreError:
+    if next(committed(files), None) is None:
+        return no_store(files)
+    return DamagedStoreError(
+        f"neither {METADATA_NAME} nor {MANIFEST_NAME} can be read: both are missing or damaged",
+        path=str(files.root),
+        hint="prep ingest with the same sources, options and store writes both again",
+    )
+
+
+def _other_version(files: StoreFiles, versions: set[str]) -> IncompatibleStoreError:
+    return IncompatibleStoreError(
+        f"store format version {', '.join(sorted(versions))}; this version reads {FORMAT_VERSION}",
+        path=str(files.root),
+        hint="use the version of this tool that wrote it, or ingest into a new store",
+    )
 
 
 def no_store(files: StoreFiles) -> NoStoreError:
@@ -284,8 +365,16 @@ def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
                 yield group, name.removesuffix(".json")
 
 
-def read_sidecar(files: StoreFiles, group: str, sample_id: str) -> Sidecar:
+def read_sidecar(
+    files: StoreFiles, group: str, sample_id: str, *, every_byte: bool = False
+) -> Sidecar:
     """Read a sidecar and check its digest and its place.
+
+    Parameters
+    ----------
+    every_byte
+        Refuse one that says the same in other bytes, too (1E-05 for 1e-05, a line end that is
+        missing). Nothing else writes it like that, so it is damaged; reading it does no harm.
 
     Raises
     ------
@@ -294,36 +383,32 @@ def read_sidecar(files: StoreFiles, group: str, sample_id: str) -> Sidecar:
     """
     key = sidecar_key(group, sample_id)
     path = str(files.path(key))
-    hint = "prep ingest (with the same sources) redoes just the damaged samples"
     data = files.get_or_none(key)
     if data is None:
-        raise DamagedStoreError("the sidecar is missing", path=path, hint=hint)
+        raise DamagedStoreError("the sidecar is missing", path=path, hint=REDO)
     try:
         sidecar = Sidecar.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "JSON"
         message = f"the sidecar is damaged at {place}: {first['msg']}"
-        raise DamagedStoreError(message, path=path, hint=hint) from error
+        raise DamagedStoreError(message, path=path, hint=REDO) from error
     if sidecar.digest != sidecar.content_digest():
-        raise DamagedStoreError("the sidecar does not fit its digest", path=path, hint=hint)
+        raise DamagedStoreError("the sidecar does not fit its digest", path=path, hint=REDO)
     if (sidecar.group, sidecar.id) != (group, sample_id):
         message = f"the sidecar belongs to {sidecar.group}/{sidecar.id}"
-        raise DamagedStoreError(message, path=path, hint=hint)
+        raise DamagedStoreError(message, path=path, hint=REDO)
+    if every_byte and data != sidecar.to_json():
+        message = "the sidecar is damaged: its content is whole, its bytes are not as written"
+        raise DamagedStoreError(message, path=path, hint=REDO)
     return sidecar
 
 
-def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> bytes:
-    """The bytes of a sample's chunk, unchecked but for its presence."""
-    key = chunk_key(sidecar.group, level, sidecar.row)
-    data = files.get_or_none(key)
-    if data is None:
-        raise DamagedStoreError(
-            f"the {level} chunk of {sidecar.id} is missing",
-            path=str(files.path(key)),
-            hint="prep ingest (with the same sources) redoes just the damaged samples",
-        )
-    return data
+def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> memoryview:
+    """The bytes of a sample's chunk, unchecked but for their number."""
+    nbytes = sidecar.levels[level].nbytes
+    buffer = np.empty(nbytes + 1, np.uint8)
+    return read_chunk_into(files, chunk_key(sidecar.group, level, sidecar.row), nbytes, buffer)
 
 
 def read_chunk_into(
@@ -344,24 +429,19 @@ def read_chunk_into(
     -------
     The first `nbytes` bytes of `buffer`, unchecked but for their number.
     """
-    path = files.path(key)
     room = buffer.data[: nbytes + 1]
     filled = 0
     try:
-        with path.open("rb", buffering=0) as file:
-            while (count := file.readinto(room[filled:])) > 0:
+        with files.reading(key) as file:
+            while count := file.readinto(room[filled:]):
                 filled += count
-    except (FileNotFoundError, NotADirectoryError):
-        raise _damaged_chunk("the chunk is missing", path) from None
+    except FileNotFoundError:
+        raise damaged_chunk("the chunk is missing", str(files.path(key))) from None
     if filled != nbytes:
         held = f"more than {nbytes}" if filled > nbytes else str(filled)
-        raise _damaged_chunk(f"the chunk has {held} bytes, the sidecar records {nbytes}", path)
+        message = f"the chunk has {held} bytes, the sidecar records {nbytes}"
+        raise damaged_chunk(message, str(files.path(key)))
     return room[:nbytes]
-
-
-def _damaged_chunk(message: str, path: Path) -> DamagedStoreError:
-    hint = "prep ingest (with the same sources) redoes just the damaged samples"
-    return DamagedStoreError(message, path=str(path), hint=hint)
 
 
 def read_level(
@@ -378,7 +458,11 @@ def read_level(
             path=str(files.root),
             hint="ingest into a new store with --levels packed,resized",
         )
-    chunk = read_chunk(files, sidecar, level)
     path = str(files.path(chunk_key(sidecar.group, level, sidecar.row)))
-    stored = decode_chunk(memoryview(chunk), record.shape, record.crc32c, path=path, out=out)
+    try:
+        chunk = read_chunk(files, sidecar, level)
+        stored = decode_chunk(chunk, record.shape, record.crc32c, path=path, out=out)
+    except DamagedStoreError as error:
+        message = f"sample {sidecar.id}: {error.message}"
+        raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
     return Sample(stored, sidecar, level)

@@ -12,7 +12,6 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.chunk import chunk_crc, encode_chunk
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import Level, develop
 from pipeline.errors import (
@@ -25,6 +24,7 @@ from pipeline.errors import (
     UnreadableSourceError,
     UnsupportedRawError,
 )
+from pipeline.fast_chunk import EncodedChunk, encode_chunk_fast
 from pipeline.files import StoreFiles
 from pipeline.raw import (
     PROBE_BYTES,
@@ -33,10 +33,11 @@ from pipeline.raw import (
     check_mosaic,
     decode,
     decoder_version,
+    may_hide_damage,
     probe,
 )
 from pipeline.raw_facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
-from pipeline.sources import Source
+from pipeline.sources import Source, Start
 from pipeline.store import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
@@ -82,19 +83,25 @@ class ProbeTask:
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """Facts and the fixed point they imply, or the failure."""
+    """Facts, the fixed point they imply, and the bytes they were read from; or the failure."""
 
     facts: RawFacts | None = None
     fixed_point: FixedPoint | None = None
     failure: Failure | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
 class SampleTask:
-    """Everything decided about one sample before its pixels are read."""
+    """Everything decided about one sample before its pixels are read.
+
+    `lease` is what `StoreFiles.lock` gave the coordinator: only under it may the sample be written.
+    `start` is what the facts were read from: the pixels must come from the same file.
+    """
 
     source: Source
     store: str
+    lease: str
     id: str
     group: str
     row: int
@@ -109,6 +116,7 @@ class SampleTask:
     decoder: DecoderName
     cross_check: bool
     decoder_class: str
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,9 @@ def failure_from(error: Exception) -> Failure:
     """The failure an exception stands for; an unexpected one keeps its last frames."""
     if isinstance(error, SourceError):
         return Failure(_CODES.get(type(error), "other"), error.message, error.hint)
+    if isinstance(error, MemoryError):
+        mend = "free memory or give fewer --workers, then run the same command"
+        return Failure("other", "there is not enough memory for it", mend)
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = (
         f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -148,10 +159,11 @@ def probe_source(task: ProbeTask) -> ProbeOutcome:
     """Read a raw's facts from its beginning, or from all of it when that is not enough."""
     source = task.source
     try:
-        start = source.read_prefix(PROBE_BYTES)
-        facts = probe(start, whole=len(start) >= source.size, path=source.name)
+        data = source.read_prefix(PROBE_BYTES)
+        facts = probe(data, whole=len(data) >= source.size, path=source.name)
         if facts is None:
-            facts = probe(source.read_bytes(), whole=True, path=source.name)
+            data = source.read_bytes()
+            facts = probe(data, whole=True, path=source.name)
         if facts is None:
             raise CorruptRawError("the file says nothing about itself", path=source.name)
         check_levels(facts.levels, path=source.name)
@@ -159,7 +171,7 @@ def probe_source(task: ProbeTask) -> ProbeOutcome:
         point = fixed_point(sensor, task.colour, path=source.name)
     except Exception as error:  # one source must not cost the run; see failure_from
         return ProbeOutcome(failure=failure_from(error))
-    return ProbeOutcome(facts=facts, fixed_point=point)
+    return ProbeOutcome(facts=facts, fixed_point=point, start=Start.of(data))
 
 
 def develop_source(task: SampleTask) -> SampleOutcome:
@@ -167,6 +179,8 @@ def develop_source(task: SampleTask) -> SampleOutcome:
     disagreement = ""
     try:
         data = task.source.read_bytes()
+        if task.start is not None:
+            task.source.require_start(task.start, data)
         sha256 = hashlib.sha256(data).hexdigest()
         check_container(data, path=task.source.name)
         decoded, disagreement = _decode(data, task)
@@ -209,7 +223,7 @@ def _decode(data: bytes, task: SampleTask) -> tuple[DecodedRaw, str]:
         fast = decode(data, "flashraw", path=path)
     except FlashrawDeclinedError as error:
         return decode(data, "libraw", path=path), f"flashraw declined: {error}"
-    if not task.cross_check:
+    if not (task.cross_check or may_hide_damage(data, fast, path=path)):
         return fast, ""
     reference = decode(data, "libraw", path=path)
     found = differences(reference, fast)
@@ -248,7 +262,8 @@ def _commit(
     sha256: str,
 ) -> Sidecar:
     files = StoreFiles(Path(task.store))
-    chunks = {name: encode_chunk(level.stored, task.recipe.codec) for name, level in levels.items()}
+    codec = task.recipe.codec
+    chunks = {name: encode_chunk_fast(level.stored, codec) for name, level in levels.items()}
     source = task.source
     sidecar = Sidecar(
         id=task.id,
@@ -268,15 +283,16 @@ def _commit(
         decoder=decoder,
         findings=task.findings,
     ).sealed()
-    # While chunks are replaced the sample does not exist: no sidecar, no commit.
-    files.delete(sidecar_key(task.group, task.id))
-    for name, chunk in chunks.items():
-        files.put(chunk_key(task.group, name, task.row), chunk)
-    files.put(sidecar_key(task.group, task.id), sidecar.to_json())
+    with files.commit(task.lease):
+        # While chunks are replaced the sample does not exist: no sidecar, no commit.
+        files.delete(sidecar_key(task.group, task.id))
+        for name, chunk in chunks.items():
+            files.put(chunk_key(task.group, name, task.row), *chunk.pieces)
+        files.put(sidecar_key(task.group, task.id), sidecar.to_json())
     return sidecar
 
 
-def _record(level: Level, chunk: bytes, task: SampleTask) -> LevelRecord:
+def _record(level: Level, chunk: EncodedChunk, task: SampleTask) -> LevelRecord:
     _, height, width = level.stored.shape
     return LevelRecord(
         shape=(3, height, width),
@@ -284,8 +300,8 @@ def _record(level: Level, chunk: bytes, task: SampleTask) -> LevelRecord:
         scale_y=level.scale_y,
         scale_factor=task.fixed_point.scale_factor,
         add_offset=task.fixed_point.add_offset,
-        nbytes=len(chunk),
-        crc32c=chunk_crc(chunk),
+        nbytes=chunk.nbytes,
+        crc32c=chunk.crc,
         statistics=level.statistics,
     )
 

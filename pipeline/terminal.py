@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from pipeline.reporting import Pace, error_text, finding_text
 from schemas.finding import Finding, Severity
@@ -46,13 +46,16 @@ class TerminalReporter:
         pass
 
     def error(self, code: str, path: str, message: str, mend: str) -> None:
-        self._console.print(f"[red]{escape(error_text(path, message, mend))}[/red]")
+        self._print(error_text(path, message, mend), "red")
 
     def finding(self, finding: Finding) -> None:
         if self._quiet and finding.severity is Severity.INFO:
             return
-        colour = _COLOURS[finding.severity]
-        self._console.print(f"[{colour}]{escape(finding_text(finding))}[/{colour}]")
+        self._print(finding_text(finding), _COLOURS[finding.severity])
+
+    def _print(self, text: str, colour: str) -> None:
+        # As Text: no markup, emoji codes or highlighting to be found in names.
+        self._console.print(Text(text, style=colour), soft_wrap=True)
 
     def close(self) -> None:
         if self._progress is not None:

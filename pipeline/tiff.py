@@ -8,6 +8,8 @@ walk of about 100 µs tells a whole file from a cut one before any decoder sees 
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
@@ -44,11 +46,16 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 0x142, 0x143, 0x14
 _JPEG_OFFSET, _JPEG_BYTE_COUNT = 0x201, 0x202
 _EXPOSURE_TIME, _F_NUMBER, _EXIF_IFD, _ISO = 0x829A, 0x829D, 0x8769, 0x8827
 _RECOMMENDED_EXPOSURE_INDEX, _CAPTURE_TIME, _DNG_VERSION = 0x8832, 0x9003, 0xC612
+_MAKER_NOTE, _NIKON_LINEARISATION, _CFA_PATTERN = 0x927C, 0x0096, 0x828E
+_MAX_CFA: Final = 64
+_NIKON_NOTE_HEAD: Final = 10
+"""``Nikon``, NUL, two bytes of version and two of nothing; then a TIFF of its own."""
 
 _ISO_OVERFLOW: Final = 65535
 _SONY_ARW: Final = 32767
 _LOSSLESS_JPEG: Final = 7
-_NIKON_COMPRESSED: Final = 34713
+UNCOMPRESSED: Final = 1
+NIKON_COMPRESSED: Final = 34713
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,11 @@ class TiffImage:
         First byte of each strip or tile, counted from the start of the file.
     byte_counts
         Length of each in bytes; empty where the file does not say, or says it unreliably.
+    cfa
+        Codes of its colour filter array (TIFF/EP: 0, 1, 2 for R, G, B), or () where it has none.
+    tags
+        Eight hex digits: which tags the directory has, of which types and lengths. The same for
+        all files a camera writes alike.
     """
 
     directory: str
@@ -87,6 +99,8 @@ class TiffImage:
     tile_height: int
     offsets: tuple[int, ...]
     byte_counts: tuple[int, ...]
+    cfa: tuple[int, ...]
+    tags: str
 
     @property
     def is_raw(self) -> bool:
@@ -120,6 +134,9 @@ class TiffFacts:
         Every image of IFD0, the directories after it, and their SubIFDs.
     metadata_end
         Byte after the last directory or value that was read.
+    nikon_linearisation
+        From a Nikon's maker note: first byte of the version of its compression, then what the first
+        two samples of the first two rows are predicted from; empty where absent.
     """
 
     variant: TiffVariant
@@ -133,6 +150,7 @@ class TiffFacts:
     is_dng: bool
     images: tuple[TiffImage, ...]
     metadata_end: int
+    nikon_linearisation: tuple[int, ...]
 
     @property
     def raw_images(self) -> tuple[TiffImage, ...]:
@@ -194,6 +212,7 @@ def read_tiff(data: bytes | bytearray | memoryview, *, path: str = "") -> TiffFa
         is_dng=_DNG_VERSION in main,
         images=tuple(images),
         metadata_end=reader.end,
+        nikon_linearisation=_nikon_linearisation(reader, exif),
     )
 
 
@@ -227,6 +246,17 @@ def check_extents(facts: TiffFacts, size: int, *, path: str = "") -> None:
             _check_bytes(facts, image, path)
 
 
+def is_arw2(facts: TiffFacts, image: TiffImage) -> bool:
+    """Whether an image is in Sony's lossy code of one byte a sample, by the rule LibRaw has."""
+    samples = image.width * image.height
+    return (
+        image.compression == _SONY_ARW
+        and _is_sony(facts)
+        and facts.model != ARW1_MODEL
+        and sum(image.byte_counts) == samples > 0
+    )
+
+
 def _images(
     reader: TiffReader, label: str, directory: TiffDirectory, variant: TiffVariant
 ) -> list[TiffImage]:
@@ -257,10 +287,37 @@ def _images(
             tile_height=reader.integer(directory, _TILE_HEIGHT),
             offsets=offsets,
             byte_counts=byte_counts,
+            cfa=reader.integers(directory, _CFA_PATTERN, _MAX_CFA),
+            tags=_tags(directory),
         )
         for layout, (offsets, byte_counts) in layouts
         if offsets
     ]
+
+
+def _tags(directory: TiffDirectory) -> str:
+    shape = [(entry.tag, entry.type, entry.length) for entry in directory.values()]
+    return f"{zlib.crc32(repr(shape).encode()):08x}"
+
+
+def _nikon_linearisation(reader: TiffReader, exif: TiffDirectory) -> tuple[int, ...]:
+    """Read what `TiffFacts` says; damage here costs the value, not the file: decoders judge it."""
+    entry = exif.get(_MAKER_NOTE)
+    if entry is None or bytes(reader.data[entry.position : entry.position + 6]) != b"Nikon\0":
+        return ()
+    note = reader.data[entry.position + _NIKON_NOTE_HEAD : entry.position + entry.length]
+    known = _MAGICS.get(bytes(note[:4]))
+    if known is None or len(note) < 8:
+        return ()
+    inner = TiffReader(note, known[0], reader.path)
+    try:
+        directory, _ = inner.directory("maker note", inner.first_directory())
+        values = inner.raw_bytes(directory, _NIKON_LINEARISATION, 10)
+    except CorruptRawError:
+        return ()
+    if len(values) < 10:
+        return ()
+    return (values[0], *struct.unpack_from(known[0] + "4H", values, 2))
 
 
 def _rw2_strips(
@@ -309,6 +366,10 @@ def _geometry_is_trusted(facts: TiffFacts) -> bool:
     return facts.variant == "tiff" and (facts.is_dng or maker.startswith(("NIKON", "SONY")))
 
 
+def _is_sony(facts: TiffFacts) -> bool:
+    return facts.make.upper().startswith("SONY") and not facts.is_dng
+
+
 def _check_tiles(image: TiffImage, path: str) -> None:
     if image.layout != "tiles" or not (image.tile_width and image.tile_height):
         return
@@ -338,14 +399,14 @@ def _check_bytes(facts: TiffFacts, image: TiffImage, path: str) -> None:
 def _minimum_bytes(facts: TiffFacts, image: TiffImage) -> int:
     """Return the fewest bytes that can hold the image; 0 where nothing can be said."""
     samples = image.width * image.height * image.samples_per_pixel
-    is_sony = facts.make.upper().startswith("SONY") and not facts.is_dng
-    if image.compression == 1:
+    is_sony = _is_sony(facts)
+    if image.compression == UNCOMPRESSED:
         # Sony stores more than 12 bits in 16; Nikon Z and DNG also pack 14 bits.
         bits = 16 if is_sony and image.bits_per_sample > 12 else image.bits_per_sample
         return samples * bits // 8
     if image.compression == _SONY_ARW and is_sony and facts.model != ARW1_MODEL:
         return samples  # ARW2 takes exactly one byte a photosite
-    is_entropy_coded = image.compression in (_LOSSLESS_JPEG, _NIKON_COMPRESSED)
+    is_entropy_coded = image.compression in (_LOSSLESS_JPEG, NIKON_COMPRESSED)
     if is_entropy_coded and image.photometric == PHOTOMETRIC_CFA:
         return samples // 8  # a Huffman code has at least one bit
     return 0

@@ -75,6 +75,11 @@ class TiffReader:
             )
         self.end = max(self.end, stop)
 
+    def first_directory(self) -> int:
+        """Return where the header says that IFD0 is."""
+        (offset,) = struct.unpack_from(self.order + "I", self.data, 4)
+        return int(offset)
+
     def directory(self, label: str, offset: int) -> tuple[TiffDirectory, int]:
         """Return a directory's entries and the offset of the next one (0: none)."""
         if offset < 8:
@@ -139,20 +144,27 @@ class TiffReader:
         over, under = struct.unpack_from(self.order + "II", self.data, entry.position)
         return over / under if under else None
 
+    def raw_bytes(self, directory: TiffDirectory, tag: int, limit: int) -> bytes:
+        """Return up to `limit` bytes of a tag of single bytes; empty where absent."""
+        entry = directory.get(tag)
+        if entry is None or TYPE_SIZE.get(entry.type) != 1:
+            return b""
+        length = min(entry.length, limit)
+        self.require(f"the value of tag {tag:#06x}", entry.position, length)
+        return bytes(self.data[entry.position : entry.position + length])
+
     def text(self, directory: TiffDirectory, tag: int) -> str:
         """Return a tag's text up to its NUL, stripped; empty where absent."""
         entry = directory.get(tag)
         if entry is None or entry.type not in _TEXT_TYPES:
             return ""
-        length = min(entry.length, _MAX_TEXT)
-        self.require(f"the value of tag {tag:#06x}", entry.position, length)
-        raw = bytes(self.data[entry.position : entry.position + length])
+        raw = self.raw_bytes(directory, tag, _MAX_TEXT)
         return raw.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
 
 def walk_directories(reader: TiffReader) -> tuple[TiffDirectory, list[tuple[str, TiffDirectory]]]:
     """Return IFD0, and every directory that describes images, each once."""
-    (first,) = struct.unpack_from(reader.order + "I", reader.data, 4)
+    first = reader.first_directory()
     main, following = reader.directory("IFD0", first)
     found = [("IFD0", main)]
     visited = {first}

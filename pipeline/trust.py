@@ -1,7 +1,7 @@
 """When flashraw is believed: class by class, as far as it was compared.
 
-The first files of a class, then one in `SAMPLE_EVERY`, are decoded by LibRaw as well and compared
-bit for bit. One difference, and the whole class is LibRaw's.
+Until some files of a class have come out alike, then one in `SAMPLE_EVERY`, files are decoded by
+LibRaw as well and compared bit for bit. One difference, and the whole class is LibRaw's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DecoderTrust:
 
     choice: DecoderChoice
     _seen: Counter[str] = field(default_factory=Counter)
+    _agreed: Counter[str] = field(default_factory=Counter)
     _distrusted: dict[str, str] = field(default_factory=dict)
 
     def decide(self, decoder_class: str) -> tuple[DecoderName, bool]:
@@ -40,7 +41,12 @@ class DecoderTrust:
             return "libraw", False
         count = self._seen[decoder_class]
         self._seen[decoder_class] += 1
-        return "flashraw", count < CHECK_FIRST or count % SAMPLE_EVERY == 0
+        # Many may be decoded before the first comparison is known: those are compared, too.
+        return "flashraw", self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
+
+    def agree(self, decoder_class: str) -> None:
+        """Both decoders gave the same for a file of this class."""
+        self._agreed[decoder_class] += 1
 
     def distrust(self, decoder_class: str, reason: str) -> bool:
         """Hand a class to LibRaw for good; False if it already was."""

@@ -8,36 +8,40 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.chunk import decode_chunk
-from pipeline.colour import FixedPoint, fixed_point
-from pipeline.develop import level_size, plane_names
-from pipeline.errors import DamagedStoreError, GenispError
-from pipeline.files import LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
+from pipeline.errors import REDO, DamagedStoreError
+from pipeline.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
 from pipeline.leakage import neighbour_leakage
-from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    dump_manifest,
+    entry_for,
+    parse_manifest,
+)
+from pipeline.parallel import in_order
+from pipeline.record_checks import check_record, damaged, redo
 from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.reporting import Reporter
 from pipeline.state import CHECK_THREADS, sample_damage
 from pipeline.store import (
     METADATA_NAME,
     chunk_key,
+    chunk_row,
     committed,
     read_chunk,
     read_root,
     read_sidecar,
     sidecar_key,
 )
-from pipeline.tasks import covers
-from pipeline.zarr_metadata import group_layout, recorded_layout, zarr_documents
+from pipeline.zarr_metadata import KnownLayouts, group_layout, zarr_documents
 from schemas.events import VerifySummary
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout
-from schemas.manifest import ManifestEntry
+from schemas.manifest import ManifestEntry, ManifestHeader
 from schemas.recipe import Recipe
-from schemas.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,21 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
     recipe, versions = read_root(files)
     tally = _Tally(reporter)
     checked = list(_check_samples(files, recipe, tally, quick=options.quick))
+    header = ManifestHeader(recipe=recipe, versions=versions)
+    manifest = _Listed(files, header)
+    layouts = _layouts(files, recipe, checked, manifest.done)
     for finding in (
         *_check_rows(checked),
-        *_check_metadata(files, recipe, versions, checked),
-        *_check_manifest(files, recipe, versions, checked),
-        *_check_strays(files, recipe, checked),
+        *_check_layouts(checked, layouts),
+        *_check_metadata(files, StoreLayout(recipe=recipe, versions=versions, groups=layouts.all)),
+        *manifest.findings,
+        *_check_manifest(manifest, header, checked),
+        *_check_strays(files, recipe, checked, manifest.done, layouts),
         *_check_splits(checked),
     ):
         tally.add(finding)
+    if layouts.unfinished and not tally.counts[Severity.ERROR]:
+        tally.add(_unfinished(files))
     derived = 0
     if options.sources:
         tasks, missing = plan_rederivation(files, recipe, options.sources, reporter)
@@ -136,16 +147,23 @@ def _check_samples(
 ) -> Iterator[_Checked]:
     keys = list(committed(files))
     tally.reporter.stage("verify", len(keys))
-    with ThreadPoolExecutor(CHECK_THREADS) as pool:
-        for one in pool.map(lambda key: _check_sample(files, recipe, *key, quick=quick), keys):
-            for finding in one.findings:
-                tally.add(finding)
-            tally.samples += 1
-            tally.nbytes += one.nbytes
-            tally.chunks += 0 if one.layout is None or quick else len(one.layout.levels)
-            failed = any(finding.severity is Severity.ERROR for finding in one.findings)
-            tally.reporter.step(one.nbytes, failed=failed)
-            yield one
+
+    def check(key: tuple[str, str]) -> _Checked:
+        return _check_sample(files, recipe, *key, quick=quick)
+
+    layouts: dict[str, GroupLayout] = {}
+    for one in in_order(check, keys, CHECK_THREADS):
+        for finding in one.findings:
+            tally.add(finding)
+        tally.samples += 1
+        tally.nbytes += one.nbytes
+        tally.chunks += 0 if one.layout is None or quick else len(one.layout.levels)
+        failed = any(finding.severity is Severity.ERROR for finding in one.findings)
+        tally.reporter.step(one.nbytes, failed=failed)
+        # Equal layouts are kept once: a model for every sample would be most of the memory.
+        if one.layout is not None and one.layout == layouts.setdefault(one.group, one.layout):
+            one = replace(one, layout=layouts[one.group])
+        yield one
 
 
 def _check_sample(
@@ -154,25 +172,25 @@ def _check_sample(
     """Everything that can be said of one sample alone."""
     name = f"{group}/{sample_id}"
     try:
-        sidecar = read_sidecar(files, group, sample_id)
+        sidecar = read_sidecar(files, group, sample_id, every_byte=True)
     except DamagedStoreError as error:
-        found = _damage("sidecar", name, error.message)
+        found = damaged("sidecar", name, error.message, error.hint)
         return _Checked(group, sample_id, None, None, "", 0, (found,))
-    findings = list(_check_record(sidecar, recipe, name))
+    findings = list(check_record(sidecar, recipe, name))
     nbytes = 0
     if quick:
-        damage = sample_damage(files, sidecar, recheck=False)
-        if damage:
-            findings.append(_damage("chunk", name, damage))
+        wrong = sample_damage(files, sidecar, recheck=False)
+        if wrong:
+            findings.append(damaged("chunk", name, wrong))
     else:
         for level, record in sidecar.levels.items():
             path = str(files.path(chunk_key(group, level, sidecar.row)))
             try:
-                chunk = memoryview(read_chunk(files, sidecar, level))
+                chunk = read_chunk(files, sidecar, level)
                 nbytes += len(chunk)
                 decode_chunk(chunk, record.shape, record.crc32c, path=path)
             except DamagedStoreError as error:
-                findings.append(_damage("chunk", name, f"{level}: {error.message}"))
+                findings.append(damaged("chunk", name, f"{level}: {error.message}", error.hint))
     return _Checked(
         group,
         sample_id,
@@ -184,108 +202,114 @@ def _check_sample(
     )
 
 
-def _check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Finding]:
-    """A sidecar against the recipe, and its parts against each other."""
-    if sidecar.recipe_fingerprint != recipe.fingerprint:
-        yield _damage("recipe", name, "the sample was made with another recipe")
-    if set(sidecar.levels) != set(recipe.levels):
-        yield _damage("levels", name, f"levels are {sorted(sidecar.levels)}")
-    for level, record in sidecar.levels.items():
-        width, height = level_size(sidecar.frame.size, level, recipe)
-        if record.shape != (3, height, width):
-            yield _damage("shape", name, f"{level} is {record.shape}, not (3, {height}, {width})")
-        if tuple(record.statistics) != plane_names(recipe):
-            yield _damage("statistics", name, f"{level} has planes {tuple(record.statistics)}")
-        try:
-            own = fixed_point(sidecar.sensor, recipe.colour)
-        except GenispError as error:
-            yield _damage("sensor", name, error.message)
-            continue
-        if not covers(FixedPoint(record.scale_factor, record.add_offset), own):
-            yield _damage("range", name, f"{level} cannot hold all values its sensor can produce")
-    yield from _check_boxes(sidecar, name)
-
-
-def _check_boxes(sidecar: Sidecar, name: str) -> Iterator[Finding]:
-    """Every box that will be trained on has an area inside the frame."""
-    if sidecar.annotation is None:
-        return
-    width, height = sidecar.frame.size
-    annotated = sidecar.annotation.width, sidecar.annotation.height
-    if (annotated[0] - annotated[0] % 2, annotated[1] - annotated[1] % 2) != (width, height):
-        yield _damage("frame", name, f"annotated as {annotated}, stored frame {(width, height)}")
-    for box in sidecar.annotation.boxes:
-        x, y, w, h = box.bbox
-        inside = x < width and y < height and x + w > 0 and y + h > 0
-        if box.trainable and not (w > 0 and h > 0 and inside):
-            message = f"box {box.annotation_id} {list(box.bbox)} has no area inside the frame"
-            yield _damage("box", name, message)
-
-
 def _check_rows(checked: list[_Checked]) -> Iterator[Finding]:
-    owners: dict[tuple[str, int], list[str]] = defaultdict(list)
-    layouts: dict[str, tuple[str, GroupLayout]] = {}
+    owners: dict[tuple[str, int], list[_Checked]] = defaultdict(list)
     for one in checked:
-        if one.entry is None or one.layout is None:
-            continue
-        owners[one.group, one.entry.row or 0].append(one.id)
-        first_id, first = layouts.setdefault(one.group, (one.id, one.layout))
-        if one.layout != first:
-            name = f"{one.group}/{one.id}"
-            yield _damage("layout", name, f"shape, scale or camera differ from {first_id}'s")
-    for (group, row), ids in owners.items():
-        if len(ids) > 1:
-            yield _damage("row", f"{group}/{ids[1]}", f"row {row} is {ids[0]}'s too")
+        if one.entry is not None:
+            owners[one.group, one.entry.row or 0].append(one)
+    for (group, row), claiming in owners.items():
+        # The chunk is one sample's: the others are those whose checksum it does not have.
+        wrong = [one for one in claiming if one.findings] or claiming
+        for one in wrong if len(claiming) > 1 else ():
+            others = ", ".join(other.id for other in claiming if other is not one)
+            yield damaged("row", f"{group}/{one.id}", f"row {row} is claimed by {others}, too")
 
 
-def _check_metadata(
-    files: StoreFiles, recipe: Recipe, versions: dict[str, str], checked: list[_Checked]
-) -> Iterator[Finding]:
+def _layouts(
+    files: StoreFiles,
+    recipe: Recipe,
+    checked: list[_Checked],
+    done: dict[tuple[str, str], ManifestEntry],
+) -> KnownLayouts:
+    said: dict[str, list[GroupLayout]] = defaultdict(list)
+    for one in checked:
+        if one.layout is not None:
+            said[one.group].append(one.layout)
+    # A sample that is lost keeps its row: the manifest knows it.
+    entries = done | {(one.group, one.id): one.entry for one in checked if one.entry}
+    rows = Counter[str]()
+    for entry in entries.values():
+        rows[entry.group or ""] = max(rows[entry.group or ""], (entry.row or 0) + 1)
+    return KnownLayouts(files, recipe, said, rows)
+
+
+def _check_layouts(checked: list[_Checked], layouts: KnownLayouts) -> Iterator[Finding]:
+    """All samples of a group have one shape, scale and camera."""
+    for one in checked:
+        if one.layout is not None and one.layout != layouts.of_samples[one.group]:
+            message = "its shape, scale or camera are not those of its group"
+            yield damaged("layout", f"{one.group}/{one.id}", message, redo(one.group, one.id))
+
+
+class _Listed:
+    """What the manifest says, if it is this store's.
+
+    Attributes
+    ----------
+    data
+        Its bytes.
+    manifest
+        None if it is missing, damaged or another store's.
+    findings
+        Why it is.
+    done
+        Its samples by (group, id).
+    """
+
+    def __init__(self, files: StoreFiles, header: ManifestHeader) -> None:
+        self.data = b""
+        self.manifest: Manifest | None = None
+        self.findings: list[Finding] = []
+        try:
+            self.data = files.get(MANIFEST_NAME)
+            manifest = parse_manifest(self.data, path=MANIFEST_NAME)
+            if manifest.header.recipe == header.recipe:
+                self.manifest = manifest
+            else:
+                self.findings.append(damaged("manifest", MANIFEST_NAME, "it is another store's"))
+        except FileNotFoundError:
+            self.findings.append(damaged("manifest", MANIFEST_NAME, "the manifest is missing"))
+        except DamagedStoreError as error:
+            self.findings.append(damaged("manifest", MANIFEST_NAME, error.message, error.hint))
+        entries = self.manifest.entries if self.manifest else ()
+        self.done = {(e.group or "", e.id or ""): e for e in entries if e.status == "done"}
+
+
+def _unfinished(files: StoreFiles) -> Finding:
+    return Finding(
+        code="unfinished",
+        severity=Severity.WARNING,
+        where=str(files.root),
+        message="an ingest was interrupted: rows are reserved that hold no sample yet",
+        mend="run the same prep ingest command again: it continues",
+    )
+
+
+def _check_metadata(files: StoreFiles, layout: StoreLayout) -> Iterator[Finding]:
     """Every zarr.json against what the sidecars say it must be, byte for byte."""
-    implied: dict[str, GroupLayout] = {}
-    for one in checked:
-        if one.layout is not None and one.entry is not None:
-            rows = max((one.entry.row or 0) + 1, getattr(implied.get(one.group), "rows", 0))
-            implied[one.group] = one.layout.model_copy(update={"rows": rows})
-    layouts = dict(implied)
-    # Rows and groups that are reserved but hold no sample yet are known from the metadata alone.
-    for name in files.names():
-        recorded = recorded_layout(files, name, recipe)
-        if recorded is not None:
-            known = implied.get(name, recorded)
-            rows = max(known.rows, recorded.rows)
-            layouts[name] = known.model_copy(update={"rows": rows})
-    ordered = tuple(layouts[name] for name in sorted(layouts))
-    documents = zarr_documents(StoreLayout(recipe=recipe, versions=versions, groups=ordered))
-    wrong = [key for key, document in documents.items() if files.get_or_none(key) != document]
-    for key in wrong:
-        state = "is missing" if files.size(key) is None else "is damaged"
-        yield _damage("metadata", key, f"the zarr metadata {state}")
-    if layouts != implied and not wrong:
-        yield Finding(
-            code="unfinished",
-            severity=Severity.WARNING,
-            where=str(files.root),
-            message="an ingest was interrupted: rows are reserved that hold no sample yet",
-            mend="run the same prep ingest command again: it continues",
-        )
+    for key, document in zarr_documents(layout).items():
+        try:
+            if files.get(key) != document:
+                yield damaged("metadata", key, "the zarr metadata is damaged")
+        except FileNotFoundError:
+            yield damaged("metadata", key, "the zarr metadata is missing")
+        except DamagedStoreError as error:
+            yield damaged("metadata", key, f"the zarr metadata {error.message}", error.hint)
 
 
 def _check_manifest(
-    files: StoreFiles, recipe: Recipe, versions: dict[str, str], checked: list[_Checked]
+    listed: _Listed, header: ManifestHeader, checked: list[_Checked]
 ) -> Iterator[Finding]:
-    data = files.get_or_none(MANIFEST_NAME)
-    if data is None:
-        yield _damage("manifest", MANIFEST_NAME, "the manifest is missing")
+    if listed.manifest is None:
         return
-    try:
-        manifest = parse_manifest(data, path=MANIFEST_NAME)
-    except DamagedStoreError as error:
-        yield _damage("manifest", MANIFEST_NAME, error.message)
-        return
-    if (manifest.header.recipe, manifest.header.versions) != (recipe, versions):
-        yield _damage("manifest", MANIFEST_NAME, "its recipe or versions are not zarr.json's")
-    failed = [e.source for e in manifest.entries if e.status == "failed"]
+    entries = listed.manifest.entries
+    if listed.manifest.header != header:
+        yield damaged("manifest", MANIFEST_NAME, "its versions are not the store's")
+    failed = [e.source for e in entries if e.status == "failed"]
+    once = len(listed.done) + len(set(failed)) == len(entries)
+    if not once or dump_manifest(listed.manifest.header, entries) != listed.data:
+        message = "its lines are twice there, out of order, or not written as they should be"
+        yield damaged("manifest", MANIFEST_NAME, message)
     if failed:
         yield Finding(
             code="failed-sources",
@@ -294,9 +318,8 @@ def _check_manifest(
             message=f"{len(failed)} of the sources seen could not be ingested, such as {failed[0]}",
             mend="prep ingest --retry-failed with the same sources tries them again",
         )
-    recorded = {(e.group or "", e.id or ""): e for e in manifest.entries if e.status == "done"}
     present = {(one.group, one.id): one.entry for one in checked}
-    behind = sum(key not in recorded for key in present)
+    behind = sum(key not in listed.done for key in present)
     if behind:
         yield Finding(
             code="manifest-behind",
@@ -305,32 +328,41 @@ def _check_manifest(
             message=f"{behind} committed samples are not in it: an ingest was interrupted",
             mend="run the same prep ingest command again: it continues",
         )
-    for key, entry in recorded.items():
+    for key, entry in listed.done.items():
         name = "/".join(key)
         if key not in present:
-            yield _damage("sidecar", name, "the sidecar is missing, the manifest lists the sample")
+            message = "the sidecar is missing, the manifest lists the sample"
+            mend = f"{REDO}; if the sample never was in this store, delete {MANIFEST_NAME} first"
+            yield damaged("sidecar", name, message, mend)
         elif present[key] not in (None, entry):
-            yield _damage("manifest", name, "manifest and sidecar disagree")
+            mend = f"prep ingest takes the sidecar's word; to make the sample again, {redo(*key)}"
+            yield damaged("manifest", name, "manifest and sidecar disagree", mend)
 
 
-def _check_strays(files: StoreFiles, recipe: Recipe, checked: list[_Checked]) -> Iterator[Finding]:
+def _check_strays(
+    files: StoreFiles,
+    recipe: Recipe,
+    checked: list[_Checked],
+    done: dict[tuple[str, str], ManifestEntry],
+    layouts: KnownLayouts,
+) -> Iterator[Finding]:
     """Files that belong to no sample."""
-    expected = {METADATA_NAME, MANIFEST_NAME, LOCK_NAME, OWNER_NAME}
-    unreadable = set()
-    for group in files.names():
+    expected = {METADATA_NAME, MANIFEST_NAME, LOCK_NAME, COMMITS_NAME, OWNER_NAME}
+    groups = {one.group for one in checked} | {group for group, _ in done}
+    for group in groups | {layout.name for layout in layouts.all}:
         expected.add(f"{group}/{METADATA_NAME}")
         expected.update(f"{group}/{level}/{METADATA_NAME}" for level in recipe.levels)
-    for one in checked:
-        expected.add(sidecar_key(one.group, one.id))
-        if one.layout is None or one.entry is None:
-            unreadable.add(one.group)
-            continue
-        for level in one.layout.levels:
-            expected.add(chunk_key(one.group, level, one.entry.row or 0))
+    lost = {one.group for one in checked if one.entry is None and (one.group, one.id) not in done}
+    expected.update(sidecar_key(one.group, one.id) for one in checked)
+    for entry in (*(one.entry for one in checked if one.entry), *done.values()):
+        for level in recipe.levels:
+            expected.add(chunk_key(entry.group or "", level, entry.row or 0))
     for key in files.walk():
-        if key in expected or key.split("/")[0] in unreadable:
+        *folders, name = key.split("/")
+        chunk = len(folders) == 2 and folders[1] in recipe.levels and chunk_row(name) is not None
+        left = chunk or TEMPORARY_MARK in name
+        if key in expected or (chunk and folders[0] in lost):
             continue
-        left = TEMPORARY_MARK in key or "/c." in key
         yield Finding(
             code="stray-file",
             severity=Severity.WARNING,
@@ -353,7 +385,8 @@ def _check_splits(checked: list[_Checked]) -> Iterator[Finding]:
                 code="same-raw",
                 severity=Severity.WARNING,
                 where=f"{twins[0].group}/{twins[0].id}",
-                message=f"the same raw is stored as {', '.join(t.id for t in twins)}"
+                message=f"the same raw is stored as {', '.join(t.id for t in twins[:3])}"
+                + (f" and {len(twins) - 3} more" if len(twins) > 3 else "")
                 + (f", in splits {sorted(map(str, splits))}" if len(splits) > 1 else ""),
                 mend="remove one of the files from the sources and ingest into a new store",
             )
@@ -369,13 +402,3 @@ def _check_splits(checked: list[_Checked]) -> Iterator[Finding]:
             f"(number ±1) in train, such as {held_out[1]} beside {trained[1]}",
             mend="do not read scores on these splits as independent",
         )
-
-
-def _damage(code: str, where: str, message: str) -> Finding:
-    return Finding(
-        code=f"damaged-{code}",
-        severity=Severity.ERROR,
-        where=where,
-        message=message,
-        mend="prep ingest with the same sources and store: it redoes just what is damaged",
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.files import StoreFiles
 from pipeline.manifest import MANIFEST_NAME, dump_manifest
-from pipeline.store import METADATA_NAME, SIDECARS
+from pipeline.store import SIDECARS
 from pipeline.zarr_metadata import zarr_documents
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestEntry, ManifestHeader
@@ -38,6 +38,10 @@ class StoreWriter:
         layout = StoreLayout(recipe=self.recipe, versions=self.versions, groups=ordered)
         for key, document in zarr_documents(layout).items():
             self.files.put_if_changed(key, document)
+        # Made here, not by the first worker that needs it: another one might commit into it before
+        # its name is durable.
+        for name in groups:
+            self.files.make_folder(f"{name}/{SIDECARS}")
 
     def write_manifest(self, entries: Iterable[ManifestEntry]) -> None:
         """Replace the manifest."""
@@ -51,20 +55,10 @@ class StoreWriter:
         return time.monotonic() - self._manifest_written
 
     def trim(self, rows: Mapping[str, int]) -> None:
-        """Leave each group as many rows as are in use; remove groups without any."""
-        for name in self.groups.keys() - rows.keys():
-            self._remove(self.groups[name])
+        """Leave each group as many rows as are in use; groups without any are not told of."""
         kept = {
             name: group.model_copy(update={"rows": rows[name]})
             for name, group in self.groups.items()
             if name in rows
         }
         self.write_metadata(kept)
-
-    def _remove(self, group: GroupLayout) -> None:
-        for level in group.levels:
-            self.files.delete(f"{group.name}/{level}/{METADATA_NAME}")
-            self.files.remove_empty_folder(f"{group.name}/{level}")
-        self.files.delete(f"{group.name}/{METADATA_NAME}")
-        self.files.remove_empty_folder(f"{group.name}/{SIDECARS}")
-        self.files.remove_empty_folder(group.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, Final, NamedTuple
 
+from pipeline.errors import UnreadableSourceError
 from pipeline.location import printable
 
 STORED: Final = 0
@@ -30,9 +31,13 @@ _FLAG_UTF8: Final = 0x0800
 _ZIP64_EXTRA: Final = 0x0001
 _IN_ZIP64_EXTRA: Final = 0xFFFFFFFF
 
-_BLOCK: Final = 1 << 20
+BLOCK: Final = 1 << 20
 _MAX_INFLATED_WHILE_SCANNING: Final = 1 << 32
 """No raw inflates to more; beyond it the search for a member's end is given up."""
+MAX_INFLATION: Final = 100
+"""Nor to so many times its packed size, once it is larger than a block: zeros do."""
+MAX_MEMBERS: Final = 500_000
+"""Files of an archive whose table of contents is lost."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,12 @@ def member_label(name: str) -> str:
     return safe + "/" if is_folder else safe
 
 
+def member_labels(name: bytes) -> set[str]:
+    """The labels a member of that name may have: not every writer says how it spelled it."""
+    spellings = (name.decode("utf-8", "surrogateescape"), name.decode("cp437"))
+    return {member_label(spelling) for spelling in spellings}
+
+
 def files_only(members: tuple[ArchiveMember, ...]) -> tuple[ArchiveMember, ...]:
     """Leave out folders, hidden files and macOS' resource forks."""
     return tuple(member for member in members if _is_wanted(member.name))
@@ -156,8 +167,9 @@ def _dos_time_ns(date: int, time: int) -> int | None:
 class ZipScan:
     """One pass over an archive from local header to local header."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: str) -> None:
         self.file = file
+        self.path = path
         self.end = file.seek(0, 2)
         self.offset = 0
         self.inflating_pays = False
@@ -167,6 +179,12 @@ class ZipScan:
         members: list[ArchiveMember] = []
         while (signature := self._at(self.offset, 4)) == LOCAL_SIGNATURE:
             header = None
+            if len(members) == MAX_MEMBERS:
+                raise UnreadableSourceError(
+                    f"more than {MAX_MEMBERS:,} members in an archive are not believed",
+                    path=printable(self.path),
+                    hint="unpack it yourself and give the folder",
+                )
             try:
                 header = self._header()
                 members.append(self._member(header))
@@ -269,12 +287,12 @@ class ZipScan:
 
     def _find_all(self, needle: bytes, start: int) -> Iterator[int]:
         overlap = len(needle) - 1
-        while len(block := self._at(start, _BLOCK + overlap)) > overlap:
+        while len(block := self._at(start, BLOCK + overlap)) > overlap:
             at = block.find(needle)
             while at >= 0:
                 yield start + at
                 at = block.find(needle, at + 1)
-            start += _BLOCK
+            start += BLOCK
 
     def _descriptor(self, header: _LocalHeader, position: int) -> _Described | None:
         """Return what a data descriptor at `position` says, if one for this member is there."""
@@ -296,16 +314,18 @@ class ZipScan:
         block = b""
         while not inflater.eof:
             if not block:
-                block = self._at(position, _BLOCK)
+                block = self._at(position, BLOCK)
                 position += len(block)
             try:
-                output = inflater.decompress(block, _BLOCK)
+                output = inflater.decompress(block, BLOCK)
             except zlib.error:
                 raise _LostError from None
             if not block and not output:
                 raise _CutError
             inflated += len(output)
-            if inflated > _MAX_INFLATED_WHILE_SCANNING:
+            packed = position - header.data_offset
+            most = min(_MAX_INFLATED_WHILE_SCANNING, MAX_INFLATION * max(packed, BLOCK))
+            if inflated > most:
                 raise _LostError
             block = inflater.unconsumed_tail
         end = position - len(inflater.unused_data)
@@ -316,11 +336,12 @@ class ZipScan:
 
 
 def _zip64_field(extra: bytes) -> bytes | None:
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
         if kind == _ZIP64_EXTRA:
-            return extra[4 : 4 + length]
-        extra = extra[4 + length :]
+            return extra[at + 4 : at + 4 + length]
+        at += 4 + length
     return None
 
 

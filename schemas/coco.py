@@ -9,6 +9,7 @@ itself. `Box` and `ImageAnnotation` are strict: they go into sidecars and are re
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -18,8 +19,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     RootModel,
+    TypeAdapter,
     ValidationError,
 )
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from schemas.base import StrictModel
 from schemas.finding import Finding, Severity
@@ -46,8 +50,40 @@ FLAG_NAMES: tuple[str, ...] = (
 MAX_SIDE = 1_000_000
 """Longest image side in pixels that is believed; no camera comes near."""
 
+MAX_TEXT = 255
+"""Characters that are believed of an identifier or a category's name. A sidecar repeats them in
+each box, so one name of a megabyte would become gigabytes."""
+
+MAX_PATH = 4096
+"""Characters that are believed of a ``file_name`` with its folders."""
+
 RecordId = int | str
 """COCO says integer; NOD writes file stems. ``5`` and ``"5"`` are different identifiers."""
+
+
+def _identifier(value: object) -> object:
+    """Refuse what pydantic would take: true for 1, and identifiers without end."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("identifier", "true and false are no identifiers")
+    too_long = len(value) > MAX_TEXT if isinstance(value, str) else False
+    if too_long or (isinstance(value, int) and abs(value) >= 10**MAX_TEXT):
+        raise PydanticCustomError("identifier", "longer than 255 characters")
+    return value
+
+
+def _numbers(value: object) -> object:
+    """Refuse true and false, which pydantic takes for 1 and 0, as numbers of a list."""
+    if isinstance(value, list) and any(isinstance(number, bool) for number in value):
+        raise PydanticCustomError("number", "true and false are no numbers")
+    return value
+
+
+def _number(value: object) -> object:
+    return _numbers([value]) and value
+
+
+_InputId = Annotated[RecordId, BeforeValidator(_identifier)]
+_Side = Annotated[int, BeforeValidator(_number), Field(gt=0, le=MAX_SIDE)]
 
 
 class _InputModel(BaseModel):
@@ -59,17 +95,17 @@ class _InputModel(BaseModel):
 class CocoCategory(_InputModel):
     """One entry of ``categories``."""
 
-    id: RecordId
-    name: str
+    id: _InputId
+    name: str = Field(max_length=MAX_TEXT)
 
 
 class CocoImage(_InputModel):
     """One entry of ``images``; ``width`` and ``height`` in pixels of the annotated frame."""
 
-    id: RecordId
-    file_name: str = Field(min_length=1)
-    width: int = Field(gt=0, le=MAX_SIDE)
-    height: int = Field(gt=0, le=MAX_SIDE)
+    id: _InputId
+    file_name: str = Field(min_length=1, max_length=MAX_PATH)
+    width: _Side
+    height: _Side
 
 
 def _is_given(segmentation: object) -> bool:
@@ -88,10 +124,10 @@ class CocoAnnotation(_InputModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    id: RecordId
-    image_id: RecordId
-    category_id: RecordId
-    bbox: tuple[float, float, float, float]
+    id: _InputId
+    image_id: _InputId
+    category_id: _InputId
+    bbox: Annotated[tuple[float, float, float, float], BeforeValidator(_numbers)]
     iscrowd: bool = False
     area: float | None = None
     segmentation: Annotated[bool, BeforeValidator(_is_given)] = False
@@ -123,7 +159,7 @@ class RejectedRecord(RootModel[Any]):
         except ValidationError as error:
             return "; ".join(
                 f"{'.'.join(map(str, problem['loc'])) or 'record'}: "
-                f"{problem['msg']}, found {_shortened(problem['input'])}"
+                f"{problem['msg']}, found {shortened(problem['input'])}"
                 for problem in error.errors(include_url=False)[:3]
             )
         return "not readable"
@@ -133,21 +169,23 @@ class RejectedRecord(RootModel[Any]):
         return self.root.get(key) if isinstance(self.root, dict) else None
 
 
-def _shortened(value: object, limit: int = 60) -> str:
-    text = repr(value)
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """A value as Python writes it, cut; never the whole of something large."""
+    text = _short.repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 _Record = TypeVar("_Record", bound=BaseModel)
 _OrRejected = Annotated[_Record | RejectedRecord, Field(union_mode="left_to_right")]
 
-
-class CocoFile(_InputModel):
-    """A whole file. Without ``images`` it is none; ``annotations`` may lack (then it is None)."""
-
-    images: list[_OrRejected[CocoImage]]
-    annotations: list[_OrRejected[CocoAnnotation]] | None = None
-    categories: list[_OrRejected[CocoCategory]] | None = None
+COCO_IMAGES = TypeAdapter(list[_OrRejected[CocoImage]])
+COCO_ANNOTATIONS = TypeAdapter(list[_OrRejected[CocoAnnotation]])
+COCO_CATEGORIES = TypeAdapter(list[_OrRejected[CocoCategory]])
+"""The lists of a COCO file, or any run of records out of them."""
 
 
 def _json_number(value: float) -> float | str:
@@ -170,8 +208,17 @@ JSON has no NaN, so the three values that are no numbers are written as the stri
 """
 
 
-class Box(StrictModel):
+@dataclass(
+    frozen=True,
+    slots=True,
+    kw_only=True,
+    config=ConfigDict(extra="forbid", allow_inf_nan=False),
+)
+class Box:
     """One annotated box, exactly as given, with everything that was noticed about it.
+
+    A dataclass with slots, because an ingest holds the boxes of all its raws: a model takes
+    1.4 kB, this takes 0.4.
 
     Attributes
     ----------
@@ -198,7 +245,7 @@ class Box(StrictModel):
     """
 
     annotation_id: RecordId
-    category_id: int = Field(ge=0)
+    category_id: int = Field(ge=0, le=max(CLASS_NAMES))
     category: str = ""
     bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
     iscrowd: bool = False

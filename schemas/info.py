@@ -4,9 +4,55 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from schemas.base import StrictModel
 from schemas.events import Event
+from schemas.finding import Severity
 from schemas.recipe import LevelName, Recipe
+
+
+class _Extract(BaseModel):
+    """Some fields of a longer record; the others are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _FindingExtract(_Extract):
+    severity: Severity
+
+
+class BoxExtract(_Extract):
+    """See `schemas.coco.Box`."""
+
+    category_id: int
+    category: str
+    findings: tuple[_FindingExtract, ...]
+
+    @property
+    def trainable(self) -> bool:
+        """True when nothing of severity error was found."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+
+class _AnnotationExtract(_Extract):
+    boxes: tuple[BoxExtract, ...]
+
+
+class _CaptureExtract(_Extract):
+    iso: int | None
+
+
+class _LevelExtract(_Extract):
+    nbytes: int
+
+
+class SidecarExtract(_Extract):
+    """What ``prep info`` reads of a sidecar."""
+
+    capture: _CaptureExtract
+    levels: dict[LevelName, _LevelExtract]
+    annotation: _AnnotationExtract | None
 
 
 class GroupInfo(StrictModel):

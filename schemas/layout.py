@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from schemas.base import StrictModel
 from schemas.recipe import LevelName, Recipe
-from schemas.sidecar import Camera
+from schemas.sidecar import MAX_ROWS, Camera, Name, Planes, Side
 
 
 class LevelLayout(StrictModel):
     """One array: (3, height, width) of each image, and the fixed point they share."""
 
-    shape: tuple[int, int, int]
-    scale_factor: float
+    shape: tuple[Planes, Side, Side]
+    scale_factor: float = Field(gt=0)
     add_offset: float
 
 
 class GroupLayout(StrictModel):
     """One group: the samples of one camera in one frame. ``rows`` counts reserved rows."""
 
-    name: str
+    name: Name
     camera: Camera
-    frame_size: tuple[int, int]
-    rows: int
+    frame_size: tuple[Side, Side]
+    rows: int = Field(ge=0, le=MAX_ROWS)
     levels: dict[LevelName, LevelLayout]
 
 

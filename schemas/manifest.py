@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
+
 from schemas.base import StrictModel
 from schemas.recipe import Recipe
-from schemas.sidecar import FORMAT, FORMAT_VERSION
+from schemas.sidecar import FORMAT, FORMAT_VERSION, Name, Row
 
 EntryStatus = Literal["done", "failed"]
 
@@ -25,25 +28,33 @@ class ManifestHeader(StrictModel):
     versions: dict[str, str]
 
 
-class ManifestEntry(StrictModel):
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class ManifestEntry:
     """One source.
 
     ``done`` entries name the sample and repeat what listing a split needs; ``failed`` ones say
     why, with the mend, and keep the row that was reserved for them (if one was).
+
+    A dataclass with slots, because there is one for every sample whenever a store is open: a model
+    takes 1.6 kB, this takes 0.5.
     """
 
     source: str
     size: int
     mtime_ns: int | None
     status: EntryStatus
-    id: str | None = None
-    group: str | None = None
-    row: int | None = None
+    id: Name | None = None
+    group: Name | None = None
+    row: Row | None = None
     split: str | None = None
     sidecar_digest: str | None = None
     code: FailureCode = ""
     reason: str = ""
     mend: str = ""
+
+
+#: Reads and writes the line of an entry.
+ENTRY_LINE = TypeAdapter(ManifestEntry)
 
 
 class ManifestFooter(StrictModel):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+import math
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import StrictModel
 from schemas.coco import ImageAnnotation
@@ -14,7 +15,24 @@ from schemas.finding import Finding
 from schemas.recipe import LevelName
 
 FORMAT = "genisp-xyz-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
+
+#: Names of groups and samples are names of files: no separators, nothing that leads elsewhere.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+
+#: More rows than any array will ever have.
+MAX_ROWS = 100_000_000
+Row = Annotated[int, Field(ge=0, lt=MAX_ROWS)]
+
+#: Longest side in pixels that is believed; no camera comes near.
+_MAX_SIDE = 1_000_000
+Side = Annotated[int, Field(gt=0, le=_MAX_SIDE)]
+Planes = Annotated[int, Field(ge=3, le=3)]
+
+#: What blosc decompresses at once, bytes.
+_MAX_BYTES = 2**31 - 17
+#: Blosc's header and the checksum, bytes: what a chunk has more than its codes, at worst.
+_MOST_OVERHEAD = 20
 
 CfaPattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 Orientation = Literal[1, 3, 6, 8]
@@ -53,13 +71,13 @@ class Frame(StrictModel):
         (width, height) of the frame boxes live in: after the crop and the applied orientation.
     """
 
-    raw_size: tuple[int, int]
+    raw_size: tuple[Side, Side]
     active_area: Rect
     crop: Rect
     crop_source: CropSource
     orientation_flag: int
     orientation: Orientation
-    size: tuple[int, int]
+    size: tuple[Side, Side]
 
 
 class Camera(StrictModel):
@@ -133,14 +151,34 @@ class LevelRecord(StrictModel):
         By plane name: X, Y, Z, or R, G, B for the camera recipe.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[Planes, Side, Side]
     scale_x: float
     scale_y: float
-    scale_factor: float
+    scale_factor: float = Field(gt=0)
     add_offset: float
-    nbytes: int
-    crc32c: str
-    statistics: dict[str, PlaneStatistics]
+    nbytes: int = Field(gt=0)
+    crc32c: str = Field(pattern="^[0-9a-f]{8}$")
+    statistics: dict[str, PlaneStatistics] = Field(min_length=3, max_length=3)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> LevelRecord:
+        codes = 2 * math.prod(self.shape)
+        if codes > _MAX_BYTES:
+            raise ValueError(f"{self.shape} is more than a chunk can hold")
+        if self.nbytes > codes + _MOST_OVERHEAD:
+            raise ValueError(f"{self.nbytes} bytes are too many for a chunk of {self.shape}")
+        if not 0 <= -self.add_offset / self.scale_factor < 65536:
+            raise ValueError("the value 0 has no code")
+        # One code of tolerance: these are sums and products of floats.
+        low = self.add_offset - self.scale_factor
+        high = self.add_offset + 65536 * self.scale_factor
+        for plane in self.statistics.values():
+            values = (plane.mean, plane.p1, plane.p50, plane.p99, plane.p99_9)
+            if not low <= min(values) <= max(values) <= high:
+                raise ValueError("statistics are outside the range of codes")
+            if not 0 <= plane.share_below_zero <= 1:
+                raise ValueError("share_below_zero is no share")
+        return self
 
 
 class SourceRecord(StrictModel):
@@ -162,22 +200,42 @@ class DecoderRecord(StrictModel):
 class Sidecar(StrictModel):
     """One sample. ``digest`` covers every other field."""
 
-    format_version: int = FORMAT_VERSION
-    id: str
-    group: str
-    row: int = Field(ge=0)
+    format_version: Literal[1] = FORMAT_VERSION
+    id: Name
+    group: Name
+    row: Row
     split: str | None
     camera: Camera
     frame: Frame
     sensor: Sensor
     capture: Capture
     recipe_fingerprint: str
-    levels: dict[LevelName, LevelRecord]
+    levels: dict[LevelName, LevelRecord] = Field(min_length=1)
     annotation: ImageAnnotation | None
     source: SourceRecord
     decoder: DecoderRecord
     findings: tuple[Finding, ...] = ()
     digest: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Sidecar:
+        black, white = self.sensor.black, self.sensor.white
+        if not 0 <= min(black) <= max(black) < white:
+            raise ValueError(f"levels are not plausible: black {black}, white {white}")
+        crop, (full_width, full_height) = self.frame.crop, self.frame.raw_size
+        if crop.x + crop.width > full_width or crop.y + crop.height > full_height:
+            raise ValueError("the crop reaches over the sensor's edge")
+        width, height = self.frame.size
+        turned = self.frame.orientation in (6, 8)
+        if (crop.width, crop.height) != ((height, width) if turned else (width, height)):
+            raise ValueError("the frame is not as large as the crop")
+        for name, level in self.levels.items():
+            _, rows, columns = level.shape
+            if name == "packed" and (columns, rows) != (width // 2, height // 2):
+                raise ValueError(f"packed is {columns}x{rows}, the frame {width}x{height}")
+            if (level.scale_x, level.scale_y) != (columns / width, rows / height):
+                raise ValueError(f"the scale of {name} is not that of its shape")
+        return self
 
     def sealed(self) -> Sidecar:
         """The same sidecar with its digest filled in."""

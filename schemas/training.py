@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from schemas.base import StrictModel
 from schemas.recipe import LevelName
 
 TrainRecipeName = Literal["default", "paper", "report"]
 BoxLoss = Literal["smooth_l1", "giou", "l1"]
+Speedup = Literal["fused-adam", "cudnn-benchmark", "channels-last-isp", "channels-last-detector"]
 
 #: What may differ between a run and its continuation: how long, and where the store is now.
 _FREE = frozenset({"store", "epochs", "limit_steps"})
@@ -49,6 +50,8 @@ class TrainConfig(StrictModel):
         Train on the first batch again and again: the test everyone does by hand.
     checkpoint_activations
         Compute GenISP's activations again in the backward pass instead of keeping them.
+    speedups
+        Other ways to the same numbers, up to rounding; which of them pay depends on the device.
     """
 
     store: str
@@ -75,6 +78,12 @@ class TrainConfig(StrictModel):
     overfit_one_batch: bool = False
     skip_damaged: bool = False
     checkpoint_activations: bool = False
+    speedups: tuple[Speedup, ...] = ()
+
+    @field_validator("speedups")
+    @classmethod
+    def _as_a_set(cls, speedups: tuple[Speedup, ...]) -> tuple[Speedup, ...]:
+        return tuple(sorted(set(speedups)))
 
     def differences(self, other: TrainConfig) -> list[str]:
         """``"lr: 0.001 against 0.01"`` for every field that must be equal to continue a run."""

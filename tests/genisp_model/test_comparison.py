@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def with_facts(sidecar: Sidecar, iso: int | None, *flags: dict[str, bool]) -> Si
     """The sidecar with these flags on its first boxes, none on the others, and an ISO."""
     assert sidecar.annotation is not None
     boxes = tuple(
-        box.model_copy(update={"flags": flags[number] if number < len(flags) else {}})
+        replace(box, flags=flags[number] if number < len(flags) else {})
         for number, box in enumerate(sidecar.annotation.boxes)
     )
     return sidecar.model_copy(

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from torch.utils.data import DataLoader
 
 from genisp_model.data import STATISTICS, StoreDataset, Target, collate
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store import chunk_key, open_store, sidecar_key
+from pipeline.files import StoreFiles
+from pipeline.manifest import dump_manifest, parse_manifest
+from pipeline.store import Store, chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest
 
@@ -123,8 +126,7 @@ def test_a_pickled_dataset_is_small_and_equal(store_path: Path) -> None:
 
 def test_a_damaged_chunk_names_its_sample(store_path: Path) -> None:
     dataset = StoreDataset(store_path)
-    index = dataset.index
-    path = store_path / chunk_key(str(index.groups[1]), "resized", int(index.rows[1]))
+    path = store_path / chunk_key(dataset.index.group(1).name, "resized", dataset.record(1).row)
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
@@ -141,23 +143,112 @@ def test_a_damaged_chunk_names_its_sample(store_path: Path) -> None:
     assert len(dataset[0]) == 2
 
 
-def test_a_damaged_sidecar_ends_opening_or_is_listed(store_path: Path) -> None:
+def test_a_damaged_sidecar_names_its_sample_when_it_is_read(store_path: Path) -> None:
     store = open_store(store_path)
-    lost = store.ids()[2]
-    entry = store.entry(lost)
-    (store_path / sidecar_key(entry.group or "", lost)).write_text("{}")
-    with pytest.raises(DamagedStoreError, match=lost):
+    for lost in (0, 2):
+        sidecar_path(store, store.ids()[lost]).write_text("{}")
+    dataset = StoreDataset(store)
+    for position, name in enumerate(store.ids()):
+        if position in (0, 2):
+            with pytest.raises(DamagedStoreError, match=f"sample {name}: the sidecar is damaged"):
+                dataset[position]
+        else:
+            assert torch.equal(
+                dataset[position][0], torch.from_numpy(store.read(name, "resized").xyz)
+            )
+
+
+def test_a_group_without_a_sound_sidecar_cannot_be_opened(store_path: Path) -> None:
+    store = open_store(store_path)
+    for name in store.ids():
+        if store.entry(name).group == store.cameras[0]:
+            sidecar_path(store, name).write_text("{}")
+    with pytest.raises(DamagedStoreError, match="the sidecar is damaged"):
         StoreDataset(store)
-    dataset = StoreDataset(store, skip_damaged=True)
-    assert set(dataset.skipped) == {lost}
-    assert dataset.ids == tuple(i for i in store.ids() if i != lost)
+
+
+def test_a_sample_unlike_its_group_is_refused(store_path: Path) -> None:
+    store = open_store(store_path)
+    name = store.ids()[1]
+    sidecar = store.sidecar(name)
+    other = sidecar.levels["resized"].model_copy(update={"scale_factor": 1e-3})
+    forged = sidecar.model_copy(update={"levels": {**sidecar.levels, "resized": other}}).sealed()
+    sidecar_path(store, name).write_bytes(forged.to_json())
+    with pytest.raises(DamagedStoreError, match=f"sample {name}: its resized level has not"):
+        StoreDataset(store)[1]
+
+
+def test_opening_reads_one_sidecar_of_each_group_and_reading_each_once(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = StoreFiles.get_or_none
+
+    def spy(files: StoreFiles, key: str) -> bytes | None:
+        read.append(key)
+        return original(files, key)
+
+    monkeypatch.setattr(StoreFiles, "get_or_none", spy)
+
+    def sidecars() -> int:
+        return sum("/sidecars/" in key for key in read)
+
+    dataset = StoreDataset(store_path)
+    assert sidecars() == len(dataset.index.groups) == 2
+    for _ in range(2):
+        list(dataset)
+    assert sidecars() == 2 + len(dataset)
+
+
+def sidecar_path(store: Store, sample_id: str) -> Path:
+    entry = store.entry(sample_id)
+    return store.path / sidecar_key(entry.group or "", entry.id or "")
+
+
+def test_whether_there_are_boxes_is_told_without_reading_on(store_path: Path) -> None:
+    store = open_store(store_path)
+    dataset = StoreDataset(store)
+    assert dataset.has_boxes()
+    for name in store.ids():
+        sidecar = store.sidecar(name)
+        bare = sidecar.model_copy(update={"annotation": None}).sealed()
+        sidecar_path(store, name).write_bytes(bare.to_json())
+    assert dataset.has_boxes()  # it remembers
+    assert not StoreDataset(store).has_boxes()
 
 
 def test_reading_imports_nothing_that_writes() -> None:
     code = (
         "import sys, genisp_model.stream\n"
-        "heavy = {'rawpy', 'flashraw', 'dask', 'distributed', 'zarr', 'numba', 'fsspec'}\n"
+        "heavy = {'rawpy', 'flashraw', 'dask', 'distributed', 'zarr', 'fsspec'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_manifest_that_lists_a_sample_in_another_split_is_not_followed(
+    store_path: Path,
+) -> None:
+    """An older manifest, or a forged one: training on what is held out must not go unnoticed."""
+    path = store_path / "manifest.jsonl"
+    manifest = parse_manifest(path.read_bytes(), path="")
+    moved = [replace(entry, split="train") for entry in manifest.entries]
+    path.write_bytes(dump_manifest(manifest.header, moved))
+    dataset = StoreDataset(store_path, split="train")
+    held_out = [one for one in dataset.ids if open_store(store_path).sidecar(one).split != "train"]
+    for sample_id in held_out:
+        with pytest.raises(DamagedStoreError, match=f"sample {sample_id}: its split is"):
+            dataset[dataset.ids.index(sample_id)]
+    assert held_out
+
+
+def test_samples_nobody_can_list_are_not_missing_without_a_word(store_path: Path) -> None:
+    (store_path / "manifest.jsonl").unlink()
+    victim = next(store_path.glob("*/sidecars/*.json"))
+    victim.write_text("{}")
+    assert len(open_store(store_path)) == 5
+    with pytest.raises(DamagedStoreError, match="the manifest does not list its sample") as caught:
+        StoreDataset(store_path, split="train")
+    assert caught.value.path == str(victim)
+    assert "or delete the sidecar" in caught.value.hint

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import get_model
 from torchvision.models.detection import FCOS, RetinaNet_ResNet50_FPN_V2_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
@@ -50,10 +51,10 @@ def _total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def _tiny_fcos() -> FCOS:
+def _tiny_fcos(max_size: int = 128) -> FCOS:
     backbone = sample_detector().backbone
     anchors = AnchorGenerator(((8,), (16,), (32,), (64,)), ((1.0,),) * 4)
-    return FCOS(backbone, 4, anchor_generator=anchors, min_size=90, max_size=128)
+    return FCOS(backbone, 4, anchor_generator=anchors, min_size=90, max_size=max_size)
 
 
 def test_losses_reach_the_image_and_only_the_image(
@@ -156,6 +157,40 @@ def test_retinanet_v2_is_frozen_to_the_last_statistic() -> None:
         frozen.model.train()
         frozen.model(list(images), targets)  # torchvision's way, the published mistake
     assert frozen.state_hash() != before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sample_detector,
+        lambda: _tiny_fcos(max_size=1024),
+        lambda: get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None),
+        lambda: get_model(
+            "fasterrcnn_mobilenet_v3_large_320_fpn",
+            **{"weights": None, "weights_backbone": None, "min_size": 200, "max_size": 1024},
+        ),
+    ],
+    ids=["retinanet", "fcos", "ssdlite", "faster r-cnn"],
+)
+def test_autocast_leaves_anchors_and_boxes_exact(make: Callable[[], nn.Module]) -> None:
+    """In bfloat16 a coordinate near 1000 is up to 4 pixels off, and torchvision keeps anchors."""
+    detector = FrozenDetector(make(), name="any", weights="none")
+    model: Any = detector.model
+    anchors: list[Tensor] = []
+    losses: list[Tensor] = []
+    maker = getattr(model, "rpn", model).anchor_generator
+    maker.register_forward_hook(lambda module, inputs, made: anchors.append(made[0]))
+    images = torch.rand(1, 3, 200, 1024)
+    box = {"boxes": torch.tensor([[901.3, 130.2, 931.7, 182.9]]), "labels": torch.tensor([1])}
+    for enabled in (False, True, False):
+        torch.manual_seed(0)  # R-CNN draws its samples
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found = detector.losses(images, [box])
+        assert {value.dtype for value in found.values()} == {torch.float32}
+        losses.append(_total(found))
+    assert torch.equal(anchors[0], anchors[1])
+    assert torch.equal(losses[0], losses[2])
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0)
 
 
 def test_a_two_stage_detector_guides_as_well(images: Tensor) -> None:

@@ -190,7 +190,7 @@ def test_a_lent_buffer_returns_with_its_last_view() -> None:
 def damaged(store_path: Path) -> tuple[StoreDataset, str]:
     """A dataset one of whose chunks has a flipped bit, and that sample's id."""
     dataset = StoreDataset(store_path)
-    group, row = str(dataset.index.groups[3]), int(dataset.index.rows[3])
+    group, row = dataset.index.group(3).name, dataset.record(3).row
     path = store_path / chunk_key(group, "resized", row)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -229,7 +229,7 @@ def test_any_error_in_a_thread_reaches_the_consumer(
     def fail(*_: object) -> None:
         raise OSError("disk gone")
 
-    monkeypatch.setattr(dataset, "read_stored", fail)
+    monkeypatch.setattr(dataset, "read_values", fail)
     with pytest.raises(OSError, match="disk gone"):
         list(StreamLoader(dataset, skip_damaged=True))
 
@@ -252,7 +252,7 @@ def test_impossible_options_are_refused(dataset: StoreDataset, store_path: Path)
 def test_codes_converted_by_torch_are_the_same_numbers(dataset: StoreDataset) -> None:
     index, positions = dataset.index, np.array([0])
     stored = np.empty((1, *index.shape(0)), np.uint16)
-    dataset.read_stored(0, np.empty(index.nbytes[0] + 1, np.uint8), stored[0])
+    dataset.read_codes(0, dataset.memory(0), stored[0])
     images = dequantised(torch.from_numpy(stored), index, positions)
     assert torch.equal(images[0], dataset[0][0])
 

@@ -4,7 +4,7 @@ import csv
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
+from pipeline.store import open_store, sidecar_key
+from schemas.training import Speedup
 
 
 @pytest.fixture
@@ -141,6 +143,57 @@ def test_activations_computed_twice_give_the_same_losses(
     assert kept.losses == twice.losses
 
 
+@pytest.mark.parametrize("speedup", get_args(Speedup))
+def test_a_speedup_gives_the_same_losses_up_to_rounding(
+    tiny_store: Path,
+    tmp_path: Path,
+    detector: FrozenDetector,
+    speedup: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = detector.state_hash()
+    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    plain.fit()
+    parts = tmp_path / "b"
+    first = trainer(tiny_store, parts, detector, epochs=1, speedups=(speedup,), stop_at=1)
+    first.fit()
+    second = trainer(tiny_store, parts, detector, epochs=1, speedups=(speedup,))
+    second.resume(second.folder.last)
+    second.fit()
+    assert first.losses + second.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert torch.backends.cudnn.benchmark == (speedup == "cudnn-benchmark")
+    assert bool(second.optimiser.param_groups[0]["fused"]) == (speedup == "fused-adam")
+    channels_last: Any = {"memory_format": torch.channels_last}
+    for name, convolution in (
+        ("channels-last-isp", second.isp.shallow.conv2.weight),
+        ("channels-last-detector", next(detector.parameters())),
+    ):
+        assert convolution.is_contiguous(**channels_last) == (speedup == name)
+    assert detector.state_hash() == before
+    with pytest.raises(TrainingError, match="speedups"):
+        plain.resume(second.folder.last)
+
+
+def test_what_is_fastest_this_time_is_not_deterministic(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted: None)
+    speedups = ("cudnn-benchmark",)
+    with pytest.raises(UsageError, match="fastest this time"):
+        trainer(tiny_store, tmp_path, detector, deterministic=True, speedups=speedups)
+
+
+def test_bfloat16_gives_nearly_the_same_losses(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    low = trainer(tiny_store, tmp_path / "b", detector, epochs=1, amp=True)
+    plain.fit()
+    low.fit()
+    assert low.losses == pytest.approx(plain.losses, rel=0.01)
+
+
 def test_too_little_memory_names_the_options_that_help(
     tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +234,22 @@ def test_a_damaged_sample_stops_by_name_or_is_left_out_on_request(
     assert run.fit()
     assert run.loader.skipped
     assert all("DSC0" in name for name in run.loader.skipped)
+
+
+def test_a_damaged_sidecar_is_left_out_on_request_as_damaged_pixels_are(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(tiny_store, store)
+    opened = open_store(store)
+    lost = opened.ids("train")[0]
+    entry = opened.entry(lost)
+    (store / sidecar_key(entry.group or "", entry.id or "")).write_text("{}")
+    with pytest.raises(DamagedStoreError, match=f"{lost}: the sidecar is damaged"):
+        trainer(store, tmp_path / "a", detector, epochs=1).fit()
+    run = trainer(store, tmp_path / "b", detector, epochs=1, skip_damaged=True)
+    assert run.fit()
+    assert set(run.loader.skipped) == {lost}
 
 
 def test_a_split_without_boxes_or_samples_is_refused(

@@ -13,12 +13,14 @@ import pytest
 from pycocotools.coco import COCO
 
 from pipeline.annotations import (
+    MAX_NAMESAKES,
     AnnotationIndex,
     LoadedFile,
     build_index,
     load_coco,
     looks_like_coco,
 )
+from pipeline.coco_notes import MAX_NAMED
 from pipeline.errors import AnnotationError
 from pipeline.leakage import neighbour_leakage
 from schemas.coco import FLAG_NAMES
@@ -86,7 +88,34 @@ def test_two_raw_formats_with_one_stem_are_two_images() -> None:
     )
     assert [r.file for r in index.lookup("A.NEF")] == ["nikon_train.json"]
     assert [r.file for r in index.lookup("A.ARW")] == ["sony_val.json"]
-    assert {r.file for r in index.lookup("A.DNG")} == {"nikon_train.json", "sony_val.json"}
+    with pytest.raises(AnnotationError, match=r"A.ARW in sony_val.json, A.NEF in nikon_train.json"):
+        index.lookup("A.DNG")
+
+
+def test_a_name_with_a_space_behind_it_is_the_same_name() -> None:
+    index = build_index(
+        [coco("a_train.json", ["A.ARW"]), coco("b_train.json", ["A.ARW "], bboxes=[(5, 5, 9, 9)])]
+    )
+    with pytest.raises(AnnotationError, match="disagree on its boxes"):
+        index.lookup("A.ARW")
+
+
+def test_one_name_for_very_many_images_is_refused_at_once() -> None:
+    files = [
+        coco(f"{n}.json", ["A.ARW"], size=(100 + n, 60), bboxes=[(n, 0, 5, 5)]) for n in range(60)
+    ]
+    index = build_index(files)
+    with pytest.raises(AnnotationError, match=f"more than {MAX_NAMESAKES} different images"):
+        index.lookup("A.ARW")
+    assert codes(index).count("contradiction") == 1
+
+
+def test_of_very_many_contradictions_the_first_are_named() -> None:
+    names = [f"{n}.ARW" for n in range(MAX_NAMED + 5)]
+    index = build_index([coco("a.json", names), coco("b.json", names, bboxes=[])])
+    contradictions = [f for f in index.findings if f.code == "contradiction"]
+    assert len(contradictions) == MAX_NAMED + 1
+    assert contradictions[-1].message == "and 5 more images on which files disagree"
 
 
 def test_twins_merge_with_one_finding_for_the_pair() -> None:
@@ -332,7 +361,7 @@ def test_a_jpeg_twin_of_a_real_file_merges_whole(
     twin = load_coco(data, name=name.replace("raw_", "rawpy_", 1))
     index = build_index([nod[name], twin])
     assert (len(index), codes(index)) == (321, ["merged-twin"])
-    assert index.images == nod[name].images
+    assert index.images == tuple(nod[name].images)
 
 
 @pytest.mark.shared_data

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import zip_scan
+from pipeline import archive, zip_scan
 from pipeline.archive import ArchiveListing, ArchiveMember, list_members, read_member
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
 
@@ -199,7 +199,7 @@ def test_descriptors_without_a_signature_are_found_by_inflating(tmp_path: Path) 
 
 def test_a_search_crosses_block_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in (1, 2, 3, 5, 64):
-        monkeypatch.setattr(zip_scan, "_BLOCK", block)
+        monkeypatch.setattr(zip_scan, "BLOCK", block)
         for data in (
             without_contents_table(stored_to_a_pipe(ENTRIES)),
             unsigned_descriptors(ENTRIES),
@@ -271,6 +271,61 @@ def test_a_bomb_is_refused_by_what_it_declares_and_by_what_it_does(tmp_path: Pat
     deceptive = ArchiveMember(**{**vars(member), "compressed_size": 1 << 60})
     with pytest.raises(UnreadableSourceError, match="cut off"):
         read_member(path, deceptive, 1_000_000)
+
+
+def test_a_member_that_unpacks_to_a_hundred_times_its_size_is_a_bomb(tmp_path: Path) -> None:
+    path = put(tmp_path, deflated({"bomb.ARW": b"x"}))
+    (member,) = list_members(path).members
+    bomb = ArchiveMember(**{**vars(member), "size": (100 << 20) + 1})
+    with pytest.raises(UnreadableSourceError, match="a bomb"):
+        read_member(path, bomb, 1 << 30)
+
+
+def test_members_that_share_bytes_are_not_believed(tmp_path: Path) -> None:
+    data = stored({"a.ARW": b"1" * 99})
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    entry = data[start:end]
+    counts = struct.pack("<HHHHIIH", 0, 0, 2, 2, 2 * len(entry), start, 0)
+    twice = data[:end] + entry.replace(b"a.ARW", b"b.ARW") + b"PK\5\6" + counts
+    listing = list_members(put(tmp_path, twice))
+    assert [member.name for member in listing.members] == ["a.ARW"]
+    assert "table of contents is cut or damaged" in listing.damage
+
+
+def test_a_table_that_loses_members_is_not_believed(tmp_path: Path) -> None:
+    data = bytearray(stored({"a.ARW": b"1", "b.ARW": b"2"}))
+    struct.pack_into("<H", data, data.index(b"PK\1\2") + 32, 60_000)  # length of a comment
+    listing = list_members(put(tmp_path, bytes(data)))
+    assert [member.name for member in listing.members] == ["a.ARW", "b.ARW"]
+    assert "table of contents is cut or damaged" in listing.damage
+
+
+def test_another_member_at_its_place_is_damage(tmp_path: Path) -> None:
+    data = stored({"a.ARW": b"1", "b.ARW": b"2"}).replace(b"a.ARW", b"c.ARW", 1)
+    path = put(tmp_path, data)
+    first, second = list_members(path).members
+    with pytest.raises(CorruptRawError, match=r"at its place is a member called c\.ARW"):
+        read_member(path, first, LIMIT)
+    assert read_member(path, second, LIMIT) == b"2"
+
+
+def test_a_table_of_contents_of_any_length_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_CONTENTS_BYTES", 60)
+    listing = list_members(put(tmp_path, stored({"a.ARW": b"1", "b.ARW": b"2"})))
+    assert "table of contents is cut or damaged" in listing.damage
+    monkeypatch.setattr(zip_scan, "MAX_MEMBERS", 1)
+    with pytest.raises(UnreadableSourceError, match="more than 1 members"):
+        list_members(put(tmp_path, stored({"a.ARW": b"1", "b.ARW": b"2"})))
+
+
+def test_a_place_beyond_all_files_is_damage(tmp_path: Path) -> None:
+    path = put(tmp_path, stored({"a.ARW": b"1"}))
+    (member,) = list_members(path).members
+    far = ArchiveMember(**{**vars(member), "header_offset": 1 << 63})
+    with pytest.raises(UnreadableSourceError, match="no member at byte"):
+        read_member(path, far, LIMIT)
 
 
 def test_scanning_gives_up_on_an_endless_member(

@@ -165,3 +165,38 @@ def test_a_given_buffer_is_filled_and_returned() -> None:
     result = decode_chunk(memoryview(chunk), (3, 6, 7), chunk_crc(chunk), path="", out=out)
     assert result is out
     np.testing.assert_array_equal(out, stored)
+
+
+HEADER = struct.Struct("<4B3I")
+
+
+@both_codecs
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (0, [0, 1, 3, 255]),  # blosc's version
+        (2, [0, 0b100000, 0b101100, 0b100101, 0b1000100]),  # flags: shuffle, compressor
+        (3, [0, 1, 4, 255]),  # typesize
+        (4, [0, 1, 2**31, 2**32 - 1]),  # bytes decompressed
+        (5, [0, 2**31 - 1, 2**32 - 1]),  # bytes of a block
+        (6, [0, 16, 2**31 - 1, 2**32 - 1]),  # bytes compressed
+    ],
+)
+def test_a_header_that_misleads_blosc_is_refused_under_a_fitting_checksum(
+    codec: Codec, field: int, values: list[int]
+) -> None:
+    """Blosc reads as far as the header says, whatever lies there (numcodecs issue 228)."""
+    chunk = encode_chunk(image((3, 20, 20), spread=60), codec)
+    fields = list(HEADER.unpack_from(chunk))
+    for value in [*values, *([fields[6] + 1, fields[6] - 1] if field == 6 else [])]:
+        header = HEADER.pack(*fields[:field], value, *fields[field + 1 :])
+        with pytest.raises(DamagedStoreError, match="fitting checksum") as caught:
+            read(resealed(header + chunk[HEADER.size :]), (3, 20, 20))
+        assert "delete packed/c.0.0.0.0, then run prep ingest" in caught.value.hint
+
+
+def test_an_array_of_another_shape_is_the_callers_mistake() -> None:
+    chunk = encode_chunk(image((3, 6, 7)), "lz4")
+    out = np.zeros((3, 7, 6), np.uint16)
+    with pytest.raises(ValueError, match="does not fit"):
+        decode_chunk(memoryview(chunk), (3, 6, 7), chunk_crc(chunk), path="", out=out)

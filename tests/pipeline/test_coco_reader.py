@@ -3,17 +3,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import coco_notes, coco_reader
+from pipeline.annotated_images import base_name
 from pipeline.annotations import looks_like_coco
+from pipeline.coco_notes import MAX_NAMED
 from pipeline.coco_reader import (
     MAX_BOXES_PER_IMAGE,
     LoadedFile,
-    base_name,
     load_coco,
     split_from_name,
 )
@@ -256,7 +260,7 @@ def test_a_file_without_annotations_is_odd_but_usable() -> None:
     ("data", "what"),
     [
         (b"", "not valid JSON"),
-        (b'{"images": [', "EOF while parsing a list at line 1 column 12"),
+        (b'{"images": [', "the file ends too early at line 1 column 12"),
         (b'{"images": []\n,,}', "line 2 column 2"),
         (b'{"images": [{"id": "\xff"}]}', "invalid unicode code point"),
         ('{"images": []}'.encode("utf-16"), "not valid JSON"),
@@ -264,7 +268,7 @@ def test_a_file_without_annotations_is_odd_but_usable() -> None:
         (b'{"images": [1' + b"0" * 5000 + b"]}", "number out of range"),
         (b"[]", "not a COCO annotation file: the whole"),
         (b"null", "not a COCO annotation file"),
-        (b'{"annotations": []}', "not a COCO annotation file: images: Field required"),
+        (b'{"annotations": []}', "not a COCO annotation file: the list `images` is missing"),
         (b'{"images": {}}', "not a COCO annotation file: images"),
         (b'{"images": [], "annotations": 4}', "not a COCO annotation file: annotations"),
     ],
@@ -276,6 +280,76 @@ def test_what_is_no_coco_file_raises_with_place_and_mend(data: bytes, what: str)
     assert caught.value.path == "broken.json"
     assert caught.value.hint
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/", "a\\..", " ", "a\nb", "a\x9bb", "\x7f", "x" * 256, "é" * 130]
+)
+def test_what_names_no_file_has_no_name(name: str) -> None:
+    assert base_name(name) == ""
+
+
+@pytest.mark.parametrize("name", ["a.NEF", "../a.NEF", "C:\\x\\a.NEF", "//s/a.NEF", "\0/a.NEF"])
+def test_folders_of_any_system_do_not_count(name: str) -> None:
+    assert base_name(name) == "a.NEF"
+
+
+def test_a_file_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_reader, "MAX_FILE_BYTES", 10)
+    with pytest.raises(AnnotationError, match="it has 14 bytes; annotation files of more than 10"):
+        load_coco(b'{"images": []}', name=NAME)
+
+
+def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(coco_reader.MAX_RECORDS, "annotations", 3)
+    assert len(load(annotations=[annotation(n) for n in range(3)]).images[0].boxes) == 3
+    with pytest.raises(AnnotationError, match="more than 3 annotations"):
+        load(annotations=[annotation(n) for n in range(4)])
+
+
+def test_many_broken_records_are_counted_and_more_break_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coco_notes, "MAX_BROKEN", MAX_NAMED + 20)
+    file = load(annotations=[7] * (MAX_NAMED + 20))
+    assert len(file.findings) == MAX_NAMED + 1
+    assert file.findings[-1].message == "and 20 more such records (bad-annotation)"
+    with pytest.raises(
+        AnnotationError, match=r"more than 120 of its records.*number 0 of the list"
+    ):
+        load(annotations=[7] * (MAX_NAMED + 21))
+
+
+def test_integers_that_hash_alike_are_different_identifiers_found_at_once() -> None:
+    alike = [n * (2**61 - 1) for n in range(5000)]
+    started = time.process_time()
+    file = load([image(n, file_name=f"{n}.NEF") for n in alike], [])
+    assert len(file.images) == len(alike)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": True}, {"id": "x" * 256}, {"id": 10**255}, {"bbox": [True, 0, 5, 5]}, {"id": 1.5}],
+)
+def test_what_is_no_identifier_or_number_is_refused(changes: dict[str, object]) -> None:
+    assert codes(load(annotations=[annotation() | changes])) == ["bad-annotation"]
+
+
+@pytest.mark.parametrize("width", [0, -5, 1_000_001, True, "x", None, 1.5])
+def test_an_image_of_no_size_is_refused(width: object) -> None:
+    file = load([image(width=width)], [])
+    assert codes(file) == ["bad-image"]
+    assert "A.NEF" in file.refused
+
+
+def test_a_large_member_is_looked_at_without_a_copy() -> None:
+    data = b'{"images": [], "annotations": [], "x": "' + b"x" * (32 << 20) + b'"}'
+    tracemalloc.start()
+    load_coco(data, name=NAME)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_a_byte_order_mark_is_no_error() -> None:

@@ -5,12 +5,19 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.errors import StoreError, StoreLockedError
+import pipeline.files
+from pipeline.errors import DamagedStoreError, StoreError, StoreLockedError
 from pipeline.files import StoreFiles
+from tests.torture.file_operations import Operation, watched
 
 
 @pytest.fixture
@@ -49,27 +56,53 @@ def test_a_read_only_folder_is_a_store_error(files: StoreFiles) -> None:
         files.put("other", b"new")
 
 
-def test_bytes_reach_the_disk_before_the_name_does(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def told(files: StoreFiles) -> Iterator[list[str]]:
+    """Every file operation, in order: what it is, and where in the store."""
+    operations: list[str] = []
+
+    def watch(operation: Operation, do: Callable[..., Any]) -> Any:
+        place = os.path.relpath(operation.key, files.root)
+        operations.append(f"{operation.kind} {place}")
+        return do()
+
+    with watched(watch):
+        yield operations
+
+
+def test_bytes_reach_the_disk_before_the_name_does_and_new_folders_before_both(
+    files: StoreFiles, told: list[str]
 ) -> None:
-    order: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    put = ["open a/b/key", "write a/b/key", "sync a/b/key", "rename a/b/key", "sync folder a/b"]
+    folders = ["make folder .", "sync folder ..", "make folder a", "sync folder ."]
+    files.put("a/b/key", b"bytes")
+    assert told == [*folders, "make folder a/b", "sync folder a", *put]
+    told.clear()
+    files.put("a/b/key", b"others")
+    assert told == put
 
-    def kind(descriptor: int) -> str:
-        return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
 
-    def synced(descriptor: int) -> None:
-        order.append(f"sync {kind(descriptor)}")
-        fsync(descriptor)
+def test_deletes_and_new_folders_are_durable(files: StoreFiles, told: list[str]) -> None:
+    files.make_folder("a")
+    files.put("a/key", b"bytes")
+    told.clear()
+    files.delete("a/key")
+    files.delete("a/key")
+    files.remove_empty_folder("a")
+    assert told == ["delete a/key", "sync folder a", "remove folder a", "sync folder ."]
 
-    def renamed(source: Path, target: Path) -> None:
-        order.append("rename")
-        replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", renamed)
-    files.put("key", b"bytes")
-    assert order == ["sync file", "rename", "sync folder"]
+def test_what_a_killed_writer_left_is_removed_or_made_durable(
+    files: StoreFiles, told: list[str]
+) -> None:
+    """It may have renamed a sidecar without syncing the folder: now the sample counts as there."""
+    files.put("group/sidecars/key", b"a")
+    files.path("group/.key.tmp-17").write_bytes(b"half")
+    told.clear()
+    files.recover()
+    assert list(files.walk()) == ["group/sidecars/key"]
+    synced = {"sync folder .", "sync folder group", "sync folder group/sidecars", "sync folder .."}
+    assert synced <= set(told)
 
 
 def test_put_if_changed_writes_only_changes(files: StoreFiles) -> None:
@@ -80,12 +113,10 @@ def test_put_if_changed_writes_only_changes(files: StoreFiles) -> None:
     assert files.put_if_changed("key", b"b")
 
 
-def test_temporaries_are_invisible_and_can_be_removed(files: StoreFiles) -> None:
+def test_temporaries_are_invisible(files: StoreFiles) -> None:
     files.put("group/key", b"a")
     files.path("group/.key.tmp-17").write_bytes(b"half")
     assert files.names("group") == ["key"]
-    assert files.remove_temporaries() == 1
-    assert list(files.walk()) == ["group/key"]
 
 
 HOLD = """
@@ -112,4 +143,124 @@ def test_a_second_writer_is_refused_by_name_and_a_dead_one_frees_the_lock(
         holder.kill()
     with files.lock():
         pass
-    assert list(files.walk()) in ([], [".lock"])
+    assert list(files.walk()) == [".lock", ".lock-commits"]
+
+
+def test_only_the_present_writer_lets_its_workers_commit(files: StoreFiles) -> None:
+    """A worker may outlive its writer; what it still holds must not reach the store."""
+    with files.lock() as old, files.commit(old):
+        files.put("key", b"old")
+    with pytest.raises(StoreLockedError, match="has ended"), files.commit(old):
+        files.put("key", b"late")
+    with files.lock() as new:
+        with pytest.raises(StoreLockedError, match="has ended"), files.commit(old):
+            files.put("key", b"late")
+        with files.commit(new), files.commit(new):
+            files.put("key", b"new")
+    assert files.get("key") == b"new"
+
+
+def test_a_new_writer_waits_for_commits_of_the_last_one(
+    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with files.lock() as lease:
+        commit = files.commit(lease)
+        commit.__enter__()
+    ended = threading.Timer(0.3, commit.__exit__, (None, None, None))
+    ended.start()
+    started = time.monotonic()
+    with files.lock():
+        assert time.monotonic() - started > 0.2
+    ended.join()
+    monkeypatch.setattr(pipeline.files, "LAST_COMMITS", 0.1)
+    with files.lock() as lease:
+        commit = files.commit(lease)
+        commit.__enter__()
+    with pytest.raises(StoreLockedError, match="still writing") as raised, files.lock():
+        pass
+    assert ".lock-commits" in raised.value.hint
+    commit.__exit__(None, None, None)
+    with files.lock():
+        pass
+
+
+def test_a_folder_that_may_be_entered_but_not_read_is_no_hindrance(
+    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if path == files.root.parent and not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    files.put("key", b"bytes")
+    files.recover()
+    assert files.get("key") == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("folder", "is not a file"),
+        ("device", "is not a file"),
+        ("pipe", "is not a file"),
+        ("loop", "is not a file"),
+        ("broken sector", "cannot be read: Input/output error"),
+    ],
+)
+def test_what_is_no_file_or_cannot_be_read_is_damage(
+    files: StoreFiles, kind: str, message: str
+) -> None:
+    """Neither endless memory nor waiting for a writer that never comes."""
+    path = files.path("key")
+    files.root.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        targets = {"device": "/dev/zero", "loop": "key", "broken sector": "/proc/self/mem"}
+        path.symlink_to(targets[kind])
+    for read in (files.get, files.get_or_none):
+        with pytest.raises(DamagedStoreError, match=message) as caught:
+            read("key")
+        assert caught.value.path == str(path)
+        assert "prep ingest" in caught.value.hint
+
+
+def test_a_file_below_a_file_is_missing(files: StoreFiles) -> None:
+    files.put("key", b"")
+    assert files.get_or_none("key/below") is None
+    with pytest.raises(FileNotFoundError):
+        files.get("key/below")
+
+
+def test_the_machine_at_its_end_is_no_damage(
+    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    files.put("key", b"")
+    monkeypatch.setattr(os, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        files.get("key")
+
+
+def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: StoreFiles) -> None:
+    for key in ("empty", "full"):
+        files.path(key).mkdir(parents=True)
+    files.path("full/mine").write_bytes(b"mine")
+    files.put("empty", b"data")
+    assert files.get("empty") == b"data"
+    changes: tuple[Callable[[], None], ...] = (
+        partial(files.put, "full", b"data"),
+        partial(files.delete, "full"),
+    )
+    for change in changes:
+        with pytest.raises(StoreError, match="a folder is in the place of a file") as caught:
+            change()
+        assert "move it elsewhere" in caught.value.hint
+    assert sorted(files.walk()) == ["empty", "full/mine"]

@@ -5,18 +5,28 @@ import json
 import os
 import shutil
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import IncompatibleStoreError, NoStoreError, StoreError, UsageError
+from pipeline.errors import (
+    DamagedStoreError,
+    IncompatibleStoreError,
+    NoStoreError,
+    StoreError,
+    UsageError,
+)
 from pipeline.files import StoreFiles
-from pipeline.ingest import IngestOptions, plan_ingest
+from pipeline.ingest import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
+from pipeline.scheduler import WorkerDied
 from pipeline.store import open_store
+from pipeline.tasks import develop_source
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest, Recorder, chunks, tree
+from tests.torture.damage_kit import sealed
 
 
 def whole(store: Path) -> bool:
@@ -284,9 +294,30 @@ def test_what_interrupted_commits_left_is_removed(
     (group / "packed" / "c.99.0.0.0").write_bytes(b"chunk without sidecar")
     (group / "packed" / ".c.1.0.0.0.tmp-4711").write_bytes(b"half")
     (group / "sidecars" / "GONE.json").write_bytes(b"{half")
+    # A group whose samples were all refused after its metadata had been written.
+    shutil.copytree(group / "packed", store / "nikon-d750_40x30" / "packed")
+    for chunk in (store / "nikon-d750_40x30").glob("*/*c.*"):
+        chunk.unlink()
     assert not whole(store)
     ingest(nod, store)
     assert tree(store) == before
+    assert not (store / "nikon-d750_40x30").exists()
+
+
+def test_a_sample_that_moved_is_not_made_twice_if_the_run_is_killed_before_the_manifest(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    """The manifest still has it in its old group; the sidecar in the new one counts."""
+    store = tmp_path / "s.zarr"
+    ingest(nod, store)
+    before = (store / "manifest.jsonl").read_bytes()
+    path = next((nod / "Nikon").glob("*train*.json"))
+    edit_json(path, lambda coco: coco["images"][0].update(width=976, height=648))
+    assert ingest(nod, store).exit_code == 0
+    moved = tree(store)
+    (store / "manifest.jsonl").write_bytes(before)
+    assert ingest(nod, store).exit_code == 0
+    assert tree(store) == moved
 
 
 def test_another_recipe_is_refused_with_both_named(
@@ -398,7 +429,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
 
 
 def test_decoders_that_disagree_hand_the_class_to_libraw(
-    tmp_path: Path, ingest: Ingest, recorder: Recorder
+    tmp_path: Path, ingest: Ingest, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """flashraw 0.1 reads big-endian uncompressed ARW with the bytes swapped, without an error."""
     from dataclasses import replace
@@ -418,6 +449,44 @@ def test_decoders_that_disagree_hand_the_class_to_libraw(
     assert "decoders-disagree" in recorder.codes
     store = open_store(tmp_path / "s.zarr")
     assert {store.sidecar(i).decoder.name for i in store} == {"libraw"}
+
+    class ManyWorkers:
+        """As many as there are tasks: all are drawn before the first is done."""
+
+        workers = 4
+
+        def run(self, function: Any, tasks: Any) -> Any:
+            for task in list(tasks):
+                yield task, function(task)
+
+    monkeypatch.setattr("pipeline.ingest.executor", lambda *_, **__: nullcontext(ManyWorkers()))
+    assert ingest(raws, tmp_path / "many.zarr").exit_code == 0
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "s.zarr")
+
+
+def test_a_raw_whose_workers_die_is_reported_with_what_helps_and_that_helps(
+    nod: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deadly:
+        workers = 1
+
+        def run(self, function: Any, tasks: Any) -> Any:
+            for task in tasks:
+                deadly = function is develop_source and task.source.name.endswith("DSC01088.ARW")
+                yield task, WorkerDied(1.5) if deadly else function(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.ingest.executor", lambda *_, **__: nullcontext(Deadly()))
+        summary = ingest(nod, tmp_path / "s.zarr")
+    assert (summary.exit_code, summary.failed, summary.ingested) == (3, 1, 5)
+    ((code, message, mend),) = recorder.errors.values()
+    assert code == "crash"
+    assert "crashed, twice" in message
+    assert "--retry-failed" in mend
+    assert ingest(nod, tmp_path / "s.zarr").failed_before == 1
+    assert ingest(nod, tmp_path / "s.zarr", retry_failed=True).exit_code == 0
+    ingest(nod, tmp_path / "undisturbed.zarr")
+    assert tree(tmp_path / "s.zarr") == tree(tmp_path / "undisturbed.zarr")
 
 
 @pytest.mark.parametrize("kind", ["*/sidecars/*.json", "*/packed/c.*"])
@@ -455,3 +524,86 @@ def test_names_in_the_manifest_do_not_depend_on_where_the_sources_are(
     assert str(tmp_path).encode() not in (tmp_path / "s.zarr" / "manifest.jsonl").read_bytes()
     for sidecar in (tmp_path / "s.zarr").glob("*/sidecars/*"):
         assert str(tmp_path) not in sidecar.read_text()
+
+
+def test_a_sidecar_in_anothers_row_is_mended_without_harm_to_the_other(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    """Made again in the row it claims, it would destroy the chunks of the sample that has it."""
+    ingest(nod, tmp_path / "s.zarr")
+    before = tree(tmp_path / "s.zarr")
+    first, second, third = sorted((tmp_path / "s.zarr").glob("nikon*/sidecars/*.json"))
+    for victim, other in ((first, second), (second, first), (third, second)):
+        for manifest in (True, False):
+            document = json.loads(victim.read_text())
+            victim.write_bytes(sealed(document | {"row": json.loads(other.read_text())["row"]}))
+            if not manifest:
+                (tmp_path / "s.zarr" / "manifest.jsonl").unlink()
+            summary = ingest(nod, tmp_path / "s.zarr")
+            assert (summary.redone, summary.up_to_date, summary.exit_code) == (1, 5, 0)
+            assert tree(tmp_path / "s.zarr") == before
+
+
+def test_a_store_without_metadata_and_manifest_is_mended_from_its_samples(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    store = tmp_path / "s.zarr"
+    ingest(nod, store)
+    before = tree(store)
+    for path in (*store.rglob("zarr.json"), store / "manifest.jsonl"):
+        path.write_bytes(b"")
+    with pytest.raises(DamagedStoreError, match="neither zarr"):
+        open_store(store)
+    with pytest.raises(DamagedStoreError, match="neither zarr"):
+        ingest(nod, store, recipe=Recipe(codec="zstd"))
+    summary = ingest(nod, store)
+    assert (summary.up_to_date, summary.exit_code) == (6, 0)
+    assert tree(store) == before
+
+
+def test_the_manifest_of_another_store_brings_no_samples(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    ingest(nod, tmp_path / "all.zarr", recipe=Recipe(codec="zstd"))
+    ingest(nod / "Sony", tmp_path / "s.zarr")
+    before = tree(tmp_path / "s.zarr")
+    shutil.copy(tmp_path / "all.zarr" / "manifest.jsonl", tmp_path / "s.zarr" / "manifest.jsonl")
+    assert ingest(nod / "Sony", tmp_path / "s.zarr").exit_code == 0
+    assert tree(tmp_path / "s.zarr") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "manifest.jsonl", "*/sidecars/*.json", "*/packed/c.*"]
+)
+def test_a_folder_or_a_broken_sector_in_place_of_a_file_is_mended(
+    nod: Path, tmp_path: Path, ingest: Ingest, name: str
+) -> None:
+    ingest(nod, tmp_path / "s.zarr")
+    before = tree(tmp_path / "s.zarr")
+    victim = next((tmp_path / "s.zarr").glob(name))
+    victim.unlink()
+    victim.mkdir()
+    assert ingest(nod, tmp_path / "s.zarr").exit_code == 0
+    assert tree(tmp_path / "s.zarr") == before
+    victim.unlink()
+    victim.symlink_to("/proc/self/mem")
+    assert ingest(nod, tmp_path / "s.zarr").exit_code == 0
+    assert tree(tmp_path / "s.zarr") == before
+    assert not victim.is_symlink()
+
+
+def test_other_bytes_for_the_same_sidecar_are_written_anew(
+    nod: Path, tmp_path: Path, ingest: Ingest
+) -> None:
+    ingest(nod, tmp_path / "s.zarr")
+    before = tree(tmp_path / "s.zarr")
+    victim = next((tmp_path / "s.zarr").glob("*/sidecars/*.json"))
+    victim.write_bytes(victim.read_bytes().replace(b"e-", b"E-"))
+    assert ingest(nod, tmp_path / "s.zarr").redone == 1
+    assert tree(tmp_path / "s.zarr") == before
+
+
+def test_the_manifest_of_a_huge_store_is_written_less_often() -> None:
+    assert [manifest_every(n) for n in (0, 7219, 100_000, 100_001, 1_000_000)] == [
+        MANIFEST_EVERY * times for times in (1, 1, 1, 2, 10)
+    ]

@@ -81,6 +81,24 @@ def test_an_interrupted_ingest_gives_the_rows_it_would_have_given() -> None:
         assert rows(state, *rest) == {name: uninterrupted[name] for name in rest}
 
 
+def test_what_a_source_leaves_for_another_group_is_free_whether_it_has_left_yet_or_not() -> None:
+    """So a run that was killed between leaving and arriving gives nobody another place."""
+    leaver = entry("x/b.NEF", 1, group="nikon-d750_640x480")
+    other = entry("x/a.NEF", 0)
+    known = facts(size=(640, 480))
+    for state in (state_with(other, leaver), state_with(other)):
+        moving = Item(raw("x/b.NEF"), "changed", state.sample_of(raw("x/b.NEF")))
+        items = [probed(moving), probed(Item(raw("y/b.NEF"), "new"), known)]
+        items.append(probed(Item(raw("y/c.NEF"), "new"), known))
+        placement = place(items, state, Recipe(), strict=False)
+        places = {one.item.source.name: (one.group, one.id, one.row) for one in placement.placed}
+        assert places == {
+            "x/b.NEF": ("nikon-d750_64x48", "b", 1),
+            "y/b.NEF": ("nikon-d750_640x480", "b", 0),
+            "y/c.NEF": ("nikon-d750_640x480", "c", 1),
+        }
+
+
 def test_a_row_reserved_for_a_failed_source_is_given_to_nobody_else() -> None:
     failed = entry("b.NEF", 1, status="failed", id=None, code="corrupt")
     state = state_with(entry("a.NEF", 0), failed)
@@ -193,3 +211,16 @@ def test_the_fixed_point_of_a_store_is_never_changed_by_newcomers() -> None:
     assert FixedPoint(before.scale_factor, before.add_offset) == FixedPoint(
         after.scale_factor, after.add_offset
     )
+
+
+def test_what_files_of_one_camera_have_in_common_is_held_once() -> None:
+    """Facts come from workers, so every file's are objects of its own: 9 kB each."""
+    items = [probed(Item(raw(f"{number}.NEF"), "new"), facts()) for number in range(5)]
+    placed = place(items, StoreState(), Recipe(), strict=False).placed
+    assert len(placed) == 5
+    for shared in ("frame", "group"):
+        assert len({id(getattr(one, shared)) for one in placed}) == 1
+    for shared in ("camera", "decoder_class"):
+        assert len({id(getattr(one.facts, shared)) for one in placed}) == 1
+    dropped = {"levels", "geometry"} & set(dir(placed[0].facts))
+    assert not dropped

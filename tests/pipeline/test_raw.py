@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from pipeline.colour import camera_to_xyz
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.frame import choose_frame
+from pipeline.kernels import coded_bits
 from pipeline.raw import (
     PROBE_BYTES,
     FlashrawDeclinedError,
@@ -26,8 +29,10 @@ from pipeline.raw import (
     check_mosaic,
     decode,
     decoder_version,
+    may_hide_damage,
     probe,
 )
+from pipeline.raw_damage import _bits_of_difference, lost_samples
 from pipeline.raw_facts import (
     DecodedRaw,
     DecoderName,
@@ -69,6 +74,12 @@ SHAPE = (40, 64)
 
 def noise(shape: tuple[int, int] = SHAPE, *, seed: int = 0, largest: int = 12000) -> Mosaic:
     return np.random.default_rng(seed).integers(0, largest, shape).astype(np.uint16)
+
+
+def dim(shape: tuple[int, int], *, seed: int = 0) -> Mosaic:
+    """A dark picture: little light, the noise of a sensor, black near 700."""
+    random = np.random.default_rng(seed)
+    return np.rint(3000 + random.normal(0, 40, shape)).astype(np.uint16)
 
 
 def dark_12_bit(camera: CameraFile) -> CameraFile:
@@ -150,10 +161,13 @@ def check(decoded: DecodedRaw) -> None:
 
 
 def convert(file: bytes, decoder: DecoderName) -> DecodedRaw:
-    """Every guard an ingest has, in its order; what flashraw declines goes to LibRaw."""
+    """Every guard an ingest has, in its order; LibRaw answers where flashraw declines or doubts."""
     check_container(file, path="a.raw")
     try:
         decoded = decode(file, decoder, path="a.raw")
+        if may_hide_damage(file, decoded, path="a.raw"):
+            reference = decode(file, "libraw", path="a.raw")
+            decoded = reference if differences(reference, decoded) else decoded
     except FlashrawDeclinedError:
         decoded = decode(file, "libraw", path="a.raw")
     check_levels(decoded.levels, path="a.raw")
@@ -278,6 +292,22 @@ def test_a_beginning_that_is_too_short_asks_for_more_or_says_the_same(
 def test_versions_of_both_decoders_are_known() -> None:
     assert decoder_version("libraw")[0].isdigit()
     assert decoder_version("flashraw").count(".") == 2
+
+
+def test_versions_are_looked_up_once_not_for_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def version(name: str) -> str:
+        looked_up.append(name)
+        return "1.2.3"
+
+    monkeypatch.setattr("pipeline.flashraw_decoder.version", version)
+    decoder_version.cache_clear()
+    try:
+        assert [decoder_version("flashraw") for _ in range(3)] == ["1.2.3"] * 3
+    finally:
+        decoder_version.cache_clear()
+    assert looked_up == ["flashraw"]
 
 
 @pytest.mark.shared_data
@@ -458,6 +488,254 @@ def test_a_tail_of_zeros_is_refused(name: str, decoder: DecoderName, share: floa
     file = FORMATS[name].file(mosaic)
     with pytest.raises(CorruptRawError):
         convert(zero_tail(file, round(share * len(file))), decoder)
+
+
+@every_format
+@both_decoders
+@pytest.mark.parametrize("count", [16, 17, 30, 64, 200])
+def test_a_short_tail_of_zeros_is_refused(name: str, decoder: DecoderName, count: int) -> None:
+    # Less than a quarter of the last row: its zeros alone are too few to be noticed.
+    mosaic = dim((64, 640))
+    file = FORMATS[name].file(mosaic)
+    convert(file, decoder)
+    with pytest.raises(CorruptRawError):
+        convert(zero_tail(file, count), decoder)
+
+
+def test_a_tail_of_zeros_is_refused_where_black_is_0_if_it_has_an_edge() -> None:
+    mosaic = dim((64, 640))
+    mosaic[-1, -24:] = 0
+    with pytest.raises(CorruptRawError, match="the last 24 samples or more"):
+        check(decoded_as(mosaic, black=(0.0, 0.0, 0.0, 0.0)))
+    # Lost from the middle of one row on, or from its last samples on: the next row tells.
+    for lost in (640 + 100, 640 + 3):
+        mosaic = dim((64, 640))
+        mosaic.reshape(-1)[-lost:] = 0
+        with pytest.raises(CorruptRawError, match=f"the last {lost} samples or more"):
+            check(decoded_as(mosaic, black=(0.0, 0.0, 0.0, 0.0)))
+
+
+def test_a_dark_corner_that_a_camera_clips_to_0_is_believed() -> None:
+    mosaic = dim((64, 640))
+    mosaic[-20:, -200:] = 0
+    check(decoded_as(mosaic, black=(0.0, 0.0, 0.0, 0.0)))
+
+
+@pytest.mark.parametrize("step", [127, 31])
+@pytest.mark.parametrize("clamped", [False, True])
+def test_zeros_read_as_nikons_code_are_known_by_their_even_fall(step: int, clamped: bool) -> None:
+    part = dim((8, 64))
+    if clamped:
+        part[-1, 52:54] = 3 * step + 5
+    for x in range(54, 64):
+        part[-1, x] = max(0, int(part[-1, x - 2]) - step)
+    assert lost_samples(part, 600) == 8
+    part[-1, 60] += 3
+    assert lost_samples(part, 600) == 0
+
+
+def test_even_light_is_no_fall() -> None:
+    part = np.tile(np.array([1000, 700], np.uint16), (8, 32))
+    assert lost_samples(part, 600) == 0
+    part[-1] -= np.arange(64, dtype=np.uint16) // 2  # one DN a cell: a gradient without noise
+    assert lost_samples(part, 600) == 0
+
+
+@pytest.mark.parametrize("length", [24, 47])
+def test_a_block_of_zeros_within_a_row_is_refused(length: int) -> None:
+    mosaic = dim((64, 640))
+    mosaic[30, 100 : 100 + 2 * length : 2] = 0  # one colour: LibRaw's code goes by colour
+    with pytest.raises(CorruptRawError, match="1 of 64 rows"):
+        check(decoded_as(mosaic))
+    mosaic[30, 100 + 2 * 12] = 1
+    if length == 24:
+        check(decoded_as(mosaic))
+
+
+# --- what formats say about themselves -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+@pytest.mark.parametrize("block", [0, 7, 100, 159])
+def test_an_arw2_block_that_no_encoder_writes_is_refused(fill: bytes, block: int) -> None:
+    # Its largest and its smallest sample are in one place. Both decoders read it without a word.
+    file = bytearray(file_of("arw2"))
+    start = len(file) - SHAPE[0] * SHAPE[1] + 16 * block
+    file[start : start + 16] = fill * 16
+    assert decode(bytes(file), "libraw", path="").mosaic.size
+    with pytest.raises(CorruptRawError, match=r"^a.raw: 1 blocks of 16 bytes .* no ARW2"):
+        check_container(bytes(file), path="a.raw")
+
+
+@pytest.mark.parametrize("largest", [1, 900, 16384])
+def test_every_block_of_a_whole_arw2_is_believed(largest: int) -> None:
+    for mosaic in (noise((64, 640), largest=largest), np.full((64, 640), 16383, np.uint16)):
+        check_container(arw_bytes(mosaic), path="")
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_the_bits_of_nikons_code_are_counted_from_the_samples(big_endian: bool) -> None:
+    name = "nef lossless, big-endian" if big_endian else "nef lossless"
+    for mosaic in (noise(), noise(largest=40), dim((64, 640))):
+        file = FORMATS[name].file(mosaic)
+        facts = check_container(file, path="")
+        assert facts is not None
+        assert facts.nikon_linearisation == (0x46, 2048, 2048, 2048, 2048)
+        (image,) = facts.raw_images
+        predictors = np.full((2, 2), 2048, np.int32)
+        bits = coded_bits(mosaic, predictors, _bits_of_difference(14))
+        assert 0 <= 8 * sum(image.byte_counts) - bits < 16
+        if mosaic.min() > 0:  # a zero may be a sample that flashraw clamped
+            assert not may_hide_damage(file, decode(file, "flashraw", path=""), path="")
+
+
+def test_codes_of_both_depths_are_complete() -> None:
+    for bits in (12, 14):
+        table = _bits_of_difference(bits)[: 1 << bits].astype(int)
+        lengths = [int(table[(1 << length) >> 1]) - length for length in range(bits + 1)]
+        assert sum(2.0**-length for length in lengths) == pytest.approx(1, abs=2**-8)
+
+
+@pytest.mark.parametrize("missing", [9, 40, 100])
+def test_a_nikon_code_that_ends_early_is_doubted(missing: int) -> None:
+    # flashraw fills the last row up without a word; the strip says that it has all it should.
+    mosaic = dim((64, 640))
+    file = bytearray(FORMATS["nef lossless"].file(mosaic))
+    facts = check_container(bytes(file), path="")
+    assert facts is not None
+    (count,) = facts.raw_images[0].byte_counts
+    at = file.index(struct.pack("<HHII", 0x117, 4, 1, count))
+    struct.pack_into("<I", file, at + 8, count - missing)
+    cut = bytes(file[: len(file) - missing])
+    check_container(cut, path="")
+    assert may_hide_damage(cut, decode(cut, "flashraw", path=""), path="")
+    with pytest.raises(CorruptRawError):
+        decode(cut, "libraw", path="")
+
+
+@pytest.mark.parametrize("light", [0, 2900])
+def test_a_nikon_code_that_leaves_the_range_is_doubted(light: int) -> None:
+    # A flipped bit makes every later sample of its row and colour too dark; flashraw clamps to 0.
+    mosaic = noise((64, 640), largest=60) + np.uint16(5 + light)
+    file = FORMATS["nef lossless"].file(mosaic)
+    start = len(file) - 20_000
+    refused = 0
+    for bit in range(0, 8 * 64):
+        damaged = bytearray(file)
+        damaged[start + bit // 8] ^= 1 << bit % 8
+        try:
+            decode(bytes(damaged), "libraw", path="")
+        except CorruptRawError:
+            refused += 1
+            try:
+                fast = decode(bytes(damaged), "flashraw", path="")
+            except CorruptRawError:
+                continue
+            assert may_hide_damage(bytes(damaged), fast, path=""), f"bit {bit}"
+    assert refused > 50
+
+
+def test_a_plain_sample_of_too_many_bits_is_doubted() -> None:
+    # 17,000 is below what is still believed of an ARW2, but 14 bits cannot say it.
+    file = bytearray(file_of("arw uncompressed"))
+    file[-700:-698] = struct.pack("<H", 17_000)
+    fast = decode(bytes(file), "flashraw", path="")
+    check(fast)
+    assert may_hide_damage(bytes(file), fast, path="")
+    with pytest.raises(CorruptRawError):
+        decode(bytes(file), "libraw", path="")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries have no such option")
+def test_what_libraw_does_not_write_is_zeros_not_the_last_picture() -> None:
+    # It takes the strip for a JPEG, finds none, says nothing, and hands out memory as it was.
+    file = bytearray(file_of("arw2"))
+    entry = struct.pack("<HHIH", 0x103, 3, 1, 32767)
+    struct.pack_into("<H", file, file.index(entry) + 8, 7)
+    for seed in range(3):
+        pictures = [np.random.default_rng(seed).bytes(size) for size in range(3000, 9000, 8)]
+        del pictures
+        assert decode(bytes(file), "libraw", path="").mosaic.max() == 0
+        with pytest.raises(CorruptRawError, match="no image data"):
+            convert(bytes(file), "libraw")
+
+
+@pytest.mark.parametrize("code", [3, 6, 17, 209])
+def test_filter_colours_that_are_not_red_green_or_blue_are_refused(code: int) -> None:
+    # LibRaw looks them up in memory nobody wrote: the same file is RGGB now, and GGGG then.
+    file = bytearray(file_of("nef lossless"))
+    at = file.index(struct.pack("<HHI", 0x828E, 1, 4))
+    file[at + 8] = code
+    with pytest.raises(UnsupportedRawError, match="not of red, green and blue"):
+        check_container(bytes(file), path="")
+
+
+def test_a_matrix_that_is_no_number_is_libraws_to_read() -> None:
+    # Negative fractions read as floats are NaN; flashraw gives None for it.
+    file = bytearray(dng_bytes(dim((40, 64)), dng=DngFile(model="NIKON D750")))
+    at = file.index(struct.pack("<HHI", 0xC622, 10, 9))
+    struct.pack_into("<H", file, at + 2, 11)
+    assert facts_of(bytes(file)).decoder_class == ""
+    with pytest.raises(FlashrawDeclinedError, match="no number"):
+        decode(bytes(file), "flashraw", path="")
+
+
+@every_format
+def test_whole_files_are_not_doubted(name: str) -> None:
+    for seed in range(3):
+        file = FORMATS[name].file(dim((64, 640), seed=seed))
+        assert not may_hide_damage(file, decode(file, "flashraw", path=""), path="")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"black": (602,) * 4}, "black 602 602 602 602"),
+        ({"cfa": "BGGR"}, "BGGR"),
+        ({"byte_order": ">"}, "big-endian"),
+    ],
+)
+def test_files_that_differ_in_their_levels_are_another_class(
+    change: dict[str, Any], words: str
+) -> None:
+    known = facts_of(file_of("nef lossless")).decoder_class
+    other = facts_of(FORMATS["nef lossless"].file(**change)).decoder_class
+    assert words in other
+    assert words not in known
+
+
+@pytest.mark.parametrize(("tag", "at", "value"), [(0x103, 8, 7), (0x115, 2, 1), (0x827D, 0, 0)])
+def test_a_damaged_header_is_another_class(tag: int, at: int, value: int) -> None:
+    # Else flashraw, trusted with the camera's whole files, would be trusted with this one.
+    file = bytearray(file_of("nef lossless"))
+    seen = {0x103: (0x103, 3, 1, 34713), 0x115: (0x115, 3, 1, 1), 0x827D: (0x828D, 3, 2)}[tag]
+    entry = struct.pack("<HHI" + "H" * (len(seen) - 3), *seen)
+    assert file.count(entry) == 1
+    place = file.index(entry) + at
+    if tag == 0x827D:
+        value = 0x7F8D  # a tag nobody knows
+    struct.pack_into("<H", file, place, value)
+    damaged = probe(bytes(file), whole=True, path="")
+    assert damaged is not None
+    assert damaged.decoder_class != facts_of(file_of("nef lossless")).decoder_class
+
+
+def test_another_matrix_is_another_class() -> None:
+    # flashraw takes the matrix of a DNG from the file, LibRaw from its own table.
+    matrix = (1.0, -0.2890, -0.0715, -0.4535, 1.2436, 0.2348, -0.0934, 0.1919, 0.7086)
+    known = DngFile(model="NIKON D750")
+    files = [dng_bytes(dim(SHAPE), dng=dng) for dng in (known, replace(known, color_matrix=matrix))]
+    assert len({facts_of(file).decoder_class for file in files}) == 2
+
+
+def test_a_frame_that_only_flashraw_finds_is_another_class() -> None:
+    crop = (4, 2, 48, 32)
+    whole, file = (FORMATS["nef lossless"].file(crop=crop) for _ in range(2))
+    make = whole.index(struct.pack("<HHI", 0x10F, 2, len("NIKON CORPORATION") + 1))
+    file = whole[: make + 4] + struct.pack("<I", 131_073) + whole[make + 8 :]
+    classes = [facts_of(data).decoder_class for data in (whole, file)]
+    assert "frame as LibRaw's" in classes[0]
+    assert "frame unlike LibRaw's" in classes[1]
 
 
 @both_decoders
@@ -646,6 +924,7 @@ def test_what_is_no_raw_is_refused_whatever_its_name(content: bytes) -> None:
     [
         ((600.0, 600.0, 600.0, 600.0), 600.0),
         ((0.0, 0.0, 0.0, 20000.0), 16383.0),
+        ((8992.0, 800.0, 800.0, 800.0), 16383.0),  # one bit flipped
         ((-1.0, 0.0, 0.0, 0.0), 16383.0),
         ((0.0, 0.0, 0.0, 0.0), 0.0),
         ((float("nan"), 0.0, 0.0, 0.0), 16383.0),
@@ -673,6 +952,11 @@ def test_levels_of_both_cameras_are_plausible() -> None:
         (None, None),
         ([2.0, 0.0, 1.5, 1.0], None),
         ([2.0, -1.0, 1.5, 1.0], None),
+        ([1026.0, 1.0, 684.0], None),  # one bit flipped
+        ([3e-8, 1.0, 2e-8], None),
+        ([2.0, 1.0, float("nan")], None),
+        ([float("inf"), 1.0, 1.5], None),
+        ([31.0, 1.0, 0.04], (31.0, 1.0, 0.04)),
     ],
 )
 def test_a_balance_has_green_one_or_is_none(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from pipeline.errors import (
     NoStoreError,
     UsageError,
 )
+from pipeline.manifest import dump_manifest, parse_manifest
 from pipeline.store import open_store
+from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest, chunks
 
@@ -106,12 +111,64 @@ def test_no_store_and_foreign_folders_are_told_apart(tmp_path: Path) -> None:
         open_store(tmp_path / "foreign")
 
 
-def test_another_format_version_is_refused_by_number(store_path: Path) -> None:
-    root = json.loads((store_path / "zarr.json").read_text())
-    root["attributes"]["format_version"] = 2
-    (store_path / "zarr.json").write_text(json.dumps(root))
+def of_version_2(store: Path) -> None:
+    """What a later version of this tool might leave: its own number in every file."""
+    for path in (store / "zarr.json", *store.glob("*/sidecars/*.json")):
+        text = path.read_text()
+        assert '"format_version": 1' in text
+        path.write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    manifest = parse_manifest((store / "manifest.jsonl").read_bytes(), path="")
+    header = manifest.header.model_copy(update={"format_version": 2})
+    (store / "manifest.jsonl").write_bytes(dump_manifest(header, manifest.entries))
+
+
+@pytest.mark.parametrize("lost", ["zarr.json", "manifest.jsonl", "nothing"])
+def test_another_format_version_is_refused_by_number(store_path: Path, lost: str) -> None:
+    of_version_2(store_path)
+    (store_path / lost).unlink(missing_ok=True)
     with pytest.raises(IncompatibleStoreError, match="version 2; this version reads 1"):
         open_store(store_path)
+
+
+@pytest.mark.parametrize("manifest", ["whole", "damaged", "gone"])
+def test_a_wrong_digit_in_the_root_is_damage_not_another_version(
+    store_path: Path, manifest: str
+) -> None:
+    root = store_path / "zarr.json"
+    root.write_text(root.read_text().replace('"format_version": 1', '"format_version": 3'))
+    path = store_path / "manifest.jsonl"
+    if manifest == "damaged":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif manifest == "gone":
+        path.unlink()
+        with pytest.raises(DamagedStoreError, match="neither zarr"):
+            open_store(store_path)
+        return
+    assert len(open_store(store_path)) == 6
+
+
+def test_the_root_of_another_store_is_not_believed(store_path: Path) -> None:
+    root = json.loads((store_path / "zarr.json").read_text())
+    recipe = Recipe(codec="zstd")
+    root["attributes"] |= {
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_fingerprint": recipe.fingerprint,
+    }
+    (store_path / "zarr.json").write_text(json.dumps(root))
+    assert open_store(store_path).recipe == Recipe()
+
+
+def test_the_manifest_of_another_store_is_not_believed(store_path: Path) -> None:
+    path = store_path / "manifest.jsonl"
+    manifest = parse_manifest(path.read_bytes(), path="")
+    header = manifest.header.model_copy(update={"recipe": Recipe(codec="zstd")})
+    path.write_bytes(dump_manifest(header, manifest.entries))
+    assert open_store(store_path).recipe == Recipe()
+
+
+def test_brackets_without_end_in_the_root_are_damage(store_path: Path) -> None:
+    (store_path / "zarr.json").write_bytes(b"[" * 200_000)
+    assert len(open_store(store_path)) == 6
 
 
 def test_unknown_ids_splits_and_levels_say_what_there_is(store_path: Path) -> None:
@@ -124,6 +181,22 @@ def test_unknown_ids_splits_and_levels_say_what_there_is(store_path: Path) -> No
         store.read("DSC01088", level="full")  # type: ignore[arg-type]
 
 
+def test_every_sample_is_found_by_its_full_name_without_a_search(store_path: Path) -> None:
+    class Counted(dict[str, ManifestEntry]):
+        scans = 0
+
+        def values(self) -> Any:
+            Counted.scans += 1
+            return super().values()
+
+    store = open_store(store_path)
+    store = replace(store, entries=Counted(store.entries))
+    for sample_id in store:
+        entry = store.entry(sample_id)
+        assert store.entry(f"{entry.group}/{entry.id}") == entry
+    assert Counted.scans == 1
+
+
 def test_a_damaged_chunk_is_never_returned(store_path: Path) -> None:
     for name in chunks(store_path):
         path = store_path / name
@@ -133,7 +206,7 @@ def test_a_damaged_chunk_is_never_returned(store_path: Path) -> None:
     store = open_store(store_path)
     for sample_id in store:
         for level in LEVELS:
-            with pytest.raises(DamagedStoreError, match="checksum"):
+            with pytest.raises(DamagedStoreError, match=f"sample {sample_id}: checksum"):
                 store.read(sample_id, level=level)
 
 
@@ -175,3 +248,37 @@ def test_the_same_stem_from_two_cameras_does_not_collide(
     )
     models = [store.read(sample_id).sidecar.camera.model for sample_id in store]
     assert models == ["NIKON D750", "DSC-RX100M7"]
+
+
+def test_a_chunk_that_grew_beyond_measure_is_not_read_whole(store_path: Path) -> None:
+    store = open_store(store_path)
+    entry = store.entry("DSC01088")
+    with (store_path / f"{entry.group}/packed/c.{entry.row}.0.0.0").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DamagedStoreError, match="has more than"):
+        store.read("DSC01088", level="packed")
+
+
+def test_a_manifest_cannot_lead_out_of_the_store(store_path: Path) -> None:
+    path = store_path / "manifest.jsonl"
+    header, line, *_ = path.read_text().splitlines()
+    outside = json.dumps(json.loads(line) | {"id": "../../../elsewhere"}, separators=(",", ":"))
+    body = f"{header}\n{outside}\n"
+    digest = "sha256:" + hashlib.sha256(body.encode()).hexdigest()
+    footer = ManifestFooter(entries=1, digest=digest)
+    path.write_text(body + footer.model_dump_json() + "\n")
+    store = open_store(store_path)
+    assert "manifest is damaged" in store.warnings[0]
+    assert len(store) == 6
+
+
+def test_a_folder_or_an_endless_device_in_place_of_the_manifest_is_survived(
+    store_path: Path,
+) -> None:
+    path = store_path / "manifest.jsonl"
+    path.unlink()
+    path.mkdir()
+    assert "is not a file" in open_store(store_path).warnings[0]
+    path.rmdir()
+    path.symlink_to("/dev/zero")
+    assert "is not a file" in open_store(store_path).warnings[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 import time
 from contextlib import suppress
@@ -440,3 +441,65 @@ def test_malformed_real_files_never_crash() -> None:
             facts = read_tiff(data)
             if facts is not None:
                 check_extents(facts, len(data))
+
+
+# --- what one camera's files have in common ------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tags_of_the_raw_image_are_told_apart_by_shape_not_by_value(order: str) -> None:
+    def tags(raw: Directory) -> str:
+        (image,) = facts_of(build(order, raw=raw)).raw_images
+        return image.tags
+
+    same = tags(raw_image())
+    assert re.fullmatch("[0-9a-f]{8}", same)
+    assert same == tags(raw_image(width=30, height=28, bits=12))
+    assert same != tags({**raw_image(), 0x7010: short(1, 2)})
+    assert same != tags({**raw_image(), 0x102: long(14)})
+    assert same != tags({**raw_image(), 0x102: short(14, 14)})
+
+
+def maker_note(order: str, value: bytes, *, kind: int = 7) -> bytes:
+    """A Nikon's maker note with the one entry that says how it compressed."""
+    entry = struct.pack(order + "HHII", 0x96, kind, len(value), 8 + 2 + 12 + 4)
+    body = struct.pack(order + "H", 1) + entry + bytes(4) + value
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return b"Nikon\0\x02\x10\0\0" + mark + struct.pack(order + "I", 8) + body
+
+
+def with_note(note: bytes, *, order: str = "<") -> bytes:
+    data = bytearray(build(order, main={0x8769: long(900)}, size=4096))
+    part = directory_bytes(order, 900, {0x927C: (7, "")})
+    data[900 : 900 + len(part)] = part
+    struct.pack_into(order + "II", data, 900 + 2 + 4, len(note), 3100)
+    data[3100 : 3100 + len(note)] = note
+    return bytes(data)
+
+
+LINEARISATION = struct.pack("<2B4H", 0x46, 0x30, 2048, 2049, 2050, 2051)
+
+
+@pytest.mark.parametrize("outer", ["<", ">"])
+@pytest.mark.parametrize("inner", ["<", ">"])
+def test_a_nikons_linearisation_is_read_in_its_notes_own_byte_order(outer: str, inner: str) -> None:
+    value = struct.pack(inner + "2B4H", 0x46, 0x30, 2048, 2049, 2050, 2051) + bytes(6)
+    facts = facts_of(with_note(maker_note(inner, value), order=outer))
+    assert facts.nikon_linearisation == (0x46, 2048, 2049, 2050, 2051)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"Nikon\0",
+        b"Nikon\0\x02\x10\0\0II*\0",
+        maker_note("<", LINEARISATION)[:40],
+        maker_note("<", LINEARISATION[:9]),
+        maker_note("<", LINEARISATION, kind=3),
+        maker_note("<", LINEARISATION).replace(struct.pack("<I", 26), b"\xff" * 4),
+        b"SONY DSC \0\0\0" + LINEARISATION,
+    ],
+)
+def test_a_damaged_maker_note_costs_its_value_not_the_file(note: bytes) -> None:
+    assert facts_of(with_note(note)).nikon_linearisation == ()

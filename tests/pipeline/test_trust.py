@@ -7,19 +7,37 @@ from pipeline.trust import CHECK_FIRST, SAMPLE_EVERY, DecoderTrust
 NIKON, SONY = "NIKON D750, lossless, 14 bit", "DSC-RX100M7, arw2, 14 bit"
 
 
+def decide(trust: DecoderTrust, decoder_class: str) -> tuple[str, bool]:
+    """Decide about a file for which the decoders agree."""
+    decoder, compare = trust.decide(decoder_class)
+    if compare:
+        trust.agree(decoder_class)
+    return decoder, compare
+
+
 def test_the_first_two_files_of_a_class_and_every_fiftieth_are_compared() -> None:
     trust = DecoderTrust("auto")
-    decisions = [trust.decide(NIKON) for _ in range(201)]
+    decisions = [decide(trust, NIKON) for _ in range(201)]
     assert {decoder for decoder, _ in decisions} == {"flashraw"}
     assert [i for i, (_, compare) in enumerate(decisions) if compare] == [0, 1, 50, 100, 150, 200]
     assert (CHECK_FIRST, SAMPLE_EVERY) == (2, 50)
 
 
+def test_no_file_goes_unchecked_before_two_are_known_to_agree() -> None:
+    """However many workers have drawn one by then."""
+    trust = DecoderTrust("auto")
+    assert [trust.decide(NIKON)[1] for _ in range(16)] == [True] * 16
+    trust.agree(NIKON)
+    assert trust.decide(NIKON)[1]
+    trust.agree(NIKON)
+    assert not trust.decide(NIKON)[1]
+
+
 def test_each_class_is_counted_by_itself() -> None:
     trust = DecoderTrust("auto")
     for _ in range(10):
-        trust.decide(NIKON)
-    assert [trust.decide(SONY)[1] for _ in range(3)] == [True, True, False]
+        decide(trust, NIKON)
+    assert [decide(trust, SONY)[1] for _ in range(3)] == [True, True, False]
 
 
 def test_one_difference_hands_the_class_over_and_no_other() -> None:

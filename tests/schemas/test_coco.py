@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.coco import (
     CLASS_NAMES,
+    COCO_ANNOTATIONS,
     FLAG_NAMES,
     Box,
     CocoAnnotation,
     CocoCategory,
-    CocoFile,
     CocoImage,
     ImageAnnotation,
     RejectedRecord,
@@ -66,13 +67,8 @@ def test_polygons_are_not_kept() -> None:
 
 
 def test_a_record_that_does_not_fit_costs_only_itself_and_says_why() -> None:
-    file = CocoFile.model_validate_json(
-        json.dumps(
-            {"images": [], "annotations": [{**ANNOTATION, "bbox": [1, 2, 3]}, ANNOTATION, 7]}
-        )
-    )
-    assert file.annotations is not None
-    short, good, number = file.annotations
+    records = [{**ANNOTATION, "bbox": [1, 2, 3]}, ANNOTATION, 7]
+    short, good, number = COCO_ANNOTATIONS.validate_json(json.dumps(records))
     assert isinstance(good, CocoAnnotation)
     assert isinstance(short, RejectedRecord)
     assert isinstance(number, RejectedRecord)
@@ -137,11 +133,27 @@ def test_only_an_error_keeps_a_box_from_training() -> None:
     assert not box(Severity.INFO, Severity.ERROR).trainable
 
 
+def test_a_box_takes_less_than_half_a_kilobyte() -> None:
+    """An ingest holds all boxes of all files; a model with a dictionary and a set took 1.4 kB."""
+    count = 1000
+    tracemalloc.start()
+    try:
+        boxes = [
+            Box(annotation_id=n + 1000, category_id=1, bbox=(n + 0.5, n + 1.5, 3.5, 4.5), area=n)
+            for n in range(count)
+        ]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(boxes) == count
+    assert taken / count < 500
+
+
 def test_a_box_refuses_fields_nobody_declared_and_areas_that_are_no_number() -> None:
     plain = {"annotation_id": 1, "category_id": 1, "bbox": (0, 0, 1, 1)}
     for wrong in ({"label": 1}, {"area": math.nan}, {"category_id": -1}, {"bbox": (0, 0, 1)}):
         with pytest.raises(ValidationError):
-            Box.model_validate({**plain, **wrong})
+            TypeAdapter(Box).validate_python({**plain, **wrong})
 
 
 def test_the_sidecar_models_have_a_json_schema() -> None:

@@ -1,0 +1,47 @@
+"""numba's compiler with a cache on disk that is a convenience and never a condition.
+
+numba by itself raises where it finds no folder to write to, where the disk of that folder is full,
+and where a file of the cache was cut off. None of that is a reason not to compute: the function is
+compiled once more, in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_Base: Any = FunctionCache  # numba publishes no types
+
+
+class _CasualCache(_Base):  # type: ignore[misc]
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling a damaged file raises
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def compiled(**options: Any) -> Callable[[Function], Function]:
+    """``numba.njit(**options)``, cached on disk where that is possible."""
+
+    def decorate(function: Function) -> Function:
+        dispatcher = njit(**options)(function)
+        with suppress(RuntimeError):  # no folder that can be written to
+            dispatcher._cache = _CasualCache(function)
+        made: Function = dispatcher
+        return made
+
+    return decorate

@@ -1,0 +1,147 @@
+"""What lost image data look like where formats carry no checksum: in the code, and in the mosaic.
+
+Everything here is either impossible for a whole file, so that it may be refused, or merely unusual,
+so that the other decoder is asked. Containers are `pipeline.tiff`'s.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.kernels import coded_bits
+from pipeline.raw_facts import DecodedRaw
+from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, TiffImage, is_arw2
+
+_ARW2_BLOCK: Final = 16
+
+#: Samples at the very end that are lost for sure: eight zeros where black is far above 0, or eight
+#: samples that fall by one and the same amount.
+_SURELY_LOST: Final = 8
+
+#: Where black is 0 a dark corner is clipped to zeros, so more of them, and a sharp edge, are asked.
+_CLIPPED_RUN: Final = 16
+
+#: Zero bits read as Nikon's code say "127 less than the last of this colour" (31 less for 12 bits).
+_FALL: Final = 16
+
+#: Cameras and our sample writer fill the last byte; more room than this is asked about.
+_SPARE_BITS: Final = 64
+
+# Nikon's lossless codes (LibRaw nikon_load_raw, trees 5 and 2): how many codes have 1, 2, ... bits,
+# and the symbols in that order. A symbol is the bit length of the difference that follows it.
+_NIKON_CODES: Final = {
+    14: ((0, 1, 4, 2, 2, 3, 1, 2), (7, 6, 8, 5, 9, 4, 10, 3, 11, 12, 2, 0, 1, 13, 14)),
+    12: ((0, 1, 4, 2, 3, 1, 2), (5, 4, 6, 3, 7, 2, 8, 1, 9, 0, 10, 11, 12)),
+}
+_NIKON_LOSSLESS: Final = 0x46
+
+
+def impossible_blocks(data: bytes, facts: TiffFacts) -> int:
+    """Blocks of Sony's ARW2 that no encoder writes; 0 for other formats.
+
+    A block of 16 bytes is 30 bits of head and fourteen times 7 bits: the places of the largest and
+    of the smallest of its 16 samples are in the head, so they differ. In lost data, be it zeros or
+    0xff, they do not; in garbage not in one block of 16.
+    """
+    found = 0
+    for image in facts.raw_images:
+        if is_arw2(facts, image) and len(image.offsets) == len(image.byte_counts) == 1:
+            blocks = image.byte_counts[0] // _ARW2_BLOCK
+            heads = np.frombuffer(data, "<u4", blocks * 4, image.offsets[0])[::4]
+            found += blocks - int(np.count_nonzero((heads >> 22 ^ heads >> 26) & 0xF))
+    return found
+
+
+def lost_samples(part: npt.NDArray[np.uint16], black: float) -> int:
+    """How many samples at the end of a mosaic's crop are what a decoder makes of no data.
+
+    Samples are stored row by row, so data that end early always cost the last ones.
+
+    Parameters
+    ----------
+    part
+        (height, width) uint16: the crop.
+    black
+        Lowest black level, DN.
+    """
+    zeros = _zeros_at_end(part)
+    if zeros >= _SURELY_LOST and black > 0:
+        return zeros
+    if zeros >= _CLIPPED_RUN and _ends_sharply(part, zeros):
+        return zeros
+    line = part[-1].astype(np.int32)
+    falls = (line[:-2] - line[2:])[-_SURELY_LOST:]
+    fall = falls.max(initial=0)
+    # flashraw clamps what falls below 0.
+    lost = (falls == fall) | ((line[2:][-_SURELY_LOST:] == 0) & (black > 0))
+    all_lost = fall >= _FALL and len(falls) == _SURELY_LOST and bool(lost.all())
+    return _SURELY_LOST if all_lost else 0
+
+
+def _zeros_at_end(part: npt.NDArray[np.uint16]) -> int:
+    height, width = map(int, part.shape)
+    rows = 0
+    while rows < height and not part[height - 1 - rows].any():
+        rows += 1
+    if rows == height:
+        return rows * width
+    partly = part[height - 1 - rows][::-1]
+    return rows * width + int(np.argmax(partly != 0))
+
+
+def _ends_sharply(part: npt.NDArray[np.uint16], zeros: int) -> bool:
+    """Whether zeros to the end begin where the rows above, of the same colours, have light.
+
+    Darkness that a camera clips to 0 has no such edge: its noise leaves samples above 0 on one
+    side, and zeros on the other.
+    """
+    height, width = part.shape
+    row, column = divmod(height * width - zeros, width)
+    if width - column < _CLIPPED_RUN:
+        row, column = row + 1, 0
+    if not 2 <= row < height:
+        return False
+    above = part[row - 2][column:]
+    return 2 * int(np.count_nonzero(above)) > int(above.size)
+
+
+def is_doubtful(decoded: DecodedRaw, facts: TiffFacts) -> bool:
+    """Whether flashraw may have gone over damage that LibRaw refuses.
+
+    In Nikon's code it clamps samples that leave the range, and fills up a last row whose data end
+    early. Either shows: as zeros where black is above 0, or in that the samples need more bits, or
+    far fewer, than the file holds. Both are possible in whole files (a very high ISO; a camera that
+    pads). Plain samples of more bits than the file says are for LibRaw to judge, too.
+    """
+    for image in facts.raw_images:
+        if image.compression == UNCOMPRESSED and image.bits_per_sample < 16:
+            return int(decoded.mosaic.max()) >> image.bits_per_sample > 0
+        if image.compression == NIKON_COMPRESSED:
+            clamped = min(decoded.levels.black) > 0 and int(decoded.mosaic.min()) == 0
+            return clamped or not _fills_its_strip(decoded.mosaic, image, facts)
+    return False
+
+
+def _fills_its_strip(mosaic: npt.NDArray[np.uint16], image: TiffImage, facts: TiffFacts) -> bool:
+    """Whether a mosaic, coded again, takes the bits its strip has; True where that is unknown."""
+    note = facts.nikon_linearisation
+    if len(note) < 5 or note[0] != _NIKON_LOSSLESS or image.bits_per_sample not in _NIKON_CODES:
+        return True
+    predictors = np.array(note[1:5], np.int32).reshape(2, 2)
+    needed = coded_bits(mosaic, predictors, _bits_of_difference(image.bits_per_sample))
+    return 0 <= 8 * sum(image.byte_counts) - needed < _SPARE_BITS
+
+
+@cache
+def _bits_of_difference(bits: int) -> npt.NDArray[np.uint8]:
+    """Bits that a difference takes in Nikon's lossless code, by its magnitude 0..65535."""
+    counts, symbols = _NIKON_CODES[bits]
+    code_lengths = np.repeat(np.arange(1, len(counts) + 1), counts)
+    table = np.full(1 << 16, 255, np.uint8)  # no code says so much
+    for length, code_length in zip(symbols, code_lengths, strict=True):
+        table[(1 << length) >> 1 : 1 << length] = code_length + length
+    return table

@@ -1,0 +1,119 @@
+"""The GPU check, without a GPU: the same code at its small size, and what becomes of failures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+
+from scripts import gpu_check
+from scripts.gpu import machine
+from scripts.gpu.checking import FULL, SMALL, Bench, NotCheckedError, Result, run_checks
+from scripts.gpu.machine import own_tests
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(torch.device("cpu"), SMALL, lambda text: None, tmp_path, time.monotonic() + 60)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # the profiler misses its GPU
+def test_every_check_runs_on_a_cpu(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    out = tmp_path / "small.json"
+    options = ["--out", str(out), "--device", "cpu", "--small"]
+    done = CliRunner().invoke(gpu_check.main, options)
+    assert done.exit_code == 0, done.output
+    document = json.loads(out.read_text())
+    checks = {check["name"]: check for check in document["checks"]}
+    without_gpu = {"memory", "tests"}
+    assert list(checks) == list(gpu_check.CHECKS)
+    for name, check in checks.items():
+        assert check["status"] == ("not checked" if name in without_gpu else "passed"), check
+        assert check["summary"] in out.with_suffix(".log").read_text()
+        assert check["found"] or name in without_gpu
+    assert checks["equality"]["found"]["images compared"] > 30
+    assert {row["steps"] for name, row in checks["steps"]["found"].items() if "threads" in name}
+    assert set(SMALL.variants) == set(checks["variants"]["found"])
+    assert len(checks["variants"]["unchecked"]) > 5
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_failing_check_leaves_the_others(bench: Bench) -> None:
+    def partly(bench: Bench, result: Result) -> None:
+        with result.part("first"):
+            raise ValueError("of no use\nat all")
+        with result.part("second"):
+            raise NotCheckedError("no such thing here")
+        result.require(1 > 2, "one is not more than two")
+        result.summary = "told"
+
+    def broken(bench: Bench, result: Result) -> None:
+        raise RuntimeError("gone")
+
+    def unknown(bench: Bench, result: Result) -> None:
+        bench.sample_store()
+
+    saved: list[list[str]] = []
+    results = run_checks(
+        {"partly": partly, "broken": broken, "unknown": unknown, "left": broken},
+        bench,
+        {"left": "not asked for"},
+        lambda results: saved.append([result.summary for result in results]),
+    )
+    found = {result.name: result for result in results}
+    statuses = {name: result.status for name, result in found.items()}
+    assert statuses == {
+        "partly": "failed",
+        "broken": "failed",
+        "unknown": "not checked",
+        "left": "not checked",
+    }
+    assert found["partly"].wrong == ["first: ValueError: of no use", "one is not more than two"]
+    assert found["partly"].unchecked == ["second: no such thing here"]
+    assert found["broken"].wrong == ["RuntimeError: gone"]
+    assert "RuntimeError: gone" in found["broken"].error
+    assert "there is no store" in found["unknown"].summary
+    assert saved[0] == ["not reached"] * 4
+    assert saved[1] == ["told", *["not reached"] * 3]
+
+
+def test_nothing_is_begun_when_the_time_is_over(bench: Bench) -> None:
+    bench.until = time.monotonic()
+    (result,) = run_checks({"slow": lambda bench, result: None}, bench, {}, lambda results: None)
+    assert (result.status, result.summary) == ("not checked", "the time given was over")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_says_so_and_fails(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    done = CliRunner().invoke(gpu_check.main, ["--out", str(out)])
+    assert done.exit_code == 1
+    checks = json.loads(out.read_text())["checks"]
+    assert checks[0]["wrong"] == ["RuntimeError: torch sees no CUDA device"]
+    assert {check["summary"] for check in checks[1:]} == {"there is no CUDA device"}
+
+
+def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match="no such check: speeed"):
+        gpu_check.gpu_check(
+            tmp_path / "a.json", "cpu", small=True, store=None, minutes=1.0, only="speeed"
+        )
+
+
+def test_the_own_tests_are_run_and_their_end_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sizes = FULL
+    result = Result("tests")
+    script = "print('SKIPPED [1] no CUDA'); print('1 failed'); raise SystemExit(1)"
+    monkeypatch.setattr(machine, "PYTEST", ("-c", script))
+    own_tests(bench, result)
+    assert result.summary == "1 failed"
+    assert result.wrong == ["pytest ended with 1"]
+    assert result.unchecked == ["SKIPPED [1] no CUDA"]

