@@ -8,7 +8,7 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-loader bench-peers bench-reproduction proof torture gpu-check clean
+.PHONY: help demo test check format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz gpu-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,15 @@ $(PEERS_READY): $(READY) pyproject.toml benchmarks/peers-no-deps.txt benchmarks/
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-zarr2.txt --target $(PEERS)/zarr2
 	touch $@
 
+bench-scaling: $(READY) ## How an ingest grows with workers, images, megapixels
+	$(BIN)/python -m benchmarks.scaling
+
+bench-growth: $(READY) ## How everything grows from 1,000 to 20,000 samples
+	$(BIN)/python -m benchmarks.growth
+
+bench-verify: $(READY) ## prep verify beside a bare loop of checksum and decompression
+	$(BIN)/python -m benchmarks.verify
+
 bench-reproduction: $(READY) ## CPU seconds an image of ingest beside the reproduction report's way
 	$(BIN)/python -m benchmarks.reproduction
 
@@ -65,6 +74,10 @@ torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disk
 
 gpu-check: $(READY) ## What only a GPU can tell: same numbers, frozen detector, step times, memory
 	$(BIN)/python -m scripts.gpu_check --out gpu-check.json
+
+fuzz: $(READY) ## Coverage-guided fuzzing of our own parsers, a minute each (installs atheris)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.torture.fuzz_parsers --seconds 60
 
 clean: ## Remove the environment, caches and the demo
 	rm -rf $(VENV) $(PEERS) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -112,6 +112,8 @@ def decode_flashraw(data: bytes, *, path: str) -> DecodedRaw:
         If data is truncated or damaged.
     UnsupportedRawError
         If it is no Bayer mosaic, or absurdly large.
+    MemoryError
+        If there is not enough of it.
     """
     try:
         with flashraw.open(data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
@@ -123,6 +125,8 @@ def decode_flashraw(data: bytes, *, path: str) -> DecodedRaw:
         raise FlashrawDeclinedError(str(error)) from error
     except flashraw.CorruptFileError as error:
         raise CorruptRawError(str(error), path=path, hint=COPY_AGAIN) from error
+    except flashraw.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
     except flashraw.FlashRawError as error:
         raise UnsupportedRawError(str(error), path=path, hint=LEAVE_OUT) from error
     if frame.array.ndim != 2:

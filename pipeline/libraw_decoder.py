@@ -16,7 +16,7 @@ import numpy.typing as npt
 import rawpy
 
 from pipeline.cfa import pattern_from_indices
-from pipeline.errors import CorruptRawError, UnreadableSourceError, UnsupportedRawError
+from pipeline.errors import CorruptRawError, UnsupportedRawError
 from pipeline.raw_facts import (
     COPY_AGAIN,
     LEAVE_OUT,
@@ -32,6 +32,12 @@ from schemas.sidecar import Rect
 
 #: LibRaw's flip -> the EXIF orientation it was read from.
 _EXIF_ORIENTATION = {0: 1, 3: 3, 5: 8, 6: 6}
+
+#: What LibRaw raises where memory cannot be had: because there is none, or too much was wanted.
+_LACKING = (rawpy.LibRawUnsufficientMemoryError, rawpy.LibRawMemPoolOverflowError)
+
+#: Bytes that decoding may take for each byte of a file; ARW2 has one for each sample.
+_ROOM = 8
 
 #: glibc's M_PERTURB: what to fill memory with that is allocated or freed; 0 for nothing.
 _PERTURB = -6
@@ -55,18 +61,24 @@ def geometry(data: bytes, *, path: str) -> Geometry:
 
 
 def decode_libraw(data: bytes, *, path: str) -> DecodedRaw:
-    """Decode a whole file; raises as `geometry` does, and on damage LibRaw notices."""
+    """Decode a whole file.
+
+    Raises
+    ------
+    UnsupportedRawError, CorruptRawError
+        As `geometry` does, and on damage LibRaw notices.
+    MemoryError
+        If there is not enough of it.
+    """
     raw = _open(data, path)
     _checked_geometry(raw, path)
     try:
         with _cleared_memory():
             raw.unpack()
     except rawpy.LibRawError as error:
+        _require_memory(error, data)
         message = f"LibRaw cannot decode it: truncated or damaged ({_text(error)})"
         raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
-    except MemoryError as error:
-        hint = "give the worker more memory, or leave the file out"
-        raise UnreadableSourceError("not enough memory", path=path, hint=hint) from error
     levels = _levels(raw, path)
     return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
 
@@ -130,8 +142,15 @@ def _open(data: bytes, path: str) -> Any:
         message = "LibRaw does not recognise it as a camera raw"
         raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT) from error
     except rawpy.LibRawError as error:
+        _require_memory(error, data)
         message = f"LibRaw cannot open it ({_text(error)})"
         raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+
+
+def _require_memory(error: rawpy.LibRawError, data: bytes) -> None:
+    """Raise MemoryError if that is what LibRaw lacked; damaged sizes make it say the same."""
+    if isinstance(error, _LACKING):
+        np.empty(_ROOM * len(data), np.uint8)
 
 
 def _checked_geometry(raw: Any, path: str) -> Geometry:

@@ -98,3 +98,18 @@ def test_a_file_that_is_called_like_a_derived_id_costs_nobody_an_id() -> None:
     another = sample_id("DSC1", "b/DSC1.ARW", {"dsc1", derived.casefold()})
     assert another not in ("DSC1", derived)
     assert SAFE.fullmatch(another)
+
+
+@pytest.mark.parametrize("stem", ["zarr", "ZARR", "x.tmp-1", "a.json.tmp-22"])
+def test_a_name_that_means_something_else_in_a_store_is_no_id(stem: str) -> None:
+    name = sample_id(stem, f"{stem}.ARW", set())
+    assert SAFE.fullmatch(name)
+    assert name.casefold() != "zarr"
+    assert ".tmp-" not in name
+
+
+def test_files_called_by_every_form_of_an_id_still_leave_one() -> None:
+    taken = {"a"}
+    for _ in range(10):
+        taken.add(sample_id("a", "b/a.ARW", taken).casefold())
+    assert len(taken) == 11

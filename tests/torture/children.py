@@ -81,6 +81,7 @@ def tried(
 ) -> dict[str, FaultRow]:
     """Run trials in processes of their own; rows by name, in the order of their first fault."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of a decoder do not survive fork
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # others have memory that no limit counts
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.torture.warm_ingest", "tests.torture.resources"])
     rows: dict[str, FaultRow] = {}

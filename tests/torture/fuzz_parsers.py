@@ -28,6 +28,8 @@ from typing import Any
 
 from tests.torture.campaign import FaultRow, Scale
 
+ROOT = Path(__file__).resolve().parents[2]
+
 SECONDS_AN_INPUT = 2
 MEGABYTES_MORE = 500
 
@@ -437,11 +439,11 @@ def fuzz(target: Target, folder: Path, *, seed: int, inputs: int = 0, seconds: i
         (corpus / f"seed-{number}").write_bytes(data)
     guided = find_spec("atheris") is not None
     command = [sys.executable, "-m", "tests.torture.fuzz_parsers", "--child", target.name]
-    command += ["--folder", str(folder), "--seed", str(seed)]
+    command += ["--folder", str(folder.resolve()), "--seed", str(seed)]
     command += ["--inputs", str(inputs), "--seconds", str(seconds)]
     patience = 120 + 2 * seconds + inputs // 20
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience)
     except subprocess.TimeoutExpired:
         return Fuzzed(target.name, inputs, (f"the fuzzer hung ({folder})",), guided)
     told = done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pty
 import resource
@@ -40,6 +41,8 @@ from tests.torture.children import (
 )
 from tests.torture.crash_scenes import Scene, large_samples
 from tests.torture.full_disks import arguments
+
+_M_MMAP_THRESHOLD = -3  # of mallopt
 
 #: What a signal may end a command with before it has begun to write.
 _BY_SIGNAL = {130, -signal.SIGTERM, -signal.SIGHUP}
@@ -84,7 +87,10 @@ def starve(starved: Starved) -> Verdict:
 
 
 def _limit_memory(more: int, *, late: bool) -> None:
-    """Allow so many bytes of address space more than are in use; late: once pixels are wanted."""
+    """Allow so many bytes of address space more than are in use; late: after the first sample."""
+
+    # Arrays get memory of their own and give it back: what was freed before does not help.
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
     def now() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -92,7 +98,8 @@ def _limit_memory(more: int, *, late: bool) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
 
     def develop(task: SampleTask) -> SampleOutcome:
-        now()
+        if task.row:
+            now()
         return develop_source(task)
 
     if late:
@@ -176,7 +183,7 @@ def _starved(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRow]:
     for most in rng.integers(30, 110, scale.count(3)).tolist():
         add("out of file handles, with two workers", resource.RLIMIT_NOFILE, most, 2)
     large = large_samples(folder / "large")
-    for megabytes in rng.uniform(0, 40, scale.count(24, 3)).tolist():
+    for megabytes in rng.uniform(0, 20, scale.count(24, 3)).tolist():
         store, most = folder / f"starved{len(trials)}", int(megabytes * 2**20)
         late = len(trials) % 2 == 0
         trials.append(Starved(large, store, "out of memory", resource.RLIMIT_AS, most, late=late))

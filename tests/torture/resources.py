@@ -13,5 +13,5 @@ from tests.torture.crash_scenes import first_ingest, update
 def run(scale: Scale, folder: Path) -> Iterator[FaultRow]:
     """All of it."""
     scenes = first_ingest(folder / "first"), update(folder / "update")
-    # yield from full_disks.run(scale, folder / "disks", scenes)
+    yield from full_disks.run(scale, folder / "disks", scenes)
     yield from limits.run(scale, folder / "limits", scenes[0])
