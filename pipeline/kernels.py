@@ -16,8 +16,9 @@ U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
-I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
+#: Of R, G1 + G2 and B, and the constant: numbers, not an array, so that loops keep them at hand.
+Factors = tuple[np.float32, np.float32, np.float32, np.float32]
 
 #: Taps of a resized pixel are added in blocks of this many: fixed, so the loop has no branch.
 _TAP_BLOCK = 4
@@ -30,62 +31,97 @@ _compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled
-def _linear_row(reds: U16, blues: U16, red_x: int, affine: F32, row: F32) -> None:
-    """Codes (before rounding) of one packed row: an affine map of (R, G1 + G2, B).
+def _linear_inputs(reds: U16, blues: U16, red_x: int, inputs: F32) -> None:
+    """(R, G1 + G2, B) of one packed row, in DN.
 
     `reds` and `blues` are the mosaic rows that hold the R and the B sites; `red_x` is R's column.
     """
     green1s, blues_, green2s = reds[1 - red_x :], blues[1 - red_x :], blues[red_x:]
     reds = reds[red_x:]
-    for plane in range(3):
-        out = row[plane]
-        of_red, of_greens, of_blue = affine[plane, 0], affine[plane, 1], affine[plane, 2]
-        constant = affine[plane, 3]
-        for x in range(out.shape[0]):
-            greens = np.float32(green1s[2 * x]) + np.float32(green2s[2 * x])
-            out[x] = (
-                of_red * np.float32(reds[2 * x])
-                + of_greens * greens
-                + of_blue * np.float32(blues_[2 * x])
-                + constant
-            )
+    red, greens, blue = inputs[0], inputs[1], inputs[2]
+    for x in range(red.shape[0]):
+        red[x] = np.float32(reds[2 * x])
+        greens[x] = np.float32(green1s[2 * x]) + np.float32(green2s[2 * x])
+        blue[x] = np.float32(blues_[2 * x])
 
 
 @_compiled
-def _clipped_row(reds: U16, blues: U16, red_x: int, clip: F32, affine: F32, row: F32) -> None:
-    """The same with every site clipped to [0, 1] first: LibRaw's way.
+def _clipped_inputs(reds: U16, blues: U16, red_x: int, clip: F32, inputs: F32) -> None:
+    """The same with every site brought to [0, 1] and clipped first: LibRaw's way.
 
     `clip` is (2, 4): black and DN -> [0, 1] gain by colour index R, G1, B, G2.
     """
     zero, one = np.float32(0), np.float32(1)
-    for x in range(row.shape[1]):
+    for x in range(inputs.shape[1]):
         red = (np.float32(reds[2 * x + red_x]) - clip[0, 0]) * clip[1, 0]
         green1 = (np.float32(reds[2 * x + 1 - red_x]) - clip[0, 1]) * clip[1, 1]
         blue = (np.float32(blues[2 * x + 1 - red_x]) - clip[0, 2]) * clip[1, 2]
         green2 = (np.float32(blues[2 * x + red_x]) - clip[0, 3]) * clip[1, 3]
-        red = min(max(red, zero), one)
-        blue = min(max(blue, zero), one)
-        greens = min(max(green1, zero), one) + min(max(green2, zero), one)
-        for plane in range(3):
-            row[plane, x] = (
-                affine[plane, 0] * red
-                + affine[plane, 1] * greens
-                + affine[plane, 2] * blue
-                + affine[plane, 3]
-            )
+        inputs[0, x] = min(max(red, zero), one)
+        inputs[1, x] = min(max(green1, zero), one) + min(max(green2, zero), one)
+        inputs[2, x] = min(max(blue, zero), one)
 
 
 @_compiled
-def _store(codes: F32, level: U16, y: int, counts: U32) -> None:
-    """Round (3, w) codes to the nearest into row `y` of a (3, h, w) level, and count them.
+def _factors(affine: F32) -> Factors:
+    return affine[0], affine[1], affine[2], affine[3]
 
-    The bounds only matter for the clipped recipe: linear recipes cannot leave 0..65535.
-    """
+
+@_compiled
+def _code(factors: Factors, red: np.float32, greens: np.float32, blue: np.float32) -> np.float32:
+    """The code of one plane, not rounded yet."""
+    of_red, of_greens, of_blue, constant = factors
+    return of_red * red + of_greens * greens + of_blue * blue + constant
+
+
+@_compiled
+def _rounded(code: np.float32) -> np.uint16:
+    """The nearest code. The bounds only matter for the clipped recipe: linear ones stay inside."""
     low, high, half = np.float32(0), np.float32(65535), np.float32(0.5)
-    for plane in range(3):
-        exact, rounded = codes[plane], level[plane, y]
-        for x in range(exact.shape[0]):
-            rounded[x] = np.uint16(np.int32(min(max(exact[x], low), high) + half))
+    return np.uint16(np.int32(min(max(code, low), high) + half))
+
+
+# One plane of one packed row: rounded into the level and, before that, weighted into the row of the
+# resized level it belongs to, or into two where it straddles their border.
+
+
+@_compiled
+def _plane_alone(inputs: F32, factors: Factors, out: U16) -> None:
+    red, greens, blue = inputs[0], inputs[1], inputs[2]
+    for x in range(out.shape[0]):
+        out[x] = _rounded(_code(factors, red[x], greens[x], blue[x]))
+
+
+@_compiled
+def _plane_into_one(inputs: F32, factors: Factors, out: U16, weight: np.float32, tall: F32) -> None:
+    red, greens, blue = inputs[0], inputs[1], inputs[2]
+    for x in range(out.shape[0]):
+        code = _code(factors, red[x], greens[x], blue[x])
+        out[x] = _rounded(code)
+        tall[x] += weight * code
+
+
+@_compiled
+def _plane_into_two(
+    inputs: F32,
+    factors: Factors,
+    out: U16,
+    weight: np.float32,
+    tall: F32,
+    next_weight: np.float32,
+    next_tall: F32,
+) -> None:
+    red, greens, blue = inputs[0], inputs[1], inputs[2]
+    for x in range(out.shape[0]):
+        code = _code(factors, red[x], greens[x], blue[x])
+        out[x] = _rounded(code)
+        tall[x] += weight * code
+        next_tall[x] = next_weight * code
+
+
+@_compiled
+def _count(level: U16, y: int, counts: U32) -> None:
+    """Count the codes of row `y` of a (3, h, w) level."""
     # In turn, because neighbours in one plane often share a code and would wait for each other.
     first, second, third = level[0, y], level[1, y], level[2, y]
     counts0, counts1, counts2 = counts[0], counts[1], counts[2]
@@ -128,11 +164,23 @@ def _average_columns(tall: F32, first: U32, by_tap: F32, out: F32) -> None:
 
 
 @_compiled
-def _accumulate(row: F32, weight: np.float32, tall: F32) -> None:
-    for plane in range(3):
-        codes, total = row[plane], tall[plane]
-        for x in range(codes.shape[0]):
-            total[x] += weight * codes[x]
+def _round_row(codes: F32, out: U16) -> None:
+    for x in range(out.shape[0]):
+        out[x] = _rounded(codes[x])
+
+
+@_compiled
+def _weights(
+    y: int, out_y: int, first_y: I64, weights_y: F32
+) -> tuple[np.float32, bool, np.float32]:
+    """What input row `y` weighs in output row `out_y`, whether that ends with it, and what it
+    weighs in the next: 0 where that begins behind it.
+    """
+    tap = y - first_y[out_y]
+    ends = tap + 1 == weights_y.shape[1] or weights_y[out_y, tap + 1] == 0
+    straddles = ends and out_y + 1 < first_y.shape[0] and first_y[out_y + 1] == y
+    next_weight = weights_y[out_y + 1, 0] if straddles else np.float32(0)
+    return weights_y[out_y, tap], ends, next_weight
 
 
 @_compiled
@@ -171,11 +219,13 @@ def develop_rows(
         (3, 65536) uint32, added to.
     """
     height, width = packed.shape[1], packed.shape[2]
-    row = np.empty((3, width), dtype=np.float32)
+    out_height = resized.shape[1]
+    inputs = np.empty((3, width), dtype=np.float32)
     by_tap = _in_tap_blocks(weights_x)
     starts_x = first_x.astype(np.uint32)
     tall = np.zeros((3, width + by_tap.shape[0]), dtype=np.float32)
-    short = np.empty((3, resized.shape[2]), dtype=np.float32)
+    next_tall = np.zeros_like(tall)
+    short = np.empty(resized.shape[2], dtype=np.float32)
     out_y = 0
     for y in range(height):
         red_y = origin[0] + 2 * y + red_site[0]
@@ -183,22 +233,29 @@ def develop_rows(
         reds = mosaic[red_y][origin[1] : origin[1] + 2 * width]
         blues = mosaic[blue_y][origin[1] : origin[1] + 2 * width]
         if clip.shape[0] == 0:
-            _linear_row(reds, blues, red_site[1], affine, row)
+            _linear_inputs(reds, blues, red_site[1], inputs)
         else:
-            _clipped_row(reds, blues, red_site[1], clip, affine, row)
-        _store(row, packed, y, packed_counts)
-        # An input row belongs to one output row, or to two where it straddles their border.
-        while out_y < resized.shape[1]:
-            tap = y - first_y[out_y]
-            if tap < 0:
-                break
-            _accumulate(row, weights_y[out_y, tap], tall)
-            if tap + 1 < weights_y.shape[1] and weights_y[out_y, tap + 1] > 0:
-                break
+            _clipped_inputs(reds, blues, red_site[1], clip, inputs)
+        ends = False
+        if out_height == 0:
             for plane in range(3):
-                _average_columns(tall[plane], starts_x, by_tap, short[plane])
-            _store(short, resized, out_y, resized_counts)
-            tall[:] = 0
+                _plane_alone(inputs, _factors(affine[plane]), packed[plane, y])
+        else:
+            weight, ends, next_weight = _weights(y, out_y, first_y, weights_y)
+            for plane in range(3):
+                factors, out = _factors(affine[plane]), packed[plane, y]
+                into, after = tall[plane], next_tall[plane]
+                if ends:
+                    _plane_into_two(inputs, factors, out, weight, into, next_weight, after)
+                else:
+                    _plane_into_one(inputs, factors, out, weight, into)
+        _count(packed, y, packed_counts)
+        if ends:
+            for plane in range(3):
+                _average_columns(tall[plane], starts_x, by_tap, short)
+                _round_row(short, resized[plane, out_y])
+            _count(resized, out_y, resized_counts)
+            tall, next_tall = next_tall, tall
             out_y += 1
 
 
@@ -265,25 +322,14 @@ def inspect_rows(
 
 
 @_compiled
-def coded_bits(mosaic: U16, predictors: I32, bits_of_difference: U8) -> int:
-    """Bits that a mosaic takes in a code of differences to the sample two to the left.
+def equal_places(blocks: U8) -> int:
+    """In how many of ARW2's blocks the largest and the smallest sample have the same place.
 
-    Parameters
-    ----------
-    predictors
-        (2, 2) int32: what the first two samples of the first two rows are compared with; those of
-        later rows are compared with the samples two rows above.
-    bits_of_difference
-        (65536,) uint8, by magnitude.
+    `blocks` is (n, 16) uint8. In the first four bytes, read as one little-endian number, bits 22 to
+    25 are the place of the largest of 16 samples, bits 26 to 29 that of the smallest.
     """
-    total = 0
-    for y in range(mosaic.shape[0]):
-        line = mosaic[y]
-        for x in range(2):
-            above = predictors[y, x] if y < 2 else np.int32(mosaic[y - 2, x])
-            total += bits_of_difference[abs(np.int32(line[x]) - above)]
-        ahead, bits = line[2:], 0
-        for x in range(ahead.shape[0]):
-            bits += bits_of_difference[abs(np.int32(ahead[x]) - np.int32(line[x]))]
-        total += bits
-    return total
+    found = 0
+    for block in range(blocks.shape[0]):
+        high, highest = blocks[block, 2], blocks[block, 3]
+        found += (high >> 6 | (highest & 0x3) << 2) == (highest >> 2 & 0xF)
+    return found

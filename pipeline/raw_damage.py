@@ -6,13 +6,13 @@ so that the other decoder is asked. Containers are `pipeline.tiff`'s.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels import coded_bits
+from pipeline.kernels import equal_places
+from pipeline.nikon_code import DEPTHS, coded_bits
 from pipeline.raw_facts import DecodedRaw
 from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, TiffImage, is_arw2
 
@@ -31,12 +31,6 @@ _FALL: Final = 16
 #: Cameras and our sample writer fill the last byte; more room than this is asked about.
 _SPARE_BITS: Final = 64
 
-# Nikon's lossless codes (LibRaw nikon_load_raw, trees 5 and 2): how many codes have 1, 2, ... bits,
-# and the symbols in that order. A symbol is the bit length of the difference that follows it.
-_NIKON_CODES: Final = {
-    14: ((0, 1, 4, 2, 2, 3, 1, 2), (7, 6, 8, 5, 9, 4, 10, 3, 11, 12, 2, 0, 1, 13, 14)),
-    12: ((0, 1, 4, 2, 3, 1, 2), (5, 4, 6, 3, 7, 2, 8, 1, 9, 0, 10, 11, 12)),
-}
 _NIKON_LOSSLESS: Final = 0x46
 
 
@@ -51,8 +45,8 @@ def impossible_blocks(data: bytes, facts: TiffFacts) -> int:
     for image in facts.raw_images:
         if is_arw2(facts, image) and len(image.offsets) == len(image.byte_counts) == 1:
             blocks = image.byte_counts[0] // _ARW2_BLOCK
-            heads = np.frombuffer(data, "<u4", blocks * 4, image.offsets[0])[::4]
-            found += blocks - int(np.count_nonzero((heads >> 22 ^ heads >> 26) & 0xF))
+            coded = np.frombuffer(data, np.uint8, blocks * _ARW2_BLOCK, image.offsets[0])
+            found += equal_places(coded.reshape(blocks, _ARW2_BLOCK))
     return found
 
 
@@ -129,19 +123,8 @@ def is_doubtful(decoded: DecodedRaw, facts: TiffFacts) -> bool:
 def _fills_its_strip(mosaic: npt.NDArray[np.uint16], image: TiffImage, facts: TiffFacts) -> bool:
     """Whether a mosaic, coded again, takes the bits its strip has; True where that is unknown."""
     note = facts.nikon_linearisation
-    if len(note) < 5 or note[0] != _NIKON_LOSSLESS or image.bits_per_sample not in _NIKON_CODES:
+    if len(note) < 5 or note[0] != _NIKON_LOSSLESS or image.bits_per_sample not in DEPTHS:
         return True
     predictors = np.array(note[1:5], np.int32).reshape(2, 2)
-    needed = coded_bits(mosaic, predictors, _bits_of_difference(image.bits_per_sample))
+    needed = coded_bits(mosaic, predictors, image.bits_per_sample)
     return 0 <= 8 * sum(image.byte_counts) - needed < _SPARE_BITS
-
-
-@cache
-def _bits_of_difference(bits: int) -> npt.NDArray[np.uint8]:
-    """Bits that a difference takes in Nikon's lossless code, by its magnitude 0..65535."""
-    counts, symbols = _NIKON_CODES[bits]
-    code_lengths = np.repeat(np.arange(1, len(counts) + 1), counts)
-    table = np.full(1 << 16, 255, np.uint8)  # no code says so much
-    for length, code_length in zip(symbols, code_lengths, strict=True):
-        table[(1 << length) >> 1 : 1 << length] = code_length + length
-    return table

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.colour import camera_to_xyz
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.frame import choose_frame
-from pipeline.kernels import coded_bits
+from pipeline.nikon_code import coded_bits
 from pipeline.raw import (
     PROBE_BYTES,
     FlashrawDeclinedError,
@@ -32,7 +32,7 @@ from pipeline.raw import (
     may_hide_damage,
     probe,
 )
-from pipeline.raw_damage import _bits_of_difference, lost_samples
+from pipeline.raw_damage import lost_samples
 from pipeline.raw_facts import (
     DecodedRaw,
     DecoderName,
@@ -583,17 +583,10 @@ def test_the_bits_of_nikons_code_are_counted_from_the_samples(big_endian: bool) 
         assert facts.nikon_linearisation == (0x46, 2048, 2048, 2048, 2048)
         (image,) = facts.raw_images
         predictors = np.full((2, 2), 2048, np.int32)
-        bits = coded_bits(mosaic, predictors, _bits_of_difference(14))
+        bits = coded_bits(mosaic, predictors, 14)
         assert 0 <= 8 * sum(image.byte_counts) - bits < 16
         if mosaic.min() > 0:  # a zero may be a sample that flashraw clamped
             assert not may_hide_damage(file, decode(file, "flashraw", path=""), path="")
-
-
-def test_codes_of_both_depths_are_complete() -> None:
-    for bits in (12, 14):
-        table = _bits_of_difference(bits)[: 1 << bits].astype(int)
-        lengths = [int(table[(1 << length) >> 1]) - length for length in range(bits + 1)]
-        assert sum(2.0**-length for length in lengths) == pytest.approx(1, abs=2**-8)
 
 
 @pytest.mark.parametrize("missing", [9, 40, 100])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,9 @@ class _WatchedOs:
         self._paths[opened] = place
         return int(opened)
 
-    def write(self, descriptor: int, data: bytes) -> int:
-        operation = Operation("write", self._paths[descriptor], data=bytes(data))
+    def writev(self, descriptor: int, pieces: Sequence[memoryview]) -> int:
+        data = b"".join(pieces)
+        operation = Operation("write", self._paths[descriptor], data=data)
         return int(self._watcher(operation, lambda some=data: os.write(descriptor, some)))
 
     def fsync(self, descriptor: int) -> None:

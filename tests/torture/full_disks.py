@@ -204,8 +204,8 @@ class FailingOs:
         Whether every later call that writes fails, too, as on a disk that is gone for good.
     """
 
-    CALLS = ("mkdir", "open", "write", "fsync", "close", "replace", "unlink", "rmdir")
-    CHANGES = ("mkdir", "write", "replace", "fsync")
+    CALLS = ("mkdir", "open", "writev", "fsync", "close", "replace", "unlink", "rmdir")
+    CHANGES = ("mkdir", "writev", "replace", "fsync")
 
     def __init__(self, at: int, number: int, *, lasting: bool = False) -> None:
         self.at, self.number, self.lasting = at, number, lasting
@@ -251,6 +251,7 @@ class Failing:
 def fail(failing: Failing) -> Verdict:
     """Run an ingest on a disk that fails, then on the same disk when it works again."""
     store = failing.folder / "data.zarr"
+    failing.folder.mkdir(parents=True)  # making it would shift the numbers of the calls
     failing.scene.begin(store)
     faulty = FailingOs(failing.at, failing.number, lasting=failing.lasting)
     ended = command(*arguments(failing.scene, store), prepare=faulty.install)
