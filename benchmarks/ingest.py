@@ -4,9 +4,9 @@
 
 Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn
 and in one run: rawpy's open and unpack alone; the whole path of one image (`tasks.develop_source`:
-read, checksum, decode, both levels, lz4, durable writes, sidecar) with flashraw, with flashraw
-cross-checked against LibRaw, and with LibRaw; the same path by stage; and, in fresh processes, the
-peak memory of one image and what the allocator's settings cost.
+read, checksum, decode, both levels, lz4, durable writes, sidecar) with the fast decoders, with
+them cross-checked against LibRaw, and with LibRaw; the same path by stage; and, in fresh processes,
+the peak memory of one image and what the allocator's settings cost.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from pipeline.trust import SAMPLE_EVERY
 from schemas.recipe import Recipe
 
 LIBRAW_ALONE = "LibRaw open + unpack"
-FLASHRAW = "ingest, flashraw"
-CHECKED = "ingest, flashraw cross-checked"
+FAST = "ingest, fast decoder"
+CHECKED = "ingest, fast and cross-checked"
 SAMPLED = f"ingest, default (1 in {SAMPLE_EVERY} cross-checked)"
 LIBRAW = "ingest, LibRaw"
 IMAGES_A_PROCESS = 6
@@ -131,7 +131,7 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
             findings=one.findings,
             recipe=recipe,
             fixed_point=FixedPoint(level.scale_factor, level.add_offset),
-            decoder="flashraw",
+            decoder="genisp",
             cross_check=False,
             decoder_class=one.facts.decoder_class,
         )
@@ -143,15 +143,15 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
     for sample, path in zip(samples, paths, strict=True):
         contenders: dict[str, Callable[[], object]] = {
             LIBRAW_ALONE: lambda path=path: _unpack(path),  # type: ignore[misc]
-            FLASHRAW: _ingest(sample),
+            FAST: _ingest(sample),
             CHECKED: _ingest(replace(sample, cross_check=True)),
             LIBRAW: _ingest(replace(sample, decoder="libraw")),
         }
         for name, seconds in in_turn(contenders, rounds=rounds).items():
             taken.setdefault(name, []).extend(seconds)
-    checks = zip(taken[FLASHRAW], taken[CHECKED], strict=True)
+    checks = zip(taken[FAST], taken[CHECKED], strict=True)
     taken[SAMPLED] = [fast + (checked - fast) / SAMPLE_EVERY for fast, checked in checks]
-    order = (LIBRAW_ALONE, FLASHRAW, SAMPLED, LIBRAW, CHECKED)
+    order = (LIBRAW_ALONE, FAST, SAMPLED, LIBRAW, CHECKED)
     return {
         "cpu": {
             name: summary(taken[name]) | _compared(taken[name], taken[LIBRAW_ALONE])
@@ -258,7 +258,7 @@ def _show(name: str, result: Any) -> None:
             f"  {contender:45s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})"
             f"  {figures['to_libraw']:5.2f} x LibRaw ({figures['to_libraw_min']:.2f})"
         )
-    print("  by stage, flashraw:")
+    print("  by stage, fast decoder:")
     for stage, figures in result["stages"].items():
         print(f"    {stage:43s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})")
     for setting, figures in result["process"].items():

@@ -79,7 +79,7 @@ class IngestOptions:
     time_limit
         Seconds a raw may take before its worker is ended.
     decoder
-        ``"auto"``: flashraw where it agrees with LibRaw.
+        ``"auto"``: the fast ones where they agree with LibRaw.
     annotations
         Annotation files named by the user, beside those found in the sources.
     splits
@@ -324,11 +324,11 @@ class _Run:
                 if outcome.disagreement:
                     if trust.distrust(task.decoder_class, outcome.disagreement):
                         self.ledger.find(untrusted_finding(task, outcome.disagreement))
-                        # What flashraw decoded of this class unchecked is decoded again.
+                        # What was decoded fast of this class, unchecked, is decoded again.
                         queue.extend(unchecked.pop(task.decoder_class, []))
                 elif task.cross_check and outcome.sidecar is not None:
                     trust.agree(task.decoder_class)
-                elif task.decoder == "flashraw" and not task.cross_check:
+                elif task.decoder != "libraw" and not task.cross_check:
                     if task.decoder_class in trust.distrusted:
                         queue.append(one)  # it was being decoded when its class was found out
                         continue

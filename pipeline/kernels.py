@@ -319,17 +319,3 @@ def inspect_rows(
         elif y > origin[0]:
             repeated += _equal(line, mosaic[y - 1][origin[1] : origin[1] + shape[1]])
     return largest, repeated, blank
-
-
-@_compiled
-def equal_places(blocks: U8) -> int:
-    """In how many of ARW2's blocks the largest and the smallest sample have the same place.
-
-    `blocks` is (n, 16) uint8. In the first four bytes, read as one little-endian number, bits 22 to
-    25 are the place of the largest of 16 samples, bits 26 to 29 that of the smallest.
-    """
-    found = 0
-    for block in range(blocks.shape[0]):
-        high, highest = blocks[block, 2], blocks[block, 3]
-        found += (high >> 6 | (highest & 0x3) << 2) == (highest >> 2 & 0xF)
-    return found

@@ -74,7 +74,7 @@ def bits_of_difference(depth: int) -> U8:
     return table
 
 
-def _bits_above_least(depth: int) -> Callable[[int], int]:
+def _bits_above_least(depth: int) -> Callable[[Any], Any]:
     """Instructions that sum over 64 samples how much more they take than a difference of 0 does.
 
     They take the address of the first sample and want two more behind the last.
@@ -115,7 +115,7 @@ def _bits_above_least(depth: int) -> Callable[[int], int]:
 
         return types.uint64(types.uint64), generate
 
-    made: Callable[[int], int] = bits_above_least
+    made: Callable[[Any], Any] = bits_above_least
     return made
 
 
@@ -157,4 +157,4 @@ def _coded_bits(mosaic: U16, predictors: I32, table: U8, fourteen: bool) -> int:
         total += np.uint64(table[0]) * np.uint64(whole)
         for x in range(whole, compared):
             total += np.uint64(table[abs(np.int32(line[x + 2]) - np.int32(line[x]))])
-    return total
+    return int(total)

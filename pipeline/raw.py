@@ -1,14 +1,17 @@
-"""The one seam to raw decoding: two decoders, one answer.
+"""The one seam to raw decoding: one reference, two faster decoders, one answer.
 
-LibRaw is the reference: geometry always comes from it. flashraw decodes where it has been compared
-with LibRaw (`pipeline.trust` decides when); LibRaw decodes everything else.
+LibRaw is the reference: geometry always comes from it. flashraw, or for ARW2 `pipeline.arw2`,
+decodes where it has been compared with LibRaw (`pipeline.trust` decides when); LibRaw decodes
+everything else.
 """
 
 from __future__ import annotations
 
 import zlib
 from functools import cache
+from importlib.metadata import version
 
+from pipeline.arw2 import arw2_image, decode_arw2, impossible_blocks
 from pipeline.colour import largest_code
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.flashraw_decoder import (
@@ -20,7 +23,7 @@ from pipeline.flashraw_decoder import (
 )
 from pipeline.kernels import inspect_rows
 from pipeline.libraw_decoder import decode_libraw, geometry, libraw_version
-from pipeline.raw_damage import impossible_blocks, is_doubtful, lost_samples
+from pipeline.raw_damage import is_doubtful, lost_samples
 from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
 from pipeline.tiff import TiffFacts, check_extents, read_tiff
 from schemas.sidecar import Camera, Capture, Frame, Sensor
@@ -48,6 +51,8 @@ PROBE_BYTES = 256 * 1024
 @cache  # the package's metadata are a file, parsed as an e-mail is
 def decoder_version(name: DecoderName) -> str:
     """Version of a decoder, as recorded in sidecars."""
+    if name == "genisp":
+        return version("genisp")
     return flashraw_version() if name == "flashraw" else libraw_version()
 
 
@@ -122,11 +127,25 @@ def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
     UnsupportedRawError
         If it is no Bayer raw, or absurdly large.
     FlashrawDeclinedError
-        If flashraw does not know the format (only with that decoder).
+        If flashraw does not know the format (unless LibRaw is asked).
     """
-    if decoder == "flashraw":
-        return decode_flashraw(data, path=path)
-    return decode_libraw(data, path=path)
+    if decoder == "libraw":
+        return decode_libraw(data, path=path)
+    own = _decode_own(data, path=path) if decoder == "genisp" else None
+    return own or decode_flashraw(data, path=path)
+
+
+def _decode_own(data: bytes, *, path: str) -> DecodedRaw | None:
+    """ARW2's samples by `pipeline.arw2`, with flashraw's levels; None for everything else."""
+    tiff = read_tiff(data, path=path)
+    image = None if tiff is None else arw2_image(tiff)
+    if image is None or data[:2] != b"II":  # blocks are little-endian, and so are files with them
+        return None
+    facts = flashraw_facts(data, path=path)
+    if facts.geometry.raw_size != (image.width, image.height):
+        return None
+    mosaic = decode_arw2(data, image, path=path)
+    return DecodedRaw(mosaic, facts.levels, "genisp", mosaic)
 
 
 def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
@@ -180,7 +199,10 @@ def _decoder_class(facts: FlashrawFacts, sizes: Geometry, tiff: TiffFacts | None
     alike = (own.raw_size, own.orientation_flag) == (sizes.raw_size, sizes.orientation_flag)
     alike = alike and own.camera_crop == (sizes.camera_crop or sizes.active_area)
     raws = () if tiff is None else tiff.raw_images
-    structure = "+".join(f"{image.tags}/{image.compression}" for image in raws)
+    structure = "+".join(
+        f"{image.tags}/{image.compression}/{' '.join(map(str, image.tone_corners))}"
+        for image in raws
+    )
     matrix = zlib.crc32(repr(levels.xyz_to_camera).encode())
     black = " ".join(f"{level:g}" for level in levels.black)
     return ", ".join(

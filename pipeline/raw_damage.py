@@ -11,12 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels import equal_places
 from pipeline.nikon_code import DEPTHS, coded_bits
 from pipeline.raw_facts import DecodedRaw
-from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, TiffImage, is_arw2
-
-_ARW2_BLOCK: Final = 16
+from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, TiffImage
 
 #: Samples at the very end that are lost for sure: eight zeros where black is far above 0, or eight
 #: samples that fall by one and the same amount.
@@ -32,22 +29,6 @@ _FALL: Final = 16
 _SPARE_BITS: Final = 64
 
 _NIKON_LOSSLESS: Final = 0x46
-
-
-def impossible_blocks(data: bytes, facts: TiffFacts) -> int:
-    """Blocks of Sony's ARW2 that no encoder writes; 0 for other formats.
-
-    A block of 16 bytes is 30 bits of head and fourteen times 7 bits: the places of the largest and
-    of the smallest of its 16 samples are in the head, so they differ. In lost data, be it zeros or
-    0xff, they do not; in garbage not in one block of 16.
-    """
-    found = 0
-    for image in facts.raw_images:
-        if is_arw2(facts, image) and len(image.offsets) == len(image.byte_counts) == 1:
-            blocks = image.byte_counts[0] // _ARW2_BLOCK
-            coded = np.frombuffer(data, np.uint8, blocks * _ARW2_BLOCK, image.offsets[0])
-            found += equal_places(coded.reshape(blocks, _ARW2_BLOCK))
-    return found
 
 
 def lost_samples(part: npt.NDArray[np.uint16], black: float) -> int:

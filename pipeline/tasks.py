@@ -132,7 +132,7 @@ class SampleOutcome:
     store_error
         Set if the store cannot be written: the whole run has to stop.
     disagreement
-        What flashraw and LibRaw differed in, if they were compared and did.
+        What the fast decoder and LibRaw differed in, if they were compared and did.
     """
 
     sidecar: Sidecar | None = None
@@ -220,14 +220,14 @@ def _decode(data: bytes, task: SampleTask) -> tuple[DecodedRaw, str]:
     if task.decoder == "libraw":
         return decode(data, "libraw", path=path), ""
     try:
-        fast = decode(data, "flashraw", path=path)
+        fast = decode(data, task.decoder, path=path)
     except FlashrawDeclinedError as error:
         return decode(data, "libraw", path=path), f"flashraw declined: {error}"
     if not (task.cross_check or may_hide_damage(data, fast, path=path)):
         return fast, ""
     reference = decode(data, "libraw", path=path)
     found = differences(reference, fast)
-    return (reference, "; ".join(found)) if found else (fast, "")
+    return (reference, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
 
 
 def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
@@ -312,7 +312,7 @@ def untrusted_finding(task: SampleTask, disagreement: str) -> Finding:
         code="decoders-disagree",
         severity=Severity.WARNING,
         where=task.source.name,
-        message=f"flashraw and LibRaw differ ({disagreement}); LibRaw decodes all files of this "
-        f"class from here on ({task.decoder_class})",
+        message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
+        f"this class from here on ({task.decoder_class})",
         mend="nothing to do: LibRaw's numbers are stored",
     )

@@ -47,6 +47,7 @@ _JPEG_OFFSET, _JPEG_BYTE_COUNT = 0x201, 0x202
 _EXPOSURE_TIME, _F_NUMBER, _EXIF_IFD, _ISO = 0x829A, 0x829D, 0x8769, 0x8827
 _RECOMMENDED_EXPOSURE_INDEX, _CAPTURE_TIME, _DNG_VERSION = 0x8832, 0x9003, 0xC612
 _MAKER_NOTE, _NIKON_LINEARISATION, _CFA_PATTERN = 0x927C, 0x0096, 0x828E
+_SONY_TONE_CURVE: Final = 0x7010
 _MAX_CFA: Final = 64
 _NIKON_NOTE_HEAD: Final = 10
 """``Nikon``, NUL, two bytes of version and two of nothing; then a TIFF of its own."""
@@ -82,6 +83,8 @@ class TiffImage:
         Length of each in bytes; empty where the file does not say, or says it unreliably.
     cfa
         Codes of its colour filter array (TIFF/EP: 0, 1, 2 for R, G, B), or () where it has none.
+    tone_corners
+        Corners of Sony's tone curve, in samples, or () where it has none.
     tags
         Eight hex digits: which tags the directory has, of which types and lengths. The same for
         all files a camera writes alike.
@@ -100,6 +103,7 @@ class TiffImage:
     offsets: tuple[int, ...]
     byte_counts: tuple[int, ...]
     cfa: tuple[int, ...]
+    tone_corners: tuple[int, ...]
     tags: str
 
     @property
@@ -288,6 +292,7 @@ def _images(
             offsets=offsets,
             byte_counts=byte_counts,
             cfa=reader.integers(directory, _CFA_PATTERN, _MAX_CFA),
+            tone_corners=reader.integers(directory, _SONY_TONE_CURVE, 4),
             tags=_tags(directory),
         )
         for layout, (offsets, byte_counts) in layouts

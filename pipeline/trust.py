@@ -1,4 +1,4 @@
-"""When flashraw is believed: class by class, as far as it was compared.
+"""When the fast decoders are believed: class by class, as far as it was compared.
 
 Until some files of a class have come out alike, then one in `SAMPLE_EVERY`, files are decoded by
 LibRaw as well and compared bit for bit. One difference, and the whole class is LibRaw's.
@@ -42,7 +42,8 @@ class DecoderTrust:
         count = self._seen[decoder_class]
         self._seen[decoder_class] += 1
         # Many may be decoded before the first comparison is known: those are compared, too.
-        return "flashraw", self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
+        # genisp's own decoder leaves to flashraw what it was not made for.
+        return "genisp", self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
 
     def agree(self, decoder_class: str) -> None:
         """Both decoders gave the same for a file of this class."""

@@ -193,7 +193,7 @@ class SourceRecord(StrictModel):
 class DecoderRecord(StrictModel):
     """Who decoded the mosaic."""
 
-    name: Literal["libraw", "flashraw"]
+    name: Literal["libraw", "flashraw", "genisp"]
     version: str
 
 

@@ -18,7 +18,7 @@ def decide(trust: DecoderTrust, decoder_class: str) -> tuple[str, bool]:
 def test_the_first_two_files_of_a_class_and_every_fiftieth_are_compared() -> None:
     trust = DecoderTrust("auto")
     decisions = [decide(trust, NIKON) for _ in range(201)]
-    assert {decoder for decoder, _ in decisions} == {"flashraw"}
+    assert {decoder for decoder, _ in decisions} == {"genisp"}
     assert [i for i, (_, compare) in enumerate(decisions) if compare] == [0, 1, 50, 100, 150, 200]
     assert (CHECK_FIRST, SAMPLE_EVERY) == (2, 50)
 
@@ -46,7 +46,7 @@ def test_one_difference_hands_the_class_over_and_no_other() -> None:
     trust.decide(SONY)
     assert trust.distrust(NIKON, "3 samples")
     assert [trust.decide(NIKON) for _ in range(60)] == [("libraw", False)] * 60
-    assert trust.decide(SONY) == ("flashraw", True)
+    assert trust.decide(SONY) == ("genisp", True)
     assert trust.distrusted == {NIKON: "3 samples"}
 
 
@@ -60,7 +60,7 @@ def test_a_class_is_handed_over_once_and_keeps_its_first_reason() -> None:
 def test_the_record_cannot_be_changed_from_outside() -> None:
     trust = DecoderTrust("auto")
     trust.distrusted[NIKON] = "by mistake"
-    assert trust.decide(NIKON)[0] == "flashraw"
+    assert trust.decide(NIKON)[0] == "genisp"
 
 
 def test_a_file_that_only_libraw_knows_goes_to_libraw() -> None:
@@ -77,4 +77,4 @@ def test_an_explicit_choice_is_kept_whatever_was_found(choice: str) -> None:
 def test_trust_is_not_shared_between_ingests() -> None:
     first = DecoderTrust("auto")
     first.distrust(NIKON, "3 samples")
-    assert DecoderTrust("auto").decide(NIKON) == ("flashraw", True)
+    assert DecoderTrust("auto").decide(NIKON) == ("genisp", True)
