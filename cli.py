@@ -97,7 +97,7 @@ class ExitCodes(click.Group):
         except GenispError as error:
             click.echo(_error_text(error), err=True)
             code = error.exit_code
-        except (MemoryError, OSError, RuntimeError) as error:
+        except (MemoryError, OSError, RuntimeError, ImportError) as error:
             text = _exhausted_text(error)
             if text is None:
                 raise
@@ -133,13 +133,16 @@ def _error_text(error: GenispError) -> str:
     return f"{text}\n  mend: {visible_lines(error.hint)}" if error.hint else text
 
 
-def _exhausted_text(error: MemoryError | OSError | RuntimeError) -> str | None:
+def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -> str | None:
     """What the machine ran out of, with the mend; None if this is a mistake of ours."""
     from pipeline.visible import visible
 
     again = "then run the same command: it continues"
-    if isinstance(error, MemoryError):
+    unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    if isinstance(error, MemoryError) or unmapped:
         return f"error: not enough memory\n  mend: free memory or give fewer --workers, {again}"
+    if isinstance(error, ImportError):
+        return None
     if isinstance(error, RuntimeError):
         # Python has no type of its own for this.
         if not str(error).startswith(("can't start new thread", "unable to start watchdog thread")):
@@ -307,7 +310,7 @@ def prep() -> None:
     type=click.Choice(["auto", "libraw", "flashraw"]),
     default="auto",
     show_envvar=True,
-    help="auto: flashraw where it agrees with LibRaw bit for bit, else LibRaw.",
+    help="auto: flashraw (our own for ARW2) where it agrees with LibRaw bit for bit, else LibRaw.",
 )
 @click.option(
     "--time-limit",

@@ -21,7 +21,14 @@ _NEEDED = {
         "rich",
         "zarr",
     ),
-    "to prepare (pip install '.[prep]')": ("rawpy", "flashraw", "dask", "numba", "fsspec"),
+    "to prepare (pip install '.[prep]')": (
+        "rawpy",
+        "flashraw",
+        "dask",
+        "cryptography",
+        "numba",
+        "fsspec",
+    ),
     "to train (pip install '.[train]')": ("torch", "torchvision"),
 }
 

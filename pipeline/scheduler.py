@@ -15,11 +15,13 @@ import faulthandler
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, resource_tracker
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TextIO, TypeVar
 
 from pipeline.errors import GenispError
@@ -264,16 +266,43 @@ def _cluster(workers: int, time_limit: float) -> Iterator[Any]:
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
         "distributed.logging": {"distributed": "critical"},
         "distributed.admin.tick.limit": "1h",
+        # Dask's web pages would show whoever asks what is being done.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     for name in ("distributed", "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with (
-        dask.config.set(settings),
+        _only_ours_imported() as folder,
+        dask.config.set(settings | {"temporary-directory": folder}),
         _deaf_loop() as loop,
         _started(workers, loop) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def _only_ours_imported() -> Iterator[str]:
+    """A folder for Dask; meanwhile nobody else's files are taken for modules.
+
+    Dask puts its scratch folder first on the path of every process, and by itself shares it with
+    all users of the machine: this one only its owner may enter. And every process is started by
+    ``python -c``, which looks for modules in the current folder first: that may be a data set
+    which has a ``pickle.py``.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    with TemporaryDirectory(prefix="genisp-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = "1"
+        try:
+            yield folder
+        finally:
+            sys.path[:] = [place for place in sys.path if not place.startswith(folder)]
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
 
 
 @contextmanager
@@ -315,6 +344,9 @@ def _started(workers: int, loop: Any) -> Any:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
+                # A key of this run's own, which nobody else has: Dask obeys whoever can connect,
+                # and to 127.0.0.1 every user of the machine can. Workers get it through a pipe.
+                security=True,
                 dashboard_address=None,
                 # Dask's own choice, 8787, may be taken by another ingest; it warns of that.
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},

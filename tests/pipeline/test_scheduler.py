@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from tempfile import gettempdir
 from types import SimpleNamespace
 from typing import Any
 
 import distributed
+import psutil
 import pytest
+from distributed.comm.core import connect
+from distributed.security import Security
 
 from pipeline import scheduler
 from pipeline.errors import GenispError
 from pipeline.scheduler import WorkerDied, executor
-from tests.pipeline.faulty_work import DeadlyAnswer, answer_deadly, misbehave
+from tests.pipeline.faulty_work import (
+    DeadlyAnswer,
+    answer_deadly,
+    misbehave,
+    places_of_modules,
+)
+
+TEMPORARY = Path(gettempdir())
 
 
 def test_in_process_runs_in_order() -> None:
@@ -110,3 +124,96 @@ def test_tasks_are_drawn_one_by_one_as_workers_get_free() -> None:
         next(run)
         assert drawn == ["a"]
         run.close()
+
+
+async def _opened(addresses: list[str], **security: Any) -> list[str]:
+    """Those addresses at which Dask's own handshake succeeds."""
+
+    async def opens(address: str) -> bool:
+        try:
+            # A web server lets Dask's handshake wait for ever.
+            comm = await asyncio.wait_for(connect(address, timeout=1, **security), 2)
+        except OSError:
+            return False
+        comm.abort()
+        return True
+
+    answers = await asyncio.gather(*map(opens, addresses))
+    return [address for address, answer in zip(addresses, answers, strict=True) if answer]
+
+
+def _page(port: int, path: str) -> int | None:
+    """The status a web server answers with; None if none is there."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def test_only_this_runs_processes_reach_the_workers() -> None:
+    """Dask obeys whoever can connect, and every user of the machine can connect to 127.0.0.1."""
+    with executor(2, time_limit=20) as workforce:
+        assert isinstance(workforce, scheduler._DaskExecutor)
+        run = workforce.run(misbehave, iter("abcdef"))
+        results = [next(run)]
+        processes = [me := psutil.Process(), *me.children(recursive=True)]
+        listening = [
+            connection.laddr
+            for process in processes
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) >= 5  # scheduler, two workers, and what starts each of them
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        places = [f"127.0.0.1:{address.port}" for address in listening]
+
+        # Without a certificate, and with one that somebody else made.
+        stranger = Security.temporary().get_connection_args("client")
+        assert asyncio.run(_opened([f"tcp://{place}" for place in places])) == []
+        assert asyncio.run(_opened([f"tls://{place}" for place in places], **stranger)) == []
+        plain = workforce._client.cluster.scheduler_address.replace("tls", "tcp")
+        with pytest.raises(OSError, match=r"closed|Timed out"):
+            distributed.Client(plain, timeout=1)
+        # Nor do Dask's web pages tell anything.
+        pages = ("/info/main/workers.html", "/json/identity.json", "/metrics")
+        answers = {_page(address.port, page) for address in listening for page in pages}
+        assert answers <= {None, 404}
+
+        # With the run's own certificate the same handshake succeeds: what is refused is the key.
+        own = workforce._client.cluster.security.get_connection_args("client")
+        assert len(asyncio.run(_opened([f"tls://{place}" for place in places], **own))) >= 5
+        # Others may read how a process was called.
+        for process in processes:
+            seen = " ".join([*process.cmdline(), *process.environ().values()])
+            assert "PRIVATE KEY" not in seen
+        assert dict([*results, *run]) == {name: name.upper() for name in "abcdef"}
+
+
+def test_modules_are_not_taken_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be a data set that somebody else made."""
+    (tmp_path / "pickle.py").write_text("open('run', 'w'); raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    with executor(1, time_limit=20) as workforce:
+        assert dict(workforce.run(misbehave, iter(["a"]))) == {"a": "A"}
+    assert not (tmp_path / "run").exists()
+
+
+def test_modules_are_not_taken_from_a_folder_others_can_write_to() -> None:
+    """Dask puts its scratch folder first."""
+    with executor(1, time_limit=20) as workforce:
+        [(_, places)] = workforce.run(places_of_modules, iter([""]))
+        assert isinstance(places, list)
+        scratch = {Path(place) for place in [*sys.path, *places] if "dask-scratch" in place}
+        assert len(scratch) >= 2
+        [private] = {
+            parent for path in scratch for parent in path.parents if parent.parent == TEMPORARY
+        }
+        assert private.stat().st_mode & 0o777 == 0o700
+    assert not private.exists()
+    assert [place for place in sys.path if "dask-scratch" in place] == []
