@@ -67,8 +67,8 @@ class Target:
 
 
 def _parse_tiff(_: Path) -> Parse:
-    from pipeline.errors import CorruptRawError
     from pipeline.arw2 import impossible_blocks
+    from pipeline.errors import CorruptRawError
     from pipeline.tiff import check_extents, read_tiff
 
     def parse(data: bytes) -> None:
