@@ -310,7 +310,7 @@ def prep() -> None:
     type=click.Choice(["auto", "libraw", "flashraw"]),
     default="auto",
     show_envvar=True,
-    help="auto: flashraw (our own for ARW2) where it agrees with LibRaw bit for bit, else LibRaw.",
+    help="auto: our own or flashraw where they agree with LibRaw bit for bit, else LibRaw.",
 )
 @click.option(
     "--time-limit",

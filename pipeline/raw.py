@@ -1,8 +1,8 @@
 """The one seam to raw decoding: one reference, two faster decoders, one answer.
 
-LibRaw is the reference: geometry always comes from it. flashraw, or for ARW2 `pipeline.arw2`,
-decodes where it has been compared with LibRaw (`pipeline.trust` decides when); LibRaw decodes
-everything else.
+LibRaw is the reference: geometry always comes from it. Where they have been compared with LibRaw
+(`pipeline.trust` decides when), `pipeline.arw2` and `pipeline.nikon_code` decode what they were
+made for, and flashraw the rest; LibRaw decodes everything else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.flashraw_decoder import (
 )
 from pipeline.kernels import inspect_rows
 from pipeline.libraw_decoder import decode_libraw, geometry, libraw_version
+from pipeline.nikon_code import decode_lossless, lossless_image
 from pipeline.raw_damage import is_doubtful, lost_samples
 from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
 from pipeline.tiff import TiffFacts, check_extents, read_tiff
@@ -136,20 +137,26 @@ def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
 
 
 def _decode_own(data: bytes, *, path: str) -> DecodedRaw | None:
-    """ARW2's samples by `pipeline.arw2`, with flashraw's levels; None for everything else."""
+    """ARW2 and Nikon's lossless code, with flashraw's levels; None for everything else."""
     tiff = read_tiff(data, path=path)
-    image = None if tiff is None else arw2_image(tiff)
-    if image is None or data[:2] != b"II":  # blocks are little-endian, and so are files with them
+    if tiff is None:
         return None
     facts = flashraw_facts(data, path=path)
-    if facts.geometry.raw_size != (image.width, image.height):
+    mosaic = None
+    # Blocks are little-endian, and so are files with them.
+    if (image := arw2_image(tiff)) and data[:2] == b"II":
+        mosaic = decode_arw2(data, image, path=path)
+    elif image := lossless_image(tiff):
+        mosaic = decode_lossless(data, tiff, image)
+    if mosaic is None or mosaic.shape[::-1] != facts.geometry.raw_size:
         return None
-    mosaic = decode_arw2(data, image, path=path)
     return DecodedRaw(mosaic, facts.levels, "genisp", mosaic)
 
 
 def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
     """Whether LibRaw has to be asked about what flashraw made of a file; see `is_doubtful`."""
+    if decoded.decoder == "genisp":
+        return False  # it decodes nothing it has a doubt about
     facts = read_tiff(data, path=path)
     return facts is not None and is_doubtful(decoded, facts)
 

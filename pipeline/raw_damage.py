@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.nikon_code import DEPTHS, coded_bits
+from pipeline.nikon_code import fills_its_strip
 from pipeline.raw_facts import DecodedRaw
-from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, TiffImage
+from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts
 
 #: Samples at the very end that are lost for sure: eight zeros where black is far above 0, or eight
 #: samples that fall by one and the same amount.
@@ -24,11 +24,6 @@ _CLIPPED_RUN: Final = 16
 
 #: Zero bits read as Nikon's code say "127 less than the last of this colour" (31 less for 12 bits).
 _FALL: Final = 16
-
-#: Cameras and our sample writer fill the last byte; more room than this is asked about.
-_SPARE_BITS: Final = 64
-
-_NIKON_LOSSLESS: Final = 0x46
 
 
 def lost_samples(part: npt.NDArray[np.uint16], black: float) -> int:
@@ -97,15 +92,5 @@ def is_doubtful(decoded: DecodedRaw, facts: TiffFacts) -> bool:
             return int(decoded.mosaic.max()) >> image.bits_per_sample > 0
         if image.compression == NIKON_COMPRESSED:
             clamped = min(decoded.levels.black) > 0 and int(decoded.mosaic.min()) == 0
-            return clamped or not _fills_its_strip(decoded.mosaic, image, facts)
+            return clamped or not fills_its_strip(decoded.mosaic, facts, image)
     return False
-
-
-def _fills_its_strip(mosaic: npt.NDArray[np.uint16], image: TiffImage, facts: TiffFacts) -> bool:
-    """Whether a mosaic, coded again, takes the bits its strip has; True where that is unknown."""
-    note = facts.nikon_linearisation
-    if len(note) < 5 or note[0] != _NIKON_LOSSLESS or image.bits_per_sample not in DEPTHS:
-        return True
-    predictors = np.array(note[1:5], np.int32).reshape(2, 2)
-    needed = coded_bits(mosaic, predictors, image.bits_per_sample)
-    return 0 <= 8 * sum(image.byte_counts) - needed < _SPARE_BITS

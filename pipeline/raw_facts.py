@@ -14,7 +14,7 @@ from pipeline.cfa import shifted
 from pipeline.errors import UnsupportedRawError
 from schemas.sidecar import Camera, Capture, CfaPattern, Frame, Matrix3, Rect, Sensor
 
-#: genisp is our own, of ARW2 only; asked for other files, it leaves them to flashraw.
+#: genisp is our own, of ARW2 and lossless NEF; asked for others, it leaves them to flashraw.
 DecoderName = Literal["libraw", "flashraw", "genisp"]
 
 #: No camera in sight has more; a header that claims more is damaged or hostile.

@@ -184,7 +184,8 @@ def convert(file: bytes, decoder: DecoderName) -> DecodedRaw:
 def test_every_format_is_decoded_to_the_samples_written(name: str, decoder: DecoderName) -> None:
     decoded = convert(file_of(name), decoder)
     np.testing.assert_array_equal(decoded.mosaic, FORMATS[name].found(noise()))
-    left = decoder == "genisp" and name != "arw2"
+    ours = ("arw2", "nef lossless", "nef lossless, big-endian")
+    left = decoder == "genisp" and name not in ours
     assert decoded.decoder == ("flashraw" if left else decoder)
     assert decoded.mosaic.dtype == np.uint16
     assert decoded.mosaic.flags.c_contiguous
