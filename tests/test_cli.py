@@ -326,3 +326,25 @@ def test_train_without_weights_says_which_file_and_where(
     assert result.exit_code != 0
     assert "retinanet_resnet50_fpn_v2_coco" in result.stderr
     assert "--detector-weights" in result.stderr
+
+
+def test_too_little_memory_to_load_a_library_is_told_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unloadable(*_: object, **__: object) -> None:
+        raise ImportError("_flashraw.so: failed to map segment from shared object")
+
+    monkeypatch.setattr("pipeline.ingest.run_ingest", unloadable)
+    result = run("ingest", tmp_path)
+    assert result.exit_code == 1
+    assert "error: not enough memory\n  mend: free memory" in result.output
+
+
+def test_a_module_that_is_missing_stays_a_mistake_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("no module named nothing")
+
+    monkeypatch.setattr("pipeline.ingest.run_ingest", missing)
+    assert isinstance(run("ingest", tmp_path).exception, ImportError)

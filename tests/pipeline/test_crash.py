@@ -17,7 +17,7 @@ def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) 
     scene = many_samples(tmp_path / "many")
     store = tmp_path / "interrupted.zarr"
     running = Running.start(scene, store)
-    running.wait_until(lambda: running.committed() >= 2)
+    assert running.wait_until(lambda: running.committed() >= 2)
     os.killpg(running.process.pid, signal.SIGINT)
     assert running.finish() == 130
     options = VerifyOptions(strict=True)

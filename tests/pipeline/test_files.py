@@ -264,3 +264,28 @@ def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: St
             change()
         assert "move it elsewhere" in caught.value.hint
     assert sorted(files.walk()) == ["empty", "full/mine"]
+
+
+@pytest.mark.parametrize(
+    ("said", "nbytes"),
+    [
+        pytest.param(b"[" * 4000, 4000, id="nested deeper than Python counts"),
+        pytest.param(b'{"host": "here", "pid": 1' + b"0" * 30 + b"}", 56, id="no such pid"),
+        pytest.param(b"{}", 1 << 40, id="more than fits into memory"),
+    ],
+)
+def test_the_file_that_names_the_lock_s_holder_may_hold_anything(
+    files: StoreFiles, said: bytes, nbytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.files, "NAMING", 0.1)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    with files.lock() as lease:
+        named = files.path(pipeline.files.OWNER_NAME)
+        named.write_bytes(said)
+        os.truncate(named, nbytes)
+        with pytest.raises(StoreLockedError, match="another process"), files.lock():
+            pass
+        with pytest.raises(StoreLockedError, match="has ended"), files.commit(lease):
+            pass
+    with files.lock() as lease, files.commit(lease):
+        pass

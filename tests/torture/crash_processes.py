@@ -103,8 +103,8 @@ class Running:
         return len(list(self.store.glob("*/sidecars/*.json")))
 
     def kill_all(self) -> None:
-        """SIGKILL every process of the session."""
-        with suppress(ProcessLookupError):
+        """SIGKILL every process of the session, if the first of them still is."""
+        if self.process.poll() is None:  # else its number may be another process's by now
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
@@ -422,7 +422,8 @@ def _all_stopped(bench: _Bench) -> Iterator[FaultRow]:
     for number in range(bench.scale.count(2, least=0)):
         store = bench.store()
         running = Running.misbehaving(bench.scene, store, "--time-limit", "2", "--silence", "1")
-        running.wait_until(running.committed)
+        if not running.wait_until(running.committed):
+            raise RuntimeError("it ended before anything was committed")
         os.killpg(running.process.pid, signal.SIGSTOP)
         time.sleep(8)
         os.killpg(running.process.pid, signal.SIGCONT)

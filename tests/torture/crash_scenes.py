@@ -148,6 +148,11 @@ def large_samples(folder: Path) -> Scene:
     return _scene("large samples", sources, None, folder)
 
 
+def settled(sources: Path, folder: Path) -> Scene:
+    """A new store of sources that are there already; `folder` must exist."""
+    return _scene("settled sources", sources, None, folder)
+
+
 def write_sources(folder: Path, *, damaged: bool = True, images: int = 3) -> None:
     """Raws of two cameras with boxes; with `damaged`, some that cannot be ingested."""
     rng = np.random.default_rng(7)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +53,12 @@ def run(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRow]:
     yield from _unheard(scale, folder, scene)
     yield from _signalled(scale, folder, scene)
     yield from _without_cache(folder, scene)
+
+
+def cheap(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRow]:
+    """What takes no workers and no measuring of moments."""
+    yield from _starved(scale, folder, scene, with_workers=False)
+    yield from _unheard(scale, folder, scene)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,9 @@ def _own_cache(folder: Path) -> Path:
     return folder
 
 
-def _starved(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRow]:
+def _starved(
+    scale: Scale, folder: Path, scene: Scene, *, with_workers: bool = True
+) -> Iterator[FaultRow]:
     rng = scale.random("starved")
     trials = list[Starved]()
 
@@ -189,7 +196,9 @@ def _starved(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRow]:
         trials.append(Starved(large, store, "out of memory", resource.RLIMIT_AS, most, late=late))
     for megabytes in rng.uniform(300, 1500, scale.count(3)).tolist():
         add("out of memory, with two workers", resource.RLIMIT_AS, int(megabytes * 2**20), 2)
-    yield from tried(starve, trials).values()
+    yield from tried(starve, [one for one in trials if with_workers or not one.workers]).values()
+    if not with_workers:
+        return
     if os.geteuid() == 0 and shutil.which("setpriv"):
         few = [
             FewProcesses(scene, folder / f"few{number}" / "data.zarr", most, 54321 + number)
@@ -297,14 +306,12 @@ def send(signalled: Signalled) -> Verdict:
     """Ingest, interrupted; then the same command again."""
     scene, store = signalled.scene, signalled.store
 
-    def ignore() -> None:
-        if signalled.ignored:
-            signal.signal(signalled.numbers[0], signal.SIG_IGN)
-
+    if signalled.ignored:  # here, as nohup does: the command is born with it
+        signal.signal(signalled.numbers[0], signal.SIG_IGN)
     if signalled.workers:
         first = _send_to_group(signalled)
     else:
-        running = begun(*arguments(scene, store), prepare=ignore)
+        running = begun(*arguments(scene, store))
         time.sleep(signalled.after)
         for number in signalled.numbers:
             running.send(number)
@@ -338,8 +345,8 @@ def _send_to_group(signalled: Signalled) -> Ended:
     while process.poll() is None and not (signalled.store / "manifest.jsonl").exists():
         time.sleep(0.001)
     time.sleep(signalled.after)
-    with suppress(ProcessLookupError):
-        for number in signalled.numbers:
+    for number in signalled.numbers:
+        if process.poll() is None:  # else its number may be another process's by now
             os.killpg(process.pid, number)
     return ended(process)
 
