@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing import active_children, resource_tracker
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TextIO, TypeVar
@@ -254,6 +255,7 @@ def _cluster(workers: int, time_limit: float) -> Iterator[Any]:
         "distributed.scheduler.worker-ttl": f"{time_limit + SILENCE}s",
         # A busy machine may need long to start another worker: it is not given up for that.
         "distributed.deploy.lost-worker-timeout": "1 day",
+        "distributed.worker.preload": [__name__],  # for `dask_setup`
         # LibRaw's OpenMP does not survive fork.
         "distributed.worker.multiprocessing-method": "spawn",
         # Nothing here spills: samples live for a second, and a big raw must not be paused for ever.
@@ -322,6 +324,7 @@ def _deaf_loop() -> Iterator[Any]:
         resource_tracker.ensure_running()  # else it is started later, and unblocks two of them
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         runner.start()
+        _keep_steady_time(runner.loop)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
@@ -344,9 +347,8 @@ def _started(workers: int, loop: Any) -> Any:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                # A key of this run's own, which nobody else has: Dask obeys whoever can connect,
-                # and to 127.0.0.1 every user of the machine can. Workers get it through a pipe.
-                security=True,
+                # Dask obeys whoever can connect, and to 127.0.0.1 every user of the machine can.
+                security=_key_of_our_own(),
                 dashboard_address=None,
                 # Dask's own choice, 8787, may be taken by another ingest; it warns of that.
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
@@ -357,6 +359,54 @@ def _started(workers: int, loop: Any) -> Any:
         except Exception as error:  # its assertions, too, where there are no threads left
             reason = str(error.__cause__ or error) or type(error).__name__
     raise _no_workers(f"worker processes do not start ({reason})")
+
+
+def _key_of_our_own() -> Any:
+    """A key of this run's, which nobody else has; workers get it through a pipe.
+
+    As ``Security.temporary`` of Dask makes one, but valid for good: that one's first and last day
+    would make a clock that is wrong, or set while we run, refuse our own workers.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from distributed.security import Security
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "genisp")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(1950, 1, 1))
+        .not_valid_after(datetime(9999, 12, 31))
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    shown = certificate.public_bytes(encoding).decode()
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    hidden = key.private_bytes(encoding, *plain).decode()
+    roles = ("client", "scheduler", "worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=shown,
+        **{f"tls_{role}_cert": shown for role in roles},
+        **{f"tls_{role}_key": hidden for role in roles},
+    )
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in a worker before it reports for work: `_keep_steady_time` there, too."""
+    _keep_steady_time(worker.loop)
+
+
+def _keep_steady_time(loop: Any) -> None:
+    """Have a loop, and Dask's messages, measure time by a clock that nobody sets.
+
+    Both go by the time of day: if that is set back by an hour, they are silent for an hour.
+    """
+    import distributed.batched
+
+    loop.time = time.monotonic
+    setattr(distributed.batched, "time", time.monotonic)  # noqa: B010  # no name of its own
 
 
 def _no_workers(message: str) -> GenispError:

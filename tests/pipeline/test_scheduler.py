@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -217,3 +219,24 @@ def test_modules_are_not_taken_from_a_folder_others_can_write_to() -> None:
         assert private.stat().st_mode & 0o777 == 0o700
     assert not private.exists()
     assert [place for place in sys.path if "dask-scratch" in place] == []
+
+
+def test_a_clock_that_is_set_back_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's messages wait for moments; were they of the time of day, they would wait an hour."""
+
+    def too_late(*_: object) -> None:
+        raise TimeoutError("the tasks do not go on")
+
+    before, now = signal.signal(signal.SIGALRM, too_late), time.time
+    signal.alarm(60)
+    try:
+        with executor(2, time_limit=20) as workforce:
+            results = {}
+            for task, outcome in workforce.run(misbehave, iter("abcdefgh")):
+                results[task] = outcome
+                monkeypatch.setattr(time, "time", lambda: now() - 3600)
+            assert results == {letter: letter.upper() for letter in "abcdefgh"}
+    finally:
+        monkeypatch.undo()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
