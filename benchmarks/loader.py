@@ -11,6 +11,8 @@ Contenders, in one process, batches of 2, shuffled, one epoch a round, order rev
 
 - ``stream T=1``, ``T=2``: `StreamLoader`, that many decode threads. Reads compressed chunks, checks
   CRC-32C, decompresses, converts; gives float32 XYZ in (2, 3, h, w) tensors, with targets.
+- ``codes T=2``: the same up to the raw codes, as they are sent to a CUDA device, with targets: what
+  ``memmap uint16`` gives, checked.
 - ``map``: `StoreDataset` in a DataLoader without workers, same work, lists of float32 tensors.
 - ``memmap uint16``: DataLoader(memmap, workers 0), torch's own collate. Gives the raw codes: no
   check, no conversion, no targets.
@@ -36,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -47,8 +50,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import PACKAGES, machine_facts, write_json
+from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
-from genisp_model.stream import StreamLoader
+from genisp_model.stream import Batch, StreamLoader, _Reading
 from pipeline.files import StoreFiles
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.reporting import PlainReporter
@@ -57,7 +61,7 @@ from pipeline.store import chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName, Recipe
 
 BATCH = 2
-IMAGES: dict[LevelName, int] = {"resized": 32, "packed": 10}
+IMAGES: dict[LevelName, int] = {"resized": 96, "packed": 16}
 BASELINES = ("memmap uint16", "memmap float32")
 
 #: Environment of the measuring process.
@@ -79,6 +83,26 @@ class MemmapDataset(Dataset[Tensor]):
     def __getitem__(self, row: int) -> Tensor:
         # A copy: a tensor on the read-only map itself would be read by collate, at the same cost.
         return torch.from_numpy(np.array(self.images[row]))
+
+
+class CodesLoader(StreamLoader):
+    """`StreamLoader` up to the point where a batch's codes are copied to a CUDA device.
+
+    Same order, threads, checks and reused buffers; only the memory is not pinned.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._on_cuda = True
+        self._pool = BufferPool(self._pool.nbytes // 2)
+
+    def _finish(self, reading: _Reading) -> Batch:
+        for work in reading.work:
+            work.result()
+        shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
+        array = codes(reading.buffer, shape)
+        weakref.finalize(array, self._pool.give_back, reading.buffer).atexit = False
+        return self._batch(torch.from_numpy(array), reading.positions, reading.flipped)
 
 
 def make_store(folder: Path, raws: int) -> Path:
@@ -124,6 +148,7 @@ def write_memmap(dataset: StoreDataset, path: Path) -> None:
 def contenders(dataset: StoreDataset, path: Path) -> dict[str, Callable[[], Iterable[Any]]]:
     """What yields one epoch, by name."""
     zero, scale = float(dataset.index.zero_code[0]), float(dataset.index.scale_factor[0])
+    streamed_codes = CodesLoader(dataset, batch_size=BATCH, threads=2)
     streams = {
         f"stream T={threads}": StreamLoader(dataset, batch_size=BATCH, threads=threads)
         for threads in (1, 2)
@@ -136,6 +161,7 @@ def contenders(dataset: StoreDataset, path: Path) -> dict[str, Callable[[], Iter
     mapped = DataLoader(dataset, BATCH, shuffle=True, collate_fn=collate)
     return {
         **{name: partial(iter, loader) for name, loader in streams.items()},
+        "codes T=2": partial(iter, streamed_codes),
         "map": lambda: mapped,
         "memmap uint16": lambda: codes,
         "memmap float32": converted,

@@ -35,7 +35,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
@@ -49,7 +48,7 @@ from crc32c import crc32c
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.loader import MemmapDataset, repeated, write_memmap
+from benchmarks.loader import CodesLoader, MemmapDataset, repeated, write_memmap
 from benchmarks.machine import PACKAGES, machine_facts, write_json
 from benchmarks.night_raws import ARW2, write_night_raws
 from benchmarks.peer_formats import (
@@ -63,9 +62,8 @@ from benchmarks.peer_formats import (
     our_store,
     peers,
 )
-from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset
-from genisp_model.stream import Batch, StreamLoader, _Reading
+from genisp_model.stream import StreamLoader
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.reporting import PlainReporter
 from pipeline.store import Store, open_store
@@ -83,26 +81,6 @@ TIME_LIMIT = 300.0  # seconds for one peer
 FAMILIES = ("codes", "XYZ")
 OWN_ZARR = Path(sys.prefix) / "zarr2"  # where make bench-peers puts zarr 2 for zarrdataset
 MEMMAP, OURS = "memmap", "genisp"
-
-
-class CodesLoader(StreamLoader):
-    """`StreamLoader` up to the point where a batch's codes are copied to a CUDA device.
-
-    Same order, threads, checks and reused buffers; only the memory is not pinned.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._on_cuda = True
-        self._pool = BufferPool(self._pool.nbytes // 2)
-
-    def _finish(self, reading: _Reading) -> Batch:
-        for work in reading.work:
-            work.result()
-        shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
-        array = codes(reading.buffer, shape)
-        weakref.finalize(array, self._pool.give_back, reading.buffer).atexit = False
-        return self._batch(torch.from_numpy(array), reading.positions, reading.flipped)
 
 
 def ours(store: Path, family: str) -> Epoch:

@@ -64,10 +64,10 @@ def arw2_image(facts: TiffFacts) -> TiffImage | None:
     if len(facts.raw_images) != 1 or not is_arw2(facts, facts.raw_images[0]):
         return None
     image = facts.raw_images[0]
-    corners = image.tone_corners
-    plain = len(image.offsets) == 1 and image.width % _COLUMNS == 0 and len(corners) == 4
+    stretches = _stretches(image.tone_corners)
+    plain = len(image.offsets) == 1 and image.width % _COLUMNS == 0 and len(stretches) == 6
     small = image.width * image.height <= MAX_SAMPLES
-    return image if plain and small and list(corners) == sorted(corners) else None
+    return image if plain and small and list(stretches) == sorted(stretches) else None
 
 
 def decode_arw2(data: bytes, image: TiffImage, *, path: str) -> U16:
@@ -103,10 +103,15 @@ def decode_arw2(data: bytes, image: TiffImage, *, path: str) -> U16:
 @cache
 def _tone_curve(corners: tuple[int, ...]) -> U16:
     """(2048,) samples by code: steps of 1, 2, 4, 8, 16 up to each corner (LibRaw tag 0x7010)."""
-    ends = np.array([0, *(corner >> 2 & 0xFFF for corner in corners), _LAST_CORNER])
+    ends = _stretches(corners)
     steps = np.repeat(1 << np.arange(len(ends) - 1), np.diff(ends))
     curve = np.concatenate([[0], np.cumsum(steps)])
     return curve[: 2 * _CODES : 2].astype(np.uint16)
+
+
+def _stretches(corners: tuple[int, ...]) -> tuple[int, ...]:
+    """Where the stretches of a tone curve begin and end; LibRaw keeps 12 bits of a corner."""
+    return (0, *(corner >> 2 & 0xFFF for corner in corners), _LAST_CORNER)
 
 
 @cache

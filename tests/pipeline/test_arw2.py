@@ -131,6 +131,7 @@ def test_blocks_that_no_encoder_writes_are_decoded_alike_every_time() -> None:
         {"tone_corners": ()},
         {"tone_corners": (8000, 10400)},
         {"tone_corners": (10400, 8000, 12900, 14100)},
+        {"tone_corners": (8000, 10400, 12900, 16384)},  # 0, in the bits LibRaw keeps of it
         {"offsets": (1024, 2048), "byte_counts": (1280, 1280)},
         {"compression": 1},
     ],

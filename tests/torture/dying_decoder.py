@@ -1,4 +1,4 @@
-"""Copied to ``sitecustomize.py`` on a worker's path: LibRaw and flashraw that die on marked files.
+"""Copied to ``sitecustomize.py`` on a worker's path: decoders that die on marked files.
 
 A file that ends in ``dies:KIND:PHASE`` kills whoever opens it (``probe``) or decodes its pixels
 (``decode``), in the ways native code does.
@@ -42,23 +42,17 @@ def _patch_rawpy(module: Any) -> None:
     module.imread = dying_imread
 
 
-def _patch_flashraw(module: Any) -> None:
-    opening, decode = module.open, module.RawFile.decode
-    ends: dict[int, bytes] = {}
+def _patch_our_seam(module: Any) -> None:
+    decode = module.decode
 
-    def dying_open(data: Any, **options: Any) -> Any:
-        raw = opening(data, **options)
-        ends[id(raw)] = data[-24:]
-        return raw
+    def dying_decode(data: bytes, *rest: Any, **more: Any) -> Any:
+        _die(data, "decode")
+        return decode(data, *rest, **more)
 
-    def dying_decode(raw: Any, *rest: Any, **more: Any) -> Any:
-        _die(ends[id(raw)], "decode")
-        return decode(raw, *rest, **more)
-
-    module.open, module.RawFile.decode = dying_open, dying_decode
+    module.decode = dying_decode
 
 
-_PATCHES = {"rawpy": _patch_rawpy, "flashraw": _patch_flashraw}
+_PATCHES = {"rawpy": _patch_rawpy, "pipeline.raw": _patch_our_seam}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

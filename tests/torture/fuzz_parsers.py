@@ -67,7 +67,6 @@ class Target:
 
 
 def _parse_tiff(_: Path) -> Parse:
-    from pipeline.arw2 import impossible_blocks
     from pipeline.errors import CorruptRawError
     from pipeline.tiff import check_extents, read_tiff
 
@@ -76,7 +75,6 @@ def _parse_tiff(_: Path) -> Parse:
             facts = read_tiff(data, path="a.nef")
             if facts is not None:
                 check_extents(facts, len(data), path="a.nef")
-                impossible_blocks(data, facts)
         except CorruptRawError as error:
             _require_words(error)
 

@@ -192,7 +192,7 @@ class _Attempt:
             findings=one.findings,
             recipe=recipe,
             fixed_point=FixedPoint(level.scale_factor, level.add_offset),
-            decoder="libraw" if by_libraw else "flashraw",
+            decoder="libraw" if by_libraw else "genisp",
             cross_check=MODES[mode] == "auto, compared" or decoder_class not in self._trusted,
             decoder_class=decoder_class,
             start=probed.start,
