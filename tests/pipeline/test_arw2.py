@@ -145,6 +145,15 @@ def test_what_it_was_not_made_for_is_left_to_others(changed: dict[str, object]) 
     assert arw2_image(replace(facts, images=(image, image))) is None
 
 
+@pytest.mark.parametrize("shift", [1, 3, 8])
+def test_blocks_may_begin_at_any_byte(shift: int) -> None:
+    file = file_of("arw2")
+    image = image_of(file)
+    shifted = replace(image, offsets=(image.offsets[0] + shift,))
+    found = decode_arw2(bytes(shift) + file, shifted, path="")
+    assert np.array_equal(found, decode_arw2(file, image, path=""))
+
+
 def test_a_file_that_ends_early_is_refused() -> None:
     file = file_of("arw2")
     with pytest.raises(CorruptRawError, match=r"^a.ARW: truncated: its image ends at byte"):
