@@ -39,13 +39,12 @@ def level_statistics(
 
 
 def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) -> PlaneStatistics:
-    used = np.flatnonzero(counts)
-    low, high = int(used[0]), int(used[-1]) + 1  # night leaves most codes without a pixel
-    cumulative = np.cumsum(counts[low:high], dtype=np.int64)
+    codes = np.flatnonzero(counts)  # night leaves most codes without a pixel
+    cumulative = np.cumsum(counts[codes], dtype=np.int64)
     total = int(cumulative[-1])
-    # Code k is exceeded by total - cumulative[k] pixels; summed over k that is the sum of codes.
-    code_sum = total * high - int(cumulative.sum())
+    code_sum = int(np.dot(codes, counts[codes].astype(np.int64)))
     zero_code = round(-fixed_point.add_offset / fixed_point.scale_factor)
+    below_zero = int(np.searchsorted(codes, zero_code))
 
     def value(code: float) -> float:
         return code * fixed_point.scale_factor + fixed_point.add_offset
@@ -54,13 +53,11 @@ def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) 
         # Nearest rank: the smallest code with at least this share of pixels at or below it.
         # In integers: 0.999 * 960000 in floats is a hair above 959040, a whole rank too far.
         rank = -(-permille * total // 1000)
-        return value(low + int(np.searchsorted(cumulative, rank)))
+        return value(int(codes[np.searchsorted(cumulative, rank)]))
 
     return PlaneStatistics(
         mean=value(code_sum / total),
-        share_below_zero=int(cumulative[min(zero_code, high) - low - 1]) / total
-        if zero_code > low
-        else 0.0,
+        share_below_zero=int(cumulative[below_zero - 1]) / total if below_zero else 0.0,
         p1=percentile(10),
         p50=percentile(500),
         p99=percentile(990),
