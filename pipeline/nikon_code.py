@@ -26,8 +26,8 @@ U16 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 
-#: Cameras and our sample writer fill the last byte; more room than this is asked about.
-SPARE_BITS: Final = 64
+#: Where another decoder may have gone over damage, more room than this behind the code is doubted.
+_SPARE_BITS: Final = 64
 
 _LOSSLESS: Final = 0x46
 #: How many codes have 1, 2, ... bits, and the symbols in that order, by bits of a sample. A symbol
@@ -78,7 +78,8 @@ def decode_lossless(data: bytes, facts: TiffFacts, image: TiffImage) -> U16 | No
     Returns
     -------
     (height, width) uint16, all the sensor has, DN; or None where a sample leaves the range, or the
-    code takes more bits than the file has for it, or `SPARE_BITS` less: other decoders may know.
+    code takes more bits than the file has for it: other decoders may know. Room behind the code is
+    no reason: a camera may pad, and LibRaw takes no notice of it.
     """
     (offset,), (count,) = image.offsets, image.byte_counts
     code = np.frombuffer(data, np.uint8)[offset : offset + count]
@@ -91,9 +92,8 @@ def decode_lossless(data: bytes, facts: TiffFacts, image: TiffImage) -> U16 | No
     byte, into = divmod(bits, 8)
     end = np.concatenate([code[byte:][: 2 * row_bytes], np.zeros(row_bytes, np.uint8)])
     row, bits = _decode(end, (row, into), row_bytes, table, above, mosaic, most)
-    spare = 8 * (count - byte) - bits
     whole = len(code) == count and row == image.height
-    return mosaic if whole and 0 <= spare < SPARE_BITS else None
+    return mosaic if whole and bits <= 8 * (count - byte) else None
 
 
 def fills_its_strip(mosaic: U16, facts: TiffFacts, image: TiffImage) -> bool:
@@ -101,7 +101,7 @@ def fills_its_strip(mosaic: U16, facts: TiffFacts, image: TiffImage) -> bool:
     if not is_lossless(facts, image):
         return True
     needed = coded_bits(mosaic, _predictors(facts), image.bits_per_sample)
-    return 0 <= 8 * sum(image.byte_counts) - needed < SPARE_BITS
+    return 0 <= 8 * sum(image.byte_counts) - needed < _SPARE_BITS
 
 
 def coded_bits(mosaic: U16, predictors: I32, depth: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.nikon_code import (
-    SPARE_BITS,
     bits_of_difference,
     coded_bits,
     decode_lossless,
@@ -127,13 +127,18 @@ def test_a_code_that_ends_early_is_left_to_others(missing: int) -> None:
     assert decoded(file[:-missing]) is None
 
 
-def test_a_code_with_room_behind_it_is_left_to_others() -> None:
+@pytest.mark.parametrize("room", [1, 9, 512, 4096])
+def test_a_code_may_have_room_behind_it(room: int) -> None:
+    # Which cameras pad is not known; LibRaw decodes such a file to the same samples.
     file = file_of("nef lossless")
     (count,) = parts_of(file)[1].byte_counts
-    few, many = SPARE_BITS // 8 - 1, SPARE_BITS // 8 + 1
-    padded = file + bytes(many)
-    assert decoded(padded, byte_counts=(count + few,)) is not None
-    assert decoded(padded, byte_counts=(count + many,)) is None
+    entry = struct.pack("<HHII", 0x117, 4, 1, count)
+    padded = file.replace(entry, struct.pack("<HHII", 0x117, 4, 1, count + room)) + bytes(room)
+    assert parts_of(padded)[1].byte_counts == (count + room,)
+    found = decoded(padded)
+    assert found is not None
+    assert np.array_equal(found, noise())
+    assert np.array_equal(decode(padded, "libraw", path="").mosaic, noise())
 
 
 def test_a_sample_that_leaves_the_range_is_left_to_others() -> None:
