@@ -38,7 +38,6 @@ from benchmarks.machine import (
 from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
 from benchmarks.stages import STAGES, stage_clock
 from pipeline import tasks
-from pipeline.colour import FixedPoint
 from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
 from pipeline.sources import discover
@@ -113,29 +112,18 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
     placement = place(probed, StoreState(), recipe, strict=False)
     if placement.refused:
         raise SystemExit(f"cannot ingest its own raws: {placement.refused[0][1].reason}")
-    planned = {}
-    for one in placement.placed:
-        level = placement.groups[one.group].levels["packed"]
-        planned[one.item.source.name] = SampleTask(
-            source=one.item.source,
-            store=str(store),
-            lease=lease,
-            id=one.id,
-            group=one.group,
-            row=one.row,
-            split=None,
-            camera=one.facts.camera,
-            capture=one.facts.capture,
-            frame=one.frame,
-            annotation=None,
-            findings=one.findings,
-            recipe=recipe,
-            fixed_point=FixedPoint(level.scale_factor, level.add_offset),
-            decoder="genisp",
-            cross_check=False,
-            decoder_class=one.facts.decoder_class,
+    starts = {item.source.name: outcome.start for item, outcome in probed}
+    return {
+        one.item.source.name: one.task(
+            placement.groups[one.group],
+            recipe,
+            str(store),
+            lease,
+            ("genisp", False),
+            starts[one.item.source.name],
         )
-    return planned
+        for one in placement.placed
+    }
 
 
 def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: int) -> Any:

@@ -134,7 +134,7 @@ def _decode(blocks: U64, curve: U16, places: U8, mosaic: U16) -> None:
     seven, eleven = np.uint64(0x7F), np.uint64(0x7FF)
     for y in range(mosaic.shape[0]):
         for number in range(blocks.shape[1]):
-            line = mosaic[y, 32 * (number // 2) + number % 2 :]
+            line = mosaic[y, _COLUMNS * (number // 2) + number % 2 :]
             low, high = blocks[y, number]
             largest, smallest = low & eleven, low >> np.uint64(11) & eleven
             head = low >> np.uint64(22) & np.uint64(0xFF)

@@ -24,7 +24,7 @@ numcodecs.blosc.use_threads = False
 BLOSC_LEVEL = 5
 _CRC = struct.Struct("<I")
 #: Version, the codec's version, flags, typesize; bytes decompressed, of a block, compressed.
-_BLOSC_HEADER = struct.Struct("<4B3I")
+BLOSC_HEADER = struct.Struct("<4B3I")
 _BLOSC_VERSION = 2
 _SHUFFLES, _BITSHUFFLE = 0b1101, 0b0100  # bits of the flags
 _COMPRESSORS = (1, 4)  # lz4, zstd
@@ -44,7 +44,7 @@ def encode_chunk(stored: npt.NDArray[np.uint16], codec: Codec) -> bytes:
 
 def largest_chunk(nbytes: int) -> int:
     """Bytes of a chunk whose `nbytes` bytes of codes do not compress at all."""
-    return nbytes + _BLOSC_HEADER.size + _CRC.size
+    return nbytes + BLOSC_HEADER.size + _CRC.size
 
 
 def chunk_crc(chunk: bytes | memoryview) -> str:
@@ -61,7 +61,7 @@ def check_chunk(chunk: memoryview, crc: str, *, path: str) -> None:
         If either checksum differs: damaged, truncated, or another sample's chunk. If the header is
         not one that `encode_chunk` leads to.
     """
-    if len(chunk) <= _CRC.size + _BLOSC_HEADER.size:
+    if len(chunk) <= _CRC.size + BLOSC_HEADER.size:
         raise damaged_chunk(f"chunk is cut to {len(chunk)} bytes", path)
     computed = f"{crc32c(chunk[: -_CRC.size]):08x}"
     if computed != chunk_crc(chunk):
@@ -79,7 +79,7 @@ def _check_header(chunk: memoryview, path: str) -> None:
     Numcodecs hands blosc a pointer without a length, so blosc believes the header's: one that says
     more than there is makes it read what lies behind (numcodecs issue 228).
     """
-    header = _BLOSC_HEADER.unpack_from(chunk)
+    header = BLOSC_HEADER.unpack_from(chunk)
     version, _, flags, typesize, nbytes, blocksize, cbytes = header
     ours = (
         version == _BLOSC_VERSION
@@ -117,9 +117,7 @@ def decode_chunk(
         C-contiguous (3, h, w) uint16 to fill; allocated when None.
     """
     check_chunk(chunk, crc, path=path)
-    claimed, expected = _BLOSC_HEADER.unpack_from(chunk)[4], 2 * math.prod(shape)
-    if claimed != expected:
-        raise forged_chunk(f"it holds {claimed} bytes, {expected} expected", path)
+    require_bytes(BLOSC_HEADER.unpack_from(chunk)[4], 2 * math.prod(shape), path)
     if out is None:
         out = np.empty(shape, np.uint16)
     elif out.shape != shape:
@@ -145,6 +143,12 @@ def zarr_codecs(codec: Codec) -> list[dict[str, Any]]:
         {"name": "blosc", "configuration": blosc},
         {"name": "crc32c"},
     ]
+
+
+def require_bytes(claimed: int, expected: int, path: str) -> None:
+    """Refuse a chunk whose header claims another number of bytes than its sidecar's shape has."""
+    if claimed != expected:
+        raise forged_chunk(f"it holds {claimed} bytes, {expected} expected", path)
 
 
 def damaged_chunk(message: str, path: str) -> DamagedStoreError:

@@ -18,12 +18,14 @@ from crc32c import crc32c
 
 from pipeline.bitplanes import block_to_planes, planes_to_codes, planes_to_values
 from pipeline.chunk import (
+    BLOSC_HEADER,
     BLOSC_LEVEL,
     check_chunk,
     chunk_crc,
     damaged_chunk,
     encode_chunk,
     forged_chunk,
+    require_bytes,
 )
 from pipeline.compiled import compiled
 from schemas.recipe import Codec
@@ -32,10 +34,8 @@ Bytes = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 
-_HEADER = struct.Struct("<4B3I")
 _CRC_BYTES = 4
 _STORED, _BITSHUFFLED = 0x2, 0x4  # bits of Blosc's flags
-_TYPESIZE = 2
 
 _compiled = compiled(nogil=True)
 
@@ -54,10 +54,10 @@ class _Header:
 
     @classmethod
     def of(cls, compressed: bytes | memoryview) -> _Header:
-        return cls(*_HEADER.unpack_from(compressed))
+        return cls(*BLOSC_HEADER.unpack_from(compressed))
 
     def pack(self) -> bytes:
-        return _HEADER.pack(*vars(self).values())
+        return BLOSC_HEADER.pack(*vars(self).values())
 
     @property
     def blocks(self) -> int:
@@ -136,11 +136,9 @@ def _decompress(chunk: memoryview, nbytes: int, crc: str, path: str, planes: Byt
     check_chunk(chunk, crc, path=path)
     compressed = chunk[:-_CRC_BYTES]
     header = _Header.of(compressed)
-    if header.nbytes != nbytes:
-        raise forged_chunk(f"it holds {header.nbytes} bytes, {nbytes} expected", path)
+    require_bytes(header.nbytes, nbytes, path)
     stored = bool(header.flags & _STORED)
-    shuffled = header.flags & _BITSHUFFLED and header.typesize == _TYPESIZE
-    if not stored and (not shuffled or header.blocksize < 2 or header.blocksize % 2):
+    if not stored and header.blocksize % 2:
         raise forged_chunk("it is not compressed as this format says", path)
     compressed[2] = header.flags & ~_BITSHUFFLED  # Blosc then leaves the bit planes as they are
     try:
@@ -208,7 +206,7 @@ def _compressed_pieces(
     blocks = -(-codes.nbytes // blocksize)
     bodies: list[memoryview] = []
     starts: list[int] = []
-    at = _HEADER.size + 4 * blocks
+    at = BLOSC_HEADER.size + 4 * blocks
     planes = np.empty(2 * blocksize, np.uint8)
     for span in _spans(codes, blocksize):
         for start in range(0, span.nbytes, blocksize):
@@ -218,8 +216,8 @@ def _compressed_pieces(
         header = _Header.of(part)
         if header.flags & _STORED or header.blocksize != blocksize:
             return None
-        body = _HEADER.size + 4 * header.blocks
-        of_part = struct.unpack_from(f"<{header.blocks}I", part, _HEADER.size)
+        body = BLOSC_HEADER.size + 4 * header.blocks
+        of_part = struct.unpack_from(f"<{header.blocks}I", part, BLOSC_HEADER.size)
         starts += [at + start - body for start in of_part]
         bodies.append(part[body:])
         at += len(part) - body

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import plan
-from pipeline.colour import FixedPoint
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
 from pipeline.files import StoreFiles
 from pipeline.frame import frame_findings
@@ -338,27 +337,13 @@ class _Run:
     def _tasks(self, queue: deque[Placed], trust: DecoderTrust) -> Iterator[SampleTask]:
         while queue and not self.stopping:
             one = queue.popleft()
-            level = next(iter(self.writer.groups[one.group].levels.values()))
-            decoder, cross_check = trust.decide(one.facts.decoder_class)
-            yield SampleTask(
-                source=one.item.source,
-                store=str(self.files.root),
-                lease=self.lease,
-                id=one.id,
-                group=one.group,
-                row=one.row,
-                split=one.annotation.split if one.annotation else None,
-                camera=one.facts.camera,
-                capture=one.facts.capture,
-                frame=one.frame,
-                annotation=one.annotation,
-                findings=one.findings,
-                recipe=self.recipe,
-                fixed_point=FixedPoint(level.scale_factor, level.add_offset),
-                decoder=decoder,
-                cross_check=cross_check,
-                decoder_class=one.facts.decoder_class,
-                start=self.starts[one.item.source.name],
+            yield one.task(
+                self.writer.groups[one.group],
+                self.recipe,
+                str(self.files.root),
+                self.lease,
+                trust.decide(one.facts.decoder_class),
+                self.starts[one.item.source.name],
             )
 
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:

@@ -16,6 +16,11 @@ STOP_SIGNALS: Final = tuple(
 """Ctrl-C; what batch systems send before SIGKILL; and what a closing terminal sends."""
 
 
+def never() -> bool:
+    """Nobody asks for the end: what is asked where nobody can."""
+    return False
+
+
 @dataclass
 class Interruption:
     """Whether the user, a batch system or a closing terminal has asked a run to stop."""

@@ -16,7 +16,6 @@ U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
-U8 = npt.NDArray[np.uint8]
 #: Of R, G1 + G2 and B, and the constant: numbers, not an array, so that loops keep them at hand.
 Factors = tuple[np.float32, np.float32, np.float32, np.float32]
 

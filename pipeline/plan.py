@@ -12,10 +12,10 @@ from pipeline.develop import level_size
 from pipeline.errors import FrameMismatchError, SourceError, UnsupportedRawError
 from pipeline.frame import choose_frame, frame_findings
 from pipeline.naming import group_name, sample_id
-from pipeline.raw_facts import RawFacts
-from pipeline.sources import Source
+from pipeline.raw_facts import DecoderName, RawFacts
+from pipeline.sources import Source, Start
 from pipeline.state import SampleState, StoreState, annotation_key
-from pipeline.tasks import Failure, ProbeOutcome, covers, failure_from
+from pipeline.tasks import Failure, ProbeOutcome, SampleTask, covers, failure_from
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.layout import GroupLayout, LevelLayout
@@ -64,6 +64,51 @@ class Placed:
     id: str
     group: str
     row: int
+
+    def task(
+        self,
+        layout: GroupLayout,
+        recipe: Recipe,
+        store: str,
+        lease: str,
+        decision: tuple[DecoderName, bool],
+        start: Start | None,
+    ) -> SampleTask:
+        """What a worker is to do.
+
+        Parameters
+        ----------
+        layout
+            Of the sample's group.
+        store, lease
+            Where to write it, and what `StoreFiles.lock` gave.
+        decision
+            What `DecoderTrust.decide` said: the decoder, and whether to compare it.
+        start
+            What the facts were read from.
+        """
+        level = next(iter(layout.levels.values()))
+        decoder, cross_check = decision
+        return SampleTask(
+            source=self.item.source,
+            store=store,
+            lease=lease,
+            id=self.id,
+            group=self.group,
+            row=self.row,
+            split=self.annotation.split if self.annotation else None,
+            camera=self.facts.camera,
+            capture=self.facts.capture,
+            frame=self.frame,
+            annotation=self.annotation,
+            findings=self.findings,
+            recipe=recipe,
+            fixed_point=FixedPoint(level.scale_factor, level.add_offset),
+            decoder=decoder,
+            cross_check=cross_check,
+            decoder_class=self.facts.decoder_class,
+            start=start,
+        )
 
 
 @dataclass

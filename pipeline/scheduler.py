@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TextIO, TypeVar
 
 from pipeline.errors import GenispError
-from pipeline.interruption import STOP_SIGNALS
+from pipeline.interruption import STOP_SIGNALS, never
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +83,6 @@ class InProcess:
             yield task, function(task)
 
 
-def _never() -> bool:
-    return False
-
-
 def require_handles(workers: int) -> None:
     """Allow this process as many open files as it needs: without them Dask hangs.
 
@@ -112,7 +108,7 @@ def require_handles(workers: int) -> None:
 
 @contextmanager
 def executor(
-    workers: int, *, time_limit: float, stopping: Callable[[], bool] = _never
+    workers: int, *, time_limit: float, stopping: Callable[[], bool] = never
 ) -> Iterator[Executor]:
     """An executor with `workers` processes, or this process for 0.
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from pipeline.chunk import check_chunk
 from pipeline.errors import DamagedStoreError
 from pipeline.files import StoreFiles
+from pipeline.interruption import never
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.parallel import in_order
 from pipeline.reporting import Reporter
@@ -121,16 +122,12 @@ def annotation_key(annotation: ImageAnnotation | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _never() -> bool:
-    return False
-
-
 def read_state(
     files: StoreFiles,
     reporter: Reporter,
     *,
     recheck: bool,
-    stopping: Callable[[], bool] = _never,
+    stopping: Callable[[], bool] = never,
 ) -> StoreState:
     """Read every sidecar and check every chunk it names.
 

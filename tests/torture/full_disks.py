@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pipeline.files
 import pipeline.ingest
@@ -30,7 +31,6 @@ from tests.torture.children import (
     private_mounts,
     real,
     remount,
-    replaced,
     tried,
 )
 from tests.torture.crash_scenes import RECIPE, Scene
@@ -282,7 +282,7 @@ def _calls(scene: Scene, store: Path) -> list[str]:
     """The calls of an ingest on a disk that works."""
     scene.begin(store)
     counting = FailingOs(0, 0)
-    with replaced(pipeline.files, "os", counting):
+    with patch("pipeline.files.os", counting):
         run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
     return counting.made
 

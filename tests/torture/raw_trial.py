@@ -25,12 +25,11 @@ import numpy.typing as npt
 import rawpy
 
 from pipeline import plan
-from pipeline.colour import FixedPoint
 from pipeline.files import StoreFiles
 from pipeline.sources import Source
 from pipeline.state import StoreState
 from pipeline.store import read_level
-from pipeline.tasks import Failure, ProbeTask, SampleTask, develop_source, probe_source
+from pipeline.tasks import Failure, ProbeTask, develop_source, probe_source
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 
@@ -174,28 +173,16 @@ class _Attempt:
         if placement.refused:
             return placement.refused[0][1]
         (one,) = placement.placed
-        level = next(iter(placement.groups[one.group].levels.values()))
         decoder_class = one.facts.decoder_class
         by_libraw = MODES[mode] == "libraw" or not decoder_class
-        task = SampleTask(
-            source=source,
-            store=str(self.folder / "store"),
-            lease=self.lease,
-            id=one.id,
-            group=one.group,
-            row=one.row,
-            split=None,
-            camera=one.facts.camera,
-            capture=one.facts.capture,
-            frame=one.frame,
-            annotation=None,
-            findings=one.findings,
-            recipe=recipe,
-            fixed_point=FixedPoint(level.scale_factor, level.add_offset),
-            decoder="libraw" if by_libraw else "genisp",
-            cross_check=MODES[mode] == "auto, compared" or decoder_class not in self._trusted,
-            decoder_class=decoder_class,
-            start=probed.start,
+        compared = MODES[mode] == "auto, compared" or decoder_class not in self._trusted
+        task = one.task(
+            placement.groups[one.group],
+            recipe,
+            str(self.folder / "store"),
+            self.lease,
+            ("libraw" if by_libraw else "genisp", compared),
+            probed.start,
         )
         outcome = develop_source(task)
         if outcome.store_error is not None:
