@@ -69,7 +69,7 @@ def stage_clock() -> Iterator[StageClock]:
         (tasks, "check_mosaic", "inspect rows"),
         (kernels, "develop_rows", "transform, resize, histogram"),
         (develop, "level_statistics", "statistics"),
-        (tasks, "encode_chunk_fast", _encoded_level()),
+        (tasks, "encode_chunk", _encoded_level()),
         (StoreFiles, "put", "write and fsync"),
         (Sidecar, "sealed", "sidecar"),
         (Sidecar, "to_json", "sidecar"),

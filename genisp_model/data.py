@@ -28,8 +28,8 @@ from genisp_model.augment import box_areas
 from genisp_model.buffers import aligned, floats
 from pipeline.boxes import target_arrays
 from pipeline.chunk import largest_chunk
+from pipeline.chunk_decoding import decode_codes, decode_values, work_size
 from pipeline.errors import REDO, DamagedStoreError, UsageError
-from pipeline.fast_chunk import decode_codes, decode_values
 from pipeline.files import StoreFiles
 from pipeline.store import (
     Store,
@@ -205,12 +205,12 @@ class ReadMemory:
     ----------
     file
         (bytes of a chunk + 1,) uint8: the chunk as it is in the file.
-    planes
-        (2 * values of an image,) uint8: its bit planes.
+    work
+        (`work_size` of an image,) uint8: bit planes.
     """
 
     file: npt.NDArray[np.uint8]
-    planes: npt.NDArray[np.uint8]
+    work: npt.NDArray[np.uint8]
 
 
 class StoreDataset(Dataset[tuple[Tensor, Target]]):
@@ -377,7 +377,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         """Memory for reading one sample, or any if `position` is None; one thread at a time."""
         values = self.index.largest if position is None else math.prod(self.index.shape(position))
         chunk = largest_chunk(2 * values)
-        return ReadMemory(np.empty(chunk + 1, np.uint8), np.empty(2 * values, np.uint8))
+        return ReadMemory(np.empty(chunk + 1, np.uint8), np.empty(work_size(2 * values), np.uint8))
 
     def read_codes(self, position: int, memory: ReadMemory, out: npt.NDArray[np.uint16]) -> None:
         """Read, check and decompress one chunk.
@@ -398,7 +398,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         """
         shape = self.index.shape(position)
         with self._read(position, memory) as (chunk, crc, path):
-            decode_codes(chunk, shape, crc, path=path, planes=memory.planes, out=out)
+            decode_codes(chunk, shape, crc, path=path, work=memory.work, out=out)
 
     def read_values(self, position: int, memory: ReadMemory, out: FloatArray) -> None:
         """`read_codes` with the codes turned into values on the way.
@@ -409,9 +409,9 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
             (3, h, w) float32, C-contiguous, filled with the numbers of ``Store.read(...).xyz``.
         """
         zero, scale = self.index.zero_code[position], self.index.scale_factor[position]
-        planes = memory.planes
+        work = memory.work
         with self._read(position, memory) as (chunk, crc, path):
-            decode_values(chunk, crc, path=path, planes=planes, out=out, zero=zero, scale=scale)
+            decode_values(chunk, crc, path=path, work=work, out=out, zero=zero, scale=scale)
 
     @contextmanager
     def _read(self, position: int, memory: ReadMemory) -> Iterator[tuple[memoryview, str, str]]:

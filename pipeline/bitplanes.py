@@ -3,7 +3,7 @@
 A bitshuffled block holds its 16-bit codes as 16 bit planes: bit 0 of every code, then bit 1, and so
 on (https://github.com/kiyo-masui/bitshuffle; C-Blosc applies it block by block). Undoing it costs
 Blosc more than LZ4 does. Here a tile of codes is transposed in vector registers, and may leave them
-as float32.
+as float32. Each plane is read from an address of its own: they need not lie together.
 
 The tiles are written as LLVM vector instructions, which every processor numba knows has in some
 form: no instruction set is assumed. Everything is integer or single-rounded arithmetic: the same
@@ -19,16 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from pipeline.compiled import compiled
+from pipeline.machine_words import address, instructions, load, load8, load16, store
 
 Bytes = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
-
-#: A function that writes its own LLVM instructions; called from compiled code like any other.
-_instructions: Callable[[Any], Any] = intrinsic
+I64 = npt.NDArray[np.int64]
 
 BITS = 16
 #: 16-bit lanes of a vector: what an AVX2 register holds. Wider machines gain little from more.
@@ -58,28 +56,19 @@ def _shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any
     return builder.shuffle_vector(first, second, mask)
 
 
-def _at(builder: Any, address: Any, offset: Any, kind: ir.Type) -> Any:
-    """A pointer to `kind`, `offset` bytes from an address."""
-    if isinstance(offset, int):
-        offset = ir.Constant(_i64, offset)
-    return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
+def _behind(builder: Any, address: Any, offset: int) -> Any:
+    return builder.add(address, ir.Constant(_i64, offset))
 
 
-def _load(builder: Any, address: Any, offset: Any, kind: ir.Type) -> Any:
-    loaded = builder.load(_at(builder, address, offset, kind))
-    loaded.align = 1
-    return loaded
+def _put(builder: Any, value: Any, address: Any) -> None:
+    store(builder, value, address)
 
 
-def _put(builder: Any, value: Any, address: Any, offset: Any) -> None:
-    builder.store(value, _at(builder, address, offset, value.type)).align = 1
-
-
-def _put_past_caches(builder: Any, value: Any, address: Any, offset: Any) -> None:
+def _put_past_caches(builder: Any, value: Any, address: Any) -> None:
     """`_put` of 32 bytes to an aligned address, without reading what was there into a cache."""
-    store = builder.store(value, _at(builder, address, offset, value.type))
-    store.align = ALIGNMENT
-    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_i32, 1)]))
+    stored = store(builder, value, address)
+    stored.align = ALIGNMENT
+    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_i32, 1)]))
 
 
 def _swap_bits(builder: Any, vectors: list[Any]) -> list[Any]:
@@ -122,13 +111,13 @@ def _unzip_lanes(builder: Any, vectors: list[Any]) -> list[Any]:
     return vectors
 
 
-def _tile_of_codes(builder: Any, planes: Any, stride: Any) -> list[Any]:
+def _tile_of_codes(builder: Any, rows: Any, start: Any) -> list[Any]:
     """A tile's codes: half h of vector 2 j + e // 8 holds codes 128 h + 16 j + e for e in 0..7."""
-    rows = []
+    vectors = []
     for k in range(BITS):
-        offset = builder.mul(stride, ir.Constant(_i64, k))
-        rows.append(_load(builder, planes, offset, _vector))
-    return _zip_lanes(builder, _swap_bits(builder, rows))
+        plane = load(builder, _behind(builder, rows, 8 * k), _i64)
+        vectors.append(load(builder, builder.add(plane, start), _vector))
+    return _zip_lanes(builder, _swap_bits(builder, vectors))
 
 
 def _halves(start: int) -> list[int]:
@@ -138,22 +127,22 @@ def _halves(start: int) -> list[int]:
 def _tile_to_codes(put: Callable[..., None]) -> Callable[..., None]:
     """The instructions that turn a tile of bit planes into 256 uint16, written by `put`.
 
-    They take addresses: of the tile in the first plane, bytes from plane to plane, and where to.
+    They take the address of the planes' addresses, the tile's first byte in each, and where to.
     """
 
-    @_instructions
-    def tile_to_codes(typing: Any, planes: Any, stride: Any, out: Any) -> Any:
+    @instructions
+    def tile_to_codes(typing: Any, rows: Any, start: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            planes, stride, out = args
-            vectors = _tile_of_codes(builder, planes, stride)
+            rows, start, out = args
+            vectors = _tile_of_codes(builder, rows, start)
             for half in range(LANES // _HALF):
                 for i in range(0, BITS, 2):
                     lanes = _halves(half * _HALF) + _halves(LANES + half * _HALF)
                     whole = _shuffle(builder, vectors[i], vectors[i + 1], lanes)
-                    put(builder, whole, out, 256 * half + 16 * i)
+                    put(builder, whole, _behind(builder, out, 256 * half + 16 * i))
             return context.get_dummy_value()
 
-        return types.void(types.uint64, types.uint64, types.uint64), generate
+        return types.void(types.int64, types.int64, types.int64), generate
 
     made: Callable[..., None] = tile_to_codes
     return made
@@ -162,12 +151,10 @@ def _tile_to_codes(put: Callable[..., None]) -> Callable[..., None]:
 def _tile_to_values(put: Callable[..., None]) -> Callable[..., None]:
     """The same for 256 float32 ``(code - zero) * scale``."""
 
-    @_instructions
-    def tile_to_values(
-        typing: Any, planes: Any, stride: Any, out: Any, zero: Any, scale: Any
-    ) -> Any:
+    @instructions
+    def tile_to_values(typing: Any, rows: Any, start: Any, out: Any, zero: Any, scale: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            planes, stride, out, zero, scale = args
+            rows, start, out, zero, scale = args
 
             def splat(scalar: Any) -> Any:
                 undefined = ir.Constant(_half_floats, ir.Undefined)
@@ -175,22 +162,23 @@ def _tile_to_values(put: Callable[..., None]) -> Callable[..., None]:
                 return _shuffle(builder, one, one, [0] * _HALF)
 
             zeros, scales = splat(zero), splat(scale)
-            vectors = _tile_of_codes(builder, planes, stride)
+            vectors = _tile_of_codes(builder, rows, start)
             for half in range(LANES // _HALF):
                 for i, vector in enumerate(vectors):
                     part = _shuffle(builder, vector, vector, _halves(half * _HALF))
                     exact = builder.fsub(builder.uitofp(part, _half_floats), zeros)
-                    put(builder, builder.fmul(exact, scales), out, 512 * half + 32 * i)
+                    scaled = builder.fmul(exact, scales)
+                    put(builder, scaled, _behind(builder, out, 512 * half + 32 * i))
             return context.get_dummy_value()
 
-        address = types.uint64
-        return types.void(address, address, address, types.float32, types.float32), generate
+        number = types.int64
+        return types.void(number, number, number, types.float32, types.float32), generate
 
     made: Callable[..., None] = tile_to_values
     return made
 
 
-@_instructions
+@instructions
 def _tile_to_planes(typing: Any, codes: Any, planes: Any, stride: Any) -> Any:
     """256 uint16 at address `codes` to a tile at `planes`: `_tile_to_codes` undone."""
 
@@ -199,16 +187,18 @@ def _tile_to_planes(typing: Any, codes: Any, planes: Any, stride: Any) -> Any:
         part = ir.VectorType(_i16, _HALF)
         vectors = []
         for i in range(BITS):
-            halves = [_load(builder, codes, 256 * half + 16 * i, part) for half in (0, 1)]
+            places = [_behind(builder, codes, 256 * half + 16 * i) for half in (0, 1)]
+            halves = [load(builder, place, part) for place in places]
             vectors.append(_shuffle(builder, halves[0], halves[1], range(LANES)))
         for k, row in enumerate(_swap_bits(builder, _unzip_lanes(builder, vectors))):
-            _put(builder, row, planes, builder.mul(stride, ir.Constant(_i64, k)))
+            offset = builder.mul(stride, ir.Constant(_i64, k))
+            store(builder, row, builder.add(planes, offset))
         return context.get_dummy_value()
 
-    return types.void(types.uint64, types.uint64, types.uint64), generate
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
-@_instructions
+@instructions
 def _all_written(typing: Any) -> Any:
     """Whoever is told next that the work is done sees what was written past the caches."""
 
@@ -226,105 +216,80 @@ _compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled
-def _code_at(planes: Bytes, stride: int, index: int) -> int:
+def plane_count(codes: int) -> int:
+    """Planes of a block: Blosc leaves one alone whose codes are no multiple of 8."""
+    return 1 if codes % 8 else BITS
+
+
+@_compiled
+def find_planes(start: int, codes: int) -> I64:
+    """Addresses of the planes of a block of `codes` that lie together from `start` on."""
+    rows = np.empty(plane_count(codes), np.int64)
+    for k in range(rows.size):
+        rows[k] = start + k * (codes // 8)
+    return rows
+
+
+@_compiled
+def _code_at(rows: I64, index: int) -> int:
     """One code out of a block, bit by bit: for what is left over behind the last whole tile."""
+    if rows.size < BITS:
+        return load16(rows[0] + 2 * index)
     code = 0
     for k in range(BITS):
-        code |= ((planes[k * stride + index // 8] >> (index % 8)) & 1) << k
+        code |= ((load8(rows[k] + index // 8) >> (index % 8)) & 1) << k
     return code
 
 
 @_compiled
-def block_to_codes(planes: Bytes, codes: U16) -> None:
+def planes_to_codes(rows: I64, codes: U16) -> None:
     """Undo the bitshuffle of one block.
 
     Parameters
     ----------
-    planes
-        (2 n,) uint8, C-contiguous.
+    rows
+        (16,) int64: the address of each plane, n / 8 bytes. (1,): the codes, not shuffled.
     codes
-        (n,) uint16, C-contiguous, filled here. Blosc leaves a block alone whose n is no multiple
-        of 8: it is copied.
+        (n,) uint16, C-contiguous, filled here.
     """
-    if codes.size % 8:
-        codes[:] = planes.view(np.uint16)
-        return
-    stride = planes.size // BITS
-    tiles = stride // TILE_BYTES
-    for tile in range(tiles):
-        source = np.uint64(planes.ctypes.data + tile * TILE_BYTES)
-        target = np.uint64(codes.ctypes.data + 2 * tile * TILE_CODES)
+    whole = codes.size - codes.size % TILE_CODES if rows.size == BITS else 0
+    planes, target = address(rows), address(codes)
+    for start in range(0, whole, TILE_CODES):
         if target % ALIGNMENT == 0:
-            _codes_aligned(source, np.uint64(stride), target)
+            _codes_aligned(planes, start // 8, target + 2 * start)
         else:
-            _codes_anywhere(source, np.uint64(stride), target)
+            _codes_anywhere(planes, start // 8, target + 2 * start)
     _all_written()
-    for index in range(tiles * TILE_CODES, codes.size):
-        codes[index] = _code_at(planes, stride, index)
+    for index in range(whole, codes.size):
+        codes[index] = _code_at(rows, index)
 
 
 @_compiled
-def block_to_values(planes: Bytes, values: F32, zero: np.float32, scale: np.float32) -> None:
+def planes_to_values(rows: I64, values: F32, zero: np.float32, scale: np.float32) -> None:
     """Undo the bitshuffle of one block, leaving ``(code - zero) * scale`` in (n,) float32."""
-    if values.size % 8:
-        codes = planes.view(np.uint16)
-        for index in range(values.size):
-            values[index] = (np.float32(codes[index]) - zero) * scale
-        return
-    stride = planes.size // BITS
-    tiles = stride // TILE_BYTES
-    for tile in range(tiles):
-        source = np.uint64(planes.ctypes.data + tile * TILE_BYTES)
-        target = np.uint64(values.ctypes.data + 4 * tile * TILE_CODES)
+    whole = values.size - values.size % TILE_CODES if rows.size == BITS else 0
+    planes, target = address(rows), address(values)
+    for start in range(0, whole, TILE_CODES):
         if target % ALIGNMENT == 0:
-            _values_aligned(source, np.uint64(stride), target, zero, scale)
+            _values_aligned(planes, start // 8, target + 4 * start, zero, scale)
         else:
-            _values_anywhere(source, np.uint64(stride), target, zero, scale)
+            _values_anywhere(planes, start // 8, target + 4 * start, zero, scale)
     _all_written()
-    for index in range(tiles * TILE_CODES, values.size):
-        values[index] = (np.float32(_code_at(planes, stride, index)) - zero) * scale
+    for index in range(whole, values.size):
+        values[index] = (np.float32(_code_at(rows, index)) - zero) * scale
 
 
 @_compiled
-def planes_to_codes(planes: Bytes, block: int, codes: U16) -> None:
-    """`block_to_codes` for every block of `block` bytes; the last may be shorter.
-
-    Parameters
-    ----------
-    planes
-        (2 n,) uint8: a chunk as Blosc compresses it, after its bitshuffle.
-    block
-        Blosc's block size in bytes, even.
-    codes
-        (n,) uint16, filled here.
-    """
-    for start in range(0, planes.size, block):
-        end = min(start + block, planes.size)
-        block_to_codes(planes[start:end], codes[start // 2 : end // 2])
-
-
-@_compiled
-def planes_to_values(
-    planes: Bytes, block: int, values: F32, zero: np.float32, scale: np.float32
-) -> None:
-    """`block_to_values` for every block of `block` bytes; the last may be shorter."""
-    for start in range(0, planes.size, block):
-        end = min(start + block, planes.size)
-        block_to_values(planes[start:end], values[start // 2 : end // 2], zero, scale)
-
-
-@_compiled
-def block_to_planes(codes: U16, planes: Bytes) -> None:
+def codes_to_planes(codes: U16, planes: Bytes) -> None:
     """Bitshuffle one block: (n,) uint16 codes to (2 n,) uint8, filled here."""
     if codes.size % 8:
         planes[:] = codes.view(np.uint8)
         return
     stride = planes.size // BITS
     tiles = stride // TILE_BYTES
+    source, target = address(codes), address(planes)
     for tile in range(tiles):
-        source = np.uint64(codes.ctypes.data + 2 * tile * TILE_CODES)
-        target = np.uint64(planes.ctypes.data + tile * TILE_BYTES)
-        _tile_to_planes(source, target, np.uint64(stride))
+        _tile_to_planes(source + 2 * tile * TILE_CODES, target + tile * TILE_BYTES, stride)
     for start in range(tiles * TILE_CODES, codes.size, 8):
         for k in range(BITS):
             byte = 0

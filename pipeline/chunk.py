@@ -1,7 +1,8 @@
 """One image as one zarr chunk: bytes(little) -> blosc(bitshuffle) -> crc32c, the only codec chain.
 
-Chunks are encoded and decoded here directly, without zarr's array machinery: the bytes are the same
-(a test compares them), the copies are fewer, and the checksum is known when the file is written.
+Chunks are checked and decoded here directly, without zarr's array machinery: the numbers are the
+same (a test compares them), the copies are fewer. `chunk_encoding` makes them; `chunk_decoding`
+reads them faster, with numba.
 """
 
 from __future__ import annotations
@@ -22,34 +23,28 @@ from schemas.recipe import Codec
 numcodecs.blosc.use_threads = False
 
 BLOSC_LEVEL = 5
-_CRC = struct.Struct("<I")
-#: Version, the codec's version, flags, typesize; bytes decompressed, of a block, compressed.
+#: Version, the codec's version, flags, typesize; bytes decompressed, of a block, compressed. Behind
+#: it stands where each block starts (uint32 from the header on), unless the codes are `STORED`; at
+#: that place the block's size (uint32, too) and its bytes.
 BLOSC_HEADER = struct.Struct("<4B3I")
-_BLOSC_VERSION = 2
-_SHUFFLES, _BITSHUFFLE = 0b1101, 0b0100  # bits of the flags
-_COMPRESSORS = (1, 4)  # lz4, zstd
-
-
-def encode_chunk(stored: npt.NDArray[np.uint16], codec: Codec) -> bytes:
-    """Compress a (3, h, w) uint16 level; the last four bytes are the CRC-32C of those before."""
-    compressed: bytes = numcodecs.blosc.compress(
-        np.ascontiguousarray(stored, dtype="<u2"),
-        codec.encode(),
-        BLOSC_LEVEL,
-        numcodecs.blosc.BITSHUFFLE,
-        0,
-    )
-    return compressed + _CRC.pack(crc32c(compressed))
+BLOSC_VERSION, LZ4_VERSION = 2, 1
+#: Bytes of one block's place in that table, and of the size before a block.
+BLOCK_TABLE_ENTRY = 4
+# Bits of the flags: codes as they are; bit planes; a block is one stream; the compressor.
+STORED, BITSHUFFLED, UNSPLIT, LZ4, _ZSTD = 0x02, 0x04, 0x10, 1 << 5, 4 << 5
+_SHUFFLES, _COMPRESSORS = 0b1101, 0b11100000
+#: The checksum at a chunk's end.
+CRC = struct.Struct("<I")
 
 
 def largest_chunk(nbytes: int) -> int:
     """Bytes of a chunk whose `nbytes` bytes of codes do not compress at all."""
-    return nbytes + BLOSC_HEADER.size + _CRC.size
+    return nbytes + BLOSC_HEADER.size + CRC.size
 
 
 def chunk_crc(chunk: bytes | memoryview) -> str:
     """The CRC-32C recorded at a chunk's end, as eight hex digits."""
-    return f"{_CRC.unpack(chunk[-4:])[0]:08x}"
+    return f"{CRC.unpack(chunk[-4:])[0]:08x}"
 
 
 def check_chunk(chunk: memoryview, crc: str, *, path: str) -> None:
@@ -59,11 +54,11 @@ def check_chunk(chunk: memoryview, crc: str, *, path: str) -> None:
     ------
     DamagedStoreError
         If either checksum differs: damaged, truncated, or another sample's chunk. If the header is
-        not one that `encode_chunk` leads to.
+        not one that `chunk_encoding` leads to.
     """
-    if len(chunk) <= _CRC.size + BLOSC_HEADER.size:
+    if len(chunk) <= CRC.size + BLOSC_HEADER.size:
         raise damaged_chunk(f"chunk is cut to {len(chunk)} bytes", path)
-    computed = f"{crc32c(chunk[: -_CRC.size]):08x}"
+    computed = f"{crc32c(chunk[: -CRC.size]):08x}"
     if computed != chunk_crc(chunk):
         raise damaged_chunk("checksum mismatch: the chunk's bytes are damaged", path)
     if computed != crc:
@@ -82,12 +77,12 @@ def _check_header(chunk: memoryview, path: str) -> None:
     header = BLOSC_HEADER.unpack_from(chunk)
     version, _, flags, typesize, nbytes, blocksize, cbytes = header
     ours = (
-        version == _BLOSC_VERSION
+        version == BLOSC_VERSION
         and typesize == 2
-        and flags & _SHUFFLES == _BITSHUFFLE
-        and flags >> 5 in _COMPRESSORS
+        and flags & _SHUFFLES == BITSHUFFLED
+        and flags & _COMPRESSORS in (LZ4, _ZSTD)
         and 1 <= blocksize <= nbytes
-        and cbytes == len(chunk) - _CRC.size
+        and cbytes == len(chunk) - CRC.size
     )
     if not ours:
         raise forged_chunk(f"its blosc header {header} is none of this format's", path)
@@ -123,7 +118,7 @@ def decode_chunk(
     elif out.shape != shape:
         raise ValueError(f"a chunk of shape {shape} does not fit into {out.shape}")
     try:
-        numcodecs.blosc.decompress(chunk[: -_CRC.size], out)
+        numcodecs.blosc.decompress(chunk[: -CRC.size], out)
     except RuntimeError as error:
         raise forged_chunk(f"it does not decompress ({error})", path) from error
     return out

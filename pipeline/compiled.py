@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
@@ -20,7 +22,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _Base: Any = FunctionCache  # numba publishes no types
 
 
+@lru_cache
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes whenever a file with compiled code in a folder does."""
+    sources = [path for path in sorted(folder.glob("*.py")) if b"compiled" in path.read_bytes()]
+    return tuple((path.name, (s := path.stat()).st_mtime_ns, s.st_size) for path in sources)
+
+
 class _CasualCache(_Base):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # numba looks at the function's own file; what it calls, and holds, may be in another.
+        self._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)

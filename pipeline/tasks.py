@@ -12,6 +12,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.chunk import chunk_crc
+from pipeline.chunk_encoding import encode_chunk
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import Level, develop
 from pipeline.errors import (
@@ -24,7 +26,6 @@ from pipeline.errors import (
     UnreadableSourceError,
     UnsupportedRawError,
 )
-from pipeline.fast_chunk import EncodedChunk, encode_chunk_fast
 from pipeline.files import StoreFiles
 from pipeline.raw import (
     PROBE_BYTES,
@@ -263,7 +264,7 @@ def _commit(
 ) -> Sidecar:
     files = StoreFiles(Path(task.store))
     codec = task.recipe.codec
-    chunks = {name: encode_chunk_fast(level.stored, codec) for name, level in levels.items()}
+    chunks = {name: encode_chunk(level.stored, codec) for name, level in levels.items()}
     source = task.source
     sidecar = Sidecar(
         id=task.id,
@@ -287,12 +288,12 @@ def _commit(
         # While chunks are replaced the sample does not exist: no sidecar, no commit.
         files.delete(sidecar_key(task.group, task.id))
         for name, chunk in chunks.items():
-            files.put(chunk_key(task.group, name, task.row), *chunk.pieces)
+            files.put(chunk_key(task.group, name, task.row), chunk)
         files.put(sidecar_key(task.group, task.id), sidecar.to_json())
     return sidecar
 
 
-def _record(level: Level, chunk: EncodedChunk, task: SampleTask) -> LevelRecord:
+def _record(level: Level, chunk: memoryview, task: SampleTask) -> LevelRecord:
     _, height, width = level.stored.shape
     return LevelRecord(
         shape=(3, height, width),
@@ -300,8 +301,8 @@ def _record(level: Level, chunk: EncodedChunk, task: SampleTask) -> LevelRecord:
         scale_y=level.scale_y,
         scale_factor=task.fixed_point.scale_factor,
         add_offset=task.fixed_point.add_offset,
-        nbytes=chunk.nbytes,
-        crc32c=chunk.crc,
+        nbytes=len(chunk),
+        crc32c=chunk_crc(chunk),
         statistics=level.statistics,
     )
 

@@ -15,7 +15,7 @@ LevelName = Literal["packed", "resized"]
 Codec = Literal["lz4", "zstd"]
 
 #: Raised whenever the same raw and options would give other stored numbers than before.
-TRANSFORM_VERSION = 1
+TRANSFORM_VERSION = 2
 
 
 class Recipe(StrictModel):

@@ -15,7 +15,7 @@ from schemas.finding import Finding
 from schemas.recipe import LevelName
 
 FORMAT = "genisp-xyz-store"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 #: Names of groups and samples are names of files: no separators, nothing that leads elsewhere.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
@@ -200,7 +200,7 @@ class DecoderRecord(StrictModel):
 class Sidecar(StrictModel):
     """One sample. ``digest`` covers every other field."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     id: Name
     group: Name
     row: Row

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.colour import (
     D65_WHITE,
+    NOISE_ROOM,
+    ZERO_STEP,
     FixedPoint,
     camera_to_xyz,
     colour_transform,
@@ -173,7 +175,7 @@ def test_zero_has_an_exact_code(sensor: Sensor, colour: Colour) -> None:
     width=st.floats(1e-3, 1e3, allow_subnormal=False),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_fixed_point_spans_its_ends_with_hardly_a_code_to_spare(low: float, width: float) -> None:
+def test_a_fixed_point_spans_its_ends_and_little_more(low: float, width: float) -> None:
     high = low + width
     assume(high >= 0)
     point = FixedPoint.spanning(low, high)
@@ -181,7 +183,20 @@ def test_a_fixed_point_spans_its_ends_with_hardly_a_code_to_spare(low: float, wi
     slack = 1e-9 * (abs(low) + abs(high))
     assert point.add_offset <= low + slack
     assert top >= high - slack
-    assert top - point.add_offset <= width * 65535 / 65534 + slack
+    assert top - point.add_offset <= 1.07 * width + slack
+
+
+@both_cameras
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_codes_around_zero_share_their_upper_bits(matrix: Matrix3, data: st.DataObject) -> None:
+    """What the dark half of a night image holds: noise around 0 must not turn high bit planes."""
+    colours: tuple[Colour, ...] = ("xyz", "camera")  # the balanced recipe clips: nothing below 0
+    colour = data.draw(st.sampled_from(colours))
+    point = fixed_point(default_sensor(matrix), colour)
+    zero = round(-point.add_offset / point.scale_factor)
+    dark = zero + data.draw(st.integers(-NOISE_ROOM, ZERO_STEP - NOISE_ROOM - 1))
+    assert dark // ZERO_STEP == zero // ZERO_STEP
 
 
 @both_cameras

@@ -111,22 +111,22 @@ def test_no_store_and_foreign_folders_are_told_apart(tmp_path: Path) -> None:
         open_store(tmp_path / "foreign")
 
 
-def of_version_2(store: Path) -> None:
+def of_version_3(store: Path) -> None:
     """What a later version of this tool might leave: its own number in every file."""
     for path in (store / "zarr.json", *store.glob("*/sidecars/*.json")):
         text = path.read_text()
-        assert '"format_version": 1' in text
-        path.write_text(text.replace('"format_version": 1', '"format_version": 2'))
+        assert '"format_version": 2' in text
+        path.write_text(text.replace('"format_version": 2', '"format_version": 3'))
     manifest = parse_manifest((store / "manifest.jsonl").read_bytes(), path="")
-    header = manifest.header.model_copy(update={"format_version": 2})
+    header = manifest.header.model_copy(update={"format_version": 3})
     (store / "manifest.jsonl").write_bytes(dump_manifest(header, manifest.entries))
 
 
 @pytest.mark.parametrize("lost", ["zarr.json", "manifest.jsonl", "nothing"])
 def test_another_format_version_is_refused_by_number(store_path: Path, lost: str) -> None:
-    of_version_2(store_path)
+    of_version_3(store_path)
     (store_path / lost).unlink(missing_ok=True)
-    with pytest.raises(IncompatibleStoreError, match="version 2; this version reads 1"):
+    with pytest.raises(IncompatibleStoreError, match="version 3; this version reads 2"):
         open_store(store_path)
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_digit_in_the_root_is_damage_not_another_version(
     store_path: Path, manifest: str
 ) -> None:
     root = store_path / "zarr.json"
-    root.write_text(root.read_text().replace('"format_version": 1', '"format_version": 3'))
+    root.write_text(root.read_text().replace('"format_version": 2', '"format_version": 4'))
     path = store_path / "manifest.jsonl"
     if manifest == "damaged":
         path.write_bytes(path.read_bytes()[:-9])

@@ -170,7 +170,8 @@ def test_sources_finds_a_forged_chunk(
     nod: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
 ) -> None:
     """A chunk and a sidecar that agree with each other, but not with the raw."""
-    from pipeline.chunk import chunk_crc, encode_chunk
+    from pipeline.chunk import chunk_crc
+    from pipeline.chunk_encoding import encode_chunk
 
     ingest(nod, tmp_path / "s.zarr")
     store = open_store(tmp_path / "s.zarr")

@@ -40,7 +40,7 @@ def test_names_lead_nowhere_else(document: dict[str, Any], field: str, name: str
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("format_version", 2),
+        ("format_version", 1),
         ("row", -1),
         ("row", 10**12),
         ("levels", {}),

@@ -24,9 +24,10 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from genisp_model.data import StoreDataset
-from pipeline.chunk import chunk_crc, decode_chunk, encode_chunk
+from pipeline.chunk import chunk_crc, decode_chunk
+from pipeline.chunk_decoding import decode_codes, work_size
+from pipeline.chunk_encoding import encode_chunk
 from pipeline.errors import DamagedStoreError, GenispError
-from pipeline.fast_chunk import decode_codes
 from pipeline.store import open_store
 from schemas.recipe import Codec, LevelName
 from tests.torture.campaign import FaultRow, Scale
@@ -172,11 +173,11 @@ def _chunks(scale: Scale, folder: Path) -> FaultRow:
     codecs: tuple[Codec, ...] = ("lz4", "zstd")
     for codec in codecs:
         for shape, spread in (((3, 16, 24), 300), ((3, 16, 24), 56000), ((3, 300, 400), 40)):
-            chunk = encode_chunk(_image(shape, spread, rng), codec)
+            chunk = bytes(encode_chunk(_image(shape, spread, rng), codec))
             source, target = _Fenced(2 * len(chunk)), _Fenced(2 * int(np.prod(shape)))
-            planes = _Fenced(target.nbytes)
+            room = _Fenced(work_size(target.nbytes))
             out = target.array(2 * int(np.prod(shape))).view(np.uint16).reshape(shape)
-            work = planes.array(out.nbytes)
+            work = room.array(work_size(out.nbytes))
             for words, crafted in crafted_chunks(chunk, rng, scale.count(400, least=8)):
                 what = f"{codec} {shape} spread {spread}, {words}, seed {scale.seed}"
                 (folder / "doing").write_text(what)
@@ -186,7 +187,7 @@ def _chunks(scale: Scale, folder: Path) -> FaultRow:
                     return decode_chunk(view, shape, crc, path="p", out=out)  # noqa: B023
 
                 def fast(view: memoryview) -> npt.NDArray[np.uint16]:
-                    decode_codes(view, shape, crc, path="p", planes=work, out=out)  # noqa: B023
+                    decode_codes(view, shape, crc, path="p", work=work, out=out)  # noqa: B023
                     return out  # noqa: B023
 
                 results = [_decoded(one, source.holding(crafted)) for one in (plain, fast)]

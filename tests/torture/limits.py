@@ -19,8 +19,7 @@ from typing import Any
 
 from numba.core.caching import UserProvidedCacheLocator
 
-import pipeline.bitplanes
-import pipeline.fast_chunk
+import pipeline.chunk_encoding
 import pipeline.ingest
 import pipeline.kernels
 from pipeline.tasks import SampleOutcome, SampleTask, develop_source
@@ -166,7 +165,7 @@ def few_processes(few: FewProcesses) -> Verdict:
 
 def _own_cache(folder: Path) -> Path:
     """A copy of what numba has compiled: compiling takes half a minute."""
-    for module in (pipeline.bitplanes, pipeline.fast_chunk, pipeline.kernels):
+    for module in (pipeline.chunk_encoding, pipeline.kernels):
         source = Path(str(module.__file__))
         locator: Any = UserProvidedCacheLocator
         own = folder / locator.get_suitable_cache_subpath(str(source))
