@@ -8,6 +8,7 @@ grow; nothing it holds is ever overwritten.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -83,11 +84,11 @@ def aligned(nbytes: int) -> ByteArray:
 
 def floats(buffer: ByteArray, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """The start of a buffer as float32 of `shape`."""
-    nbytes = 4 * int(np.prod(shape))
+    nbytes = 4 * math.prod(shape)
     return buffer[:nbytes].view(np.float32).reshape(shape)
 
 
 def codes(buffer: ByteArray, shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
     """The start of a buffer as uint16 of `shape`."""
-    nbytes = 2 * int(np.prod(shape))
+    nbytes = 2 * math.prod(shape)
     return buffer[:nbytes].view(np.uint16).reshape(shape)

@@ -363,15 +363,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         zeros; ``exposure`` () float32, see `exposure`.
         """
         record = self.record(position)
-        boxes = torch.from_numpy(record.boxes.copy())
-        return {
-            "boxes": boxes,
-            "labels": torch.from_numpy(record.labels.copy()),
-            "image_id": position,
-            "area": box_areas(boxes),
-            "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
-            "exposure": torch.tensor(record.exposure),
-        }
+        return target_of(position, record, record.boxes.copy())
 
     def memory(self, position: int | None = None) -> ReadMemory:
         """Memory for reading one sample, or any if `position` is None; one thread at a time."""
@@ -421,6 +413,18 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         with _naming(str(self.index.ids[position])):
             chunk = read_chunk_into(self.files, key, record.nbytes, memory.file)
             yield chunk, record.crc, str(self.files.path(key))
+
+
+def target_of(position: int, record: SampleRecord, boxes: FloatArray) -> Target:
+    """`StoreDataset.target` with these boxes, (n, 4) float32 ``xyxy``: scaled or mirrored ones."""
+    return {
+        "boxes": torch.from_numpy(boxes),
+        "labels": torch.from_numpy(record.labels.copy()),
+        "image_id": position,
+        "area": torch.from_numpy(box_areas(boxes)),
+        "iscrowd": torch.from_numpy(np.zeros(len(boxes), np.int64)),
+        "exposure": torch.from_numpy(np.array(record.exposure)),
+    }
 
 
 @contextmanager

@@ -61,6 +61,8 @@ def chosen(
     positions: npt.ArrayLike, probability: float, *, seed: int, epoch: int, purpose: Purpose
 ) -> npt.NDArray[np.bool_]:
     """Decide for each position, true with the given probability: (n,) -> (n,) bool."""
+    if probability == 0:
+        return np.zeros(np.shape(positions), np.bool_)
     bits = random_bits(positions, seed=seed, epoch=epoch, purpose=purpose)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < probability
 

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from genisp_model.augment import (
-    box_areas,
     fitted_size,
     flip_boxes,
     flip_image,
@@ -36,7 +35,7 @@ from genisp_model.augment import (
     scale_boxes,
 )
 from genisp_model.buffers import BufferPool, ByteArray, codes, floats
-from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target
+from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target, target_of
 from genisp_model.sampling import BatchPlan, Cursor, Purpose, chosen, fingerprint
 from pipeline.chunk_decoding import mirror
 from pipeline.errors import DamagedStoreError, UsageError
@@ -323,18 +322,16 @@ class StreamLoader:
         height, width = images.shape[-2:]
         fitted = (width, height) if self.fit is None else fitted_size((width, height), self.fit)
         targets = []
-        exposure = [self.dataset.record(position).exposure for position in positions.tolist()]
-        for position, mirrored in zip(positions.tolist(), flipped.tolist(), strict=True):
-            target = self.dataset.target(position)
-            boxes = flip_boxes(target["boxes"], width) if mirrored else target["boxes"]
+        records = [self.dataset.record(position) for position in positions.tolist()]
+        for position, record, mirrored in zip(positions.tolist(), records, flipped, strict=True):
+            boxes = flip_boxes(record.boxes, width) if mirrored else record.boxes
             boxes = scale_boxes(boxes, fitted[0] / width, fitted[1] / height)
-            target |= {"boxes": boxes, "area": box_areas(boxes)}
-            targets.append(_moved(target, self._device))
+            targets.append(_moved(target_of(position, record, boxes), self._device))
         return Batch(
             images=resize_images(images, fitted),
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
-            exposure=torch.from_numpy(np.array(exposure)).to(self._device),
+            exposure=torch.from_numpy(np.array([one.exposure for one in records])).to(self._device),
         )
 
 
@@ -361,6 +358,8 @@ def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.in
 
 def _moved(target: Target, device: torch.device) -> Target:
     """The target with its tensors on a device."""
+    if device.type == "cpu":
+        return target
     return {
         name: value.to(device) if isinstance(value, Tensor) else value
         for name, value in target.items()

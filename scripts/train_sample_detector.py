@@ -142,7 +142,7 @@ def crop(
     offset = torch.tensor([left, top] * 2, dtype=torch.float32)
     boxes, labels = _visible((pictures.boxes[number] - offset) * zoom, size, pictures, number)
     if rng.random() < 0.5:
-        image, boxes = flip_image(image), flip_boxes(boxes, width)
+        image, boxes = flip_image(image), torch.from_numpy(flip_boxes(boxes.numpy(), width))
     return image, {"boxes": boxes, "labels": labels}
 
 
