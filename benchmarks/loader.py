@@ -2,9 +2,9 @@
 
     python -m benchmarks.loader [--rounds R] [--levels resized,packed] [--json FILE]
 
-Makes full-size night raws (`pipeline.sample_set`), ingests them as a user would, and repeats the
-landscape Sony samples under new ids (chunk files and sidecars are copied; zarr's array shapes are
-not, nothing here reads them). Beside the store it writes what people use instead: one uncompressed
+Makes full-size night raws (`benchmarks.night_raws`), ingests them as a user would, and repeats the
+samples under new ids (chunk files and sidecars are copied; zarr's array shapes are not, nothing
+here reads them). Beside the store it writes what people use instead: one uncompressed
 uint16 array of the same images, opened with ``np.memmap``.
 
 Contenders, in one process, batches of 2, shuffled, one epoch a round, order reversed every round:
@@ -39,7 +39,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import PACKAGES, machine_facts, write_json
+from benchmarks.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
 from genisp_model.stream import Batch, StreamLoader, _Reading
 from pipeline.files import StoreFiles
-from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
-from pipeline.sample_set import write_sample_set
 from pipeline.store import chunk_key, open_store, sidecar_key
-from schemas.recipe import LevelName, Recipe
+from schemas.recipe import LevelName
 
 BATCH = 2
 IMAGES: dict[LevelName, int] = {"resized": 96, "packed": 16}
@@ -105,28 +103,13 @@ class CodesLoader(StreamLoader):
         return self._batch(torch.from_numpy(array), reading.positions, reading.flipped)
 
 
-def make_store(folder: Path, raws: int) -> Path:
-    """Full-size raws of two cameras, ingested."""
-    write_sample_set(folder / "raws", images=raws, seed=1, full_size=True)
-    store = folder / "data.zarr"
-    run_ingest(
-        [str(folder / "raws")],
-        str(store),
-        Recipe(),
-        IngestOptions(),
-        PlainReporter(print, quiet=True),
-    )
-    return store
-
-
 def repeated(store: Path, target: Path, level: LevelName, count: int) -> Path:
-    """A store of `count` samples of one level: the landscape Sony images of `store`, in turn."""
+    """A store of `count` samples of one level: the images of `store`, in turn."""
     source, files = open_store(store), StoreFiles(target)
     files.put("zarr.json", source.files.get("zarr.json"))
     sidecars = [source.sidecar(sample_id) for sample_id in source]
-    sony = [s for s in sidecars if "sony" in s.group and s.frame.size[0] > s.frame.size[1]]
     for row in range(count):
-        model = sony[row % len(sony)]
+        model = sidecars[row % len(sidecars)]
         chunk = source.files.get(chunk_key(model.group, level, model.row))
         update = {"id": f"IMG{row:05}", "row": row, "levels": {level: model.levels[level]}}
         files.put(chunk_key(model.group, level, row), chunk)
@@ -234,9 +217,9 @@ def measure_afresh(folder: Path, level: LevelName, rounds: int, setting: str) ->
     return result
 
 
-def prepare(folder: Path, raws: int, levels: Iterable[LevelName]) -> None:
+def prepare(folder: Path, raws: int, levels: Sequence[LevelName]) -> None:
     """Stores of one level each, and the arrays beside them."""
-    store = make_store(folder, raws)
+    store = night_store(folder, images=raws, levels=tuple(levels))
     for level in levels:
         target = repeated(store, folder / f"{level}.zarr", level, IMAGES[level])
         write_memmap(StoreDataset(target, level=level), folder / f"{level}.npy")
@@ -246,7 +229,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--raws", type=int, default=4, help="distinct raws, of two cameras")
+    parser.add_argument("--raws", type=int, default=4, help="distinct raws")
     parser.add_argument("--levels", default="resized,packed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)

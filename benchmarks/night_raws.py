@@ -7,12 +7,17 @@ decoders and compressors cost depends on how the noise varies over the image.
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pipeline.ingest import IngestOptions, run_ingest
+from pipeline.reporting import PlainReporter
 from pipeline.sample_set import (
     NIKON_D750,
     SONY_RX100M7,
@@ -30,9 +35,11 @@ from pipeline.sample_set.sensor import (
     Sensor,
     expose,
 )
+from schemas.recipe import LevelName, Recipe
 
 LOWEST_SIGNAL, HIGHEST_SIGNAL = 40.0, 300.0  # DN above black, mean of the image
 ISO = 800
+BOXES = 8  # an image, where there are boxes: NOD has some five
 WHITE = 16383
 
 
@@ -102,6 +109,39 @@ def write_night_raws(
             for number, signal in enumerate(signals)
         ]
     return written
+
+
+def night_store(folder: Path, *, images: int, levels: tuple[LevelName, ...]) -> Path:
+    """A store, ingested as a user would, of `images` full-size ARW2 with boxes."""
+    raws = folder / "raws"
+    raws.mkdir()
+    written = write_night_raws(raws, (ARW2,), images=images)[ARW2.name]
+    (raws / "boxes.json").write_text(json.dumps(_boxes(written)), encoding="utf-8")
+    store, reporter = folder / "data.zarr", PlainReporter(print, quiet=True)
+    run_ingest([str(raws)], str(store), Recipe(levels=levels), IngestOptions(), reporter)
+    return store
+
+
+def _boxes(raws: Sequence[Path]) -> dict[str, Any]:
+    """COCO annotations: boxes anywhere, for targets that cost what targets cost."""
+    draw, (width, height) = random.Random(1), ARW2.crop[2:]
+    annotations = []
+    for number in range(BOXES * len(raws)):
+        w, h = draw.uniform(50, 800), draw.uniform(50, 800)
+        box = [draw.uniform(0, width - w), draw.uniform(0, height - h), w, h]
+        link = {"id": number, "image_id": number // BOXES, "category_id": number % 3 + 1}
+        annotations.append({**link, "bbox": box, "area": w * h, "iscrowd": 0})
+    return {
+        "images": [
+            {"id": number, "file_name": raw.name, "width": width, "height": height}
+            for number, raw in enumerate(raws)
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": name}
+            for number, name in enumerate(("person", "bicycle", "car"), 1)
+        ],
+    }
 
 
 def _write_one(folder: Path, kind: RawFormat, xyz: Floats, number: int, signal: float) -> Path:

@@ -50,7 +50,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.loader import CodesLoader, MemmapDataset, repeated, write_memmap
 from benchmarks.machine import PACKAGES, machine_facts, write_json
-from benchmarks.night_raws import ARW2, write_night_raws
+from benchmarks.night_raws import night_store
 from benchmarks.peer_formats import (
     BATCH,
     LEVEL,
@@ -64,15 +64,11 @@ from benchmarks.peer_formats import (
 )
 from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
-from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
 from pipeline.store import Store, open_store
 from pipeline.zarr_metadata import group_layout, zarr_documents
 from schemas.layout import StoreLayout
-from schemas.recipe import Recipe
 
 RAWS = 4  # distinct
-BOXES = 8  # an image: NOD has some five
 THREADS = 2
 FLIPS = 8
 FEW = 4  # images of the set whose bits are flipped
@@ -127,12 +123,7 @@ class FixedPoint(NamedTuple):
 
 def prepare(folder: Path, count: int) -> None:
     """Stores and arrays beside them: `count` images, a third of them, and some to flip bits in."""
-    raws = make(folder / "raws")
-    written = write_night_raws(raws, (ARW2,), images=RAWS)[ARW2.name]
-    (raws / "boxes.json").write_text(json.dumps(_boxes(written)), encoding="utf-8")
-    reporter = PlainReporter(print, quiet=True)
-    store = folder / "data.zarr"
-    run_ingest([str(raws)], str(store), Recipe(levels=(LEVEL,)), IngestOptions(), reporter)
+    store = night_store(folder, images=RAWS, levels=(LEVEL,))
     for name, images in ((ALL, count), (THIRD, max(FEW, count // 3)), (FLIPPED, FEW)):
         target = repeated(store, make(folder / name) / "data.zarr", LEVEL, images)
         _write_metadata(open_store(target))
@@ -143,28 +134,6 @@ def make(folder: Path) -> Path:
     """A new folder."""
     folder.mkdir()
     return folder
-
-
-def _boxes(raws: Sequence[Path]) -> dict[str, Any]:
-    """COCO annotations: boxes anywhere, for targets that cost what targets cost."""
-    draw, (width, height) = random.Random(1), ARW2.crop[2:]
-    annotations = []
-    for number in range(BOXES * len(raws)):
-        w, h = draw.uniform(50, 800), draw.uniform(50, 800)
-        box = [draw.uniform(0, width - w), draw.uniform(0, height - h), w, h]
-        link = {"id": number, "image_id": number // BOXES, "category_id": number % 3 + 1}
-        annotations.append({**link, "bbox": box, "area": w * h, "iscrowd": 0})
-    return {
-        "images": [
-            {"id": number, "file_name": raw.name, "width": width, "height": height}
-            for number, raw in enumerate(raws)
-        ],
-        "annotations": annotations,
-        "categories": [
-            {"id": number, "name": name}
-            for number, name in enumerate(("person", "bicycle", "car"), 1)
-        ],
-    }
 
 
 def _write_metadata(store: Store) -> None:

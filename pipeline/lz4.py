@@ -18,10 +18,10 @@ import numpy.typing as npt
 from pipeline.compiled import compiled
 from pipeline.machine_words import (
     WIDE,
-    copy8,
     copy32,
+    copy_wide,
     equal_bytes,
-    fill32,
+    fill_wide,
     load8,
     load16,
     load64,
@@ -33,7 +33,7 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 #: Bytes of a match worth a reader's time.
-SHORTEST = 16
+SHORTEST = 14
 #: Slots of the table `compress` works with: of (TABLE_SIZE,) int32.
 TABLE_SIZE = 1 << 12
 
@@ -41,6 +41,7 @@ TABLE_SIZE = 1 << 12
 # last 5 bytes to literals; what is 65,536 bytes back cannot be named.
 _FORMAT_SHORTEST, _LAST_MATCH, _LAST_LITERALS, _FARTHEST = 4, 12, 5, 65535
 _WORD = 8
+_NEAREST = 32  # a match that begins nearer, and is no run, is slow to copy: not written here
 _CUT_OFF = 1 << 40  # longer than any block
 _HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B185EBCA87), np.uint64(64 - 12)
 #: Bytes from one place that is looked at to the next, where nothing is found; after each 8 (as a
@@ -62,10 +63,10 @@ def _hash(word: int) -> int:
 
 @_compiled
 def _copy_from(target: int, source: int, count: int) -> None:
-    """`count` bytes and up to 31 more."""
+    """`count` bytes and up to WIDE - 1 more."""
     end = target + count
     while target < end:
-        copy32(target, source)
+        copy_wide(target, source)
         target += WIDE
         source += WIDE
 
@@ -129,7 +130,7 @@ def compress(source: int, nbytes: int, plane: int, target: int, table: I32) -> i
     Parameters
     ----------
     source, nbytes
-        Address and size of the block; 32 bytes more may be read.
+        Address and size of the block; WIDE bytes more may be read.
     plane
         Bytes of a plane: where one begins, the search begins anew.
     target
@@ -155,7 +156,7 @@ def compress(source: int, nbytes: int, plane: int, target: int, table: I32) -> i
         table[slot] = at - source
         if load64(at - 1) == word:  # a run of one byte
             found = at - 1
-        elif not WIDE <= at - found <= _FARTHEST or load64(found) != word:
+        elif not _NEAREST <= at - found <= _FARTHEST or load64(found) != word:
             found = at
         back, ahead = _extent(at, found, max(pending, source + at - found), limit)
         if back + ahead < SHORTEST:
@@ -171,31 +172,41 @@ def compress(source: int, nbytes: int, plane: int, target: int, table: I32) -> i
 
 
 @_compiled
-def _length(start: int, at: int, end: int) -> tuple[int, int]:
+def _length(nibble: int, at: int, end: int) -> tuple[int, int]:
     """A length that may go on behind the token, and the address behind it; huge if cut off."""
-    if start < 15:
-        return start, at
-    while at < end:
-        byte = load8(at)
+    if at >= end:
+        return (nibble if nibble < 15 else _CUT_OFF), at
+    # Whether it goes on is anybody's guess: so no branch depends on it, unless it does twice.
+    goes_on = int(nibble == 15)
+    more = goes_on * load8(at)
+    length = nibble + more
+    at += goes_on
+    while more == 255:
+        if at >= end:
+            return _CUT_OFF, at
+        more = load8(at)
+        length += more
         at += 1
-        start += byte
-        if byte != 255:
-            return start, at
-    return _CUT_OFF, at
+    return length, at
 
 
 @_compiled
 def _copy_exactly(target: int, source: int, count: int) -> None:
     """`count` bytes and no more."""
-    whole = count - count % WIDE
-    _copy_from(target, source, whole)
-    for index in range(whole, count):
-        store8(target + index, load8(source + index))
+    end = target + count
+    while target + _NEAREST <= end:
+        copy32(target, source)
+        target += _NEAREST
+        source += _NEAREST
+    while target < end:
+        store8(target, load8(source))
+        target += 1
+        source += 1
 
 
 @_compiled
 def _copy_within(target: int, source: int, count: int, safe: bool) -> None:
-    """`count` bytes; up to 31 more where that is `safe`."""
+    """`count` bytes; up to WIDE - 1 more where that is `safe`."""
     if safe:
         _copy_from(target, source, count)
     else:
@@ -204,20 +215,20 @@ def _copy_within(target: int, source: int, count: int, safe: bool) -> None:
 
 @_compiled
 def _repeat(at: int, distance: int, length: int) -> None:
-    """`length` bytes, and up to 31 more, that repeat those from `distance` before."""
+    """`length` bytes, and up to WIDE - 1 more, that repeat those from `distance` before."""
     end, source = at + length, at - distance
     if distance >= WIDE:
         _copy_from(at, source, length)
     elif distance == 1:
         byte = load8(source)
         while at < end:
-            fill32(at, byte)
+            fill_wide(at, byte)
             at += WIDE
-    elif distance >= _WORD:
+    elif distance >= _NEAREST:
         while at < end:
-            copy8(at, source)
-            at += _WORD
-            source += _WORD
+            copy32(at, source)
+            at += _NEAREST
+            source += _NEAREST
     else:
         while at < end:
             store8(at, load8(source))
@@ -270,7 +281,7 @@ def decompress(source: int, end: int, room: int, target: int, nbytes: int, rows:
     room
         Address, not before `end`, up to which memory may be read.
     target, nbytes
-        Address of `nbytes` + 32 bytes to work in; `nbytes` is a multiple of the planes' number.
+        Address of `nbytes` + WIDE bytes to work in; `nbytes` is a multiple of the planes' number.
     rows
         (n,) int64, filled with the address of each of n planes: in the compressed bytes, or from
         `target` on.
@@ -291,7 +302,7 @@ def decompress(source: int, end: int, room: int, target: int, nbytes: int, rows:
             return False
         safe = source + count + WIDE <= room
         if count <= WIDE and safe:
-            copy32(to, source)  # most are as short: no loop, nothing to guess
+            copy_wide(to, source)  # most are as short: no loop, nothing to guess
         else:
             loose = max(loose, _put_literals(to, source, count, safe, target, plane, rows))
         source += count

@@ -20,8 +20,10 @@ from pipeline.compiled import compiled
 #: A function that writes its own LLVM instructions; called from compiled code like any other.
 instructions: Callable[[Any], Any] = intrinsic
 
-#: Bytes that `copy32` and `fill32` write, and so may write too many at the end of a run.
-WIDE = 32
+#: Bytes that `copy_wide` and `fill_wide` write, and so may write too many at the end of a run.
+#: So many that most runs take one step: how often a loop goes round is what a processor guesses
+#: wrong, at the price of some ten such copies.
+WIDE = 128
 
 _i8, _i32, _i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _wide = ir.VectorType(_i8, WIDE)
@@ -95,12 +97,12 @@ def _copier(nbytes: int) -> Callable[[int, int], None]:
 
 
 #: That many bytes to `target` from `source`, as if all were read before any is written.
-copy8, copy32 = _copier(8), _copier(WIDE)
+copy32, copy_wide = _copier(32), _copier(WIDE)
 
 
 @instructions
-def fill32(typing: Any, target: Any, byte: Any) -> Any:
-    """One byte, 32 times, to an address."""
+def fill_wide(typing: Any, target: Any, byte: Any) -> Any:
+    """One byte, `WIDE` times, to an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         undefined = ir.Constant(_wide, ir.Undefined)
