@@ -36,8 +36,10 @@ I32 = npt.NDArray[np.int32]
 
 _HEADER = BLOSC_HEADER.size  # compiled code knows no struct.Struct
 
-#: Bytes of codes in a block: what a core's own cache holds beside its bit planes.
-BLOCK = 1 << 18
+#: Bytes of codes in a block: 16 planes of 65 cache lines. Larger ones compress 0.5 % better, but
+#: the search in them leaves a core's nearest cache; and planes that are a power of two apart would
+#: all fall into the same few lines of it.
+BLOCK = 16 * 65 * 64
 
 _compiled = compiled(nogil=True, error_model="numpy")
 

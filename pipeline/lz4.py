@@ -33,7 +33,7 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 #: Bytes of a match worth a reader's time.
-SHORTEST = 14
+SHORTEST = 12
 #: Slots of the table `compress` works with: of (TABLE_SIZE,) int32.
 TABLE_SIZE = 1 << 12
 
