@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import example, given, settings
@@ -58,3 +63,46 @@ def test_planes_need_not_lie_together(places: list[int], seed: int) -> None:
     back = np.zeros_like(codes)
     planes_to_codes(rows, back)
     np.testing.assert_array_equal(back, codes)
+
+
+def packed_bits(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """(16, n / 8) uint8: the planes by numpy."""
+    bits = (codes >> np.arange(16, dtype=np.uint16)[:, None]) & 1
+    return np.packbits(bits.astype(np.uint8), axis=1, bitorder="little")
+
+
+def check_against_numpy() -> None:
+    """Every bit of every lane: noise, and a single bit at each place of a tile."""
+    rng = np.random.default_rng(7)
+    pictures = [rng.integers(0, 65536, 1032).astype(np.uint16)]
+    for place in range(0, 256 * 16, 7):
+        single = np.zeros(264, np.uint16)
+        single[place // 16] = 1 << place % 16
+        pictures.append(single)
+    for codes in pictures:
+        planes = np.zeros(codes.nbytes, np.uint8)
+        codes_to_planes(codes, planes)
+        np.testing.assert_array_equal(planes.reshape(16, -1), packed_bits(codes))
+        back = np.zeros_like(codes)
+        planes_to_codes(find_planes(address(planes), codes.size), back)
+        np.testing.assert_array_equal(back, codes)
+
+
+def test_bit_planes_are_numpy_s() -> None:
+    check_against_numpy()
+
+
+def test_the_plainest_processor_makes_the_same_planes(tmp_path: Path) -> None:
+    """No instruction set is assumed: compiled for what every processor of this kind has."""
+    code = "from tests.pipeline.test_bitplanes import *; check_against_numpy()"
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **plain},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(tmp_path.rglob("*.nbi")), "nothing was compiled anew"
