@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -187,6 +190,71 @@ def test_damaged_blocks_are_refused_or_read_as_lz4_reads_them(
     result = decompressed(bytes(block), len(data))
     if result is not None:
         assert result == by_lz4(bytes(block), len(data))
+
+
+def literals(data: bytes) -> bytes:
+    """A token with its count of literals, and the literals; the match's half of it is 0."""
+    assert 15 <= len(data) < 15 + 255
+    return bytes([0xF0, len(data) - 15]) + data
+
+
+@pytest.mark.parametrize(
+    ("block", "nbytes"),
+    [
+        pytest.param(literals(bytes(range(60))) + b"\x3c\0\0", 64, id="ends in a match"),
+        pytest.param(
+            literals(bytes(range(70))) + b"\x46\0\x60" + bytes(6), 80, id="last match too late"
+        ),
+        pytest.param(
+            literals(bytes(range(56))) + b"\x38\0\x40" + bytes(4), 64, id="last literals too few"
+        ),
+    ],
+)
+def test_what_breaks_the_rules_of_a_block_s_end_is_refused(block: bytes, nbytes: int) -> None:
+    assert by_lz4(block, nbytes) is None
+    assert decompressed(block, nbytes) is None
+
+
+FENCED = """
+import numpy as np
+from pipeline.lz4 import decompress
+from pipeline.machine_words import WIDE, address
+from tests.torture.damage_child import Fenced
+
+fence, rows = Fenced(4096), np.zeros(16, np.int64)
+room = Fenced(4096 + WIDE)
+for block in {blocks}:
+    source = np.frombuffer(fence.holding(block), np.uint8)
+    for nbytes in (64, 1024, 4096):
+        at, target = address(source), address(room.array(nbytes + WIDE))
+        assert not decompress(at, at + source.size, at + source.size, target, nbytes, rows)
+"""
+
+
+def test_nothing_is_read_or_written_past_the_ends() -> None:
+    """Blocks that say more than there is, before a page that ends a process that touches it."""
+    some = bytes(range(40))
+    blocks = [
+        b"\xf0",  # a length that goes on behind the end
+        b"\xf0\xff\xff",
+        b"\xf0" + b"\xff" * 40 + b"\0",
+        b"\xf0\xc8" + some,  # more literals than there are
+        b"\x50abc",
+        literals(some),  # a match without its distance
+        literals(some) + b"\x01",
+        literals(some)[:-1] + b"\x0f\x01\0",  # and without its length
+        b"\x4f" + some[:4] + b"\x01\0" + b"\xff" * 30 + b"\0" + some,  # longer than the block
+        b"\x4f" + some[:4] + b"\x04\0" + b"\xff" * 30 + b"\0" + some,
+        b"\x4f" + some[:4] + b"\x05\0\x10" + some,  # from before the block
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", FENCED.format(blocks=blocks)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
 
 
 @pytest.mark.parametrize("nbytes", [PLANES, 160, 65536])

@@ -80,7 +80,7 @@ def _address_space() -> int:
 # Chunks ------------------------------------------------------------------------------------------
 
 
-class _Fenced:
+class Fenced:
     """Memory that ends at a page nobody may touch: reading or writing past it ends the process."""
 
     def __init__(self, nbytes: int) -> None:
@@ -174,8 +174,8 @@ def _chunks(scale: Scale, folder: Path) -> FaultRow:
     for codec in codecs:
         for shape, spread in (((3, 16, 24), 300), ((3, 16, 24), 56000), ((3, 300, 400), 40)):
             chunk = bytes(encode_chunk(_image(shape, spread, rng), codec))
-            source, target = _Fenced(2 * len(chunk)), _Fenced(2 * int(np.prod(shape)))
-            room = _Fenced(work_size(target.nbytes))
+            source, target = Fenced(2 * len(chunk)), Fenced(2 * int(np.prod(shape)))
+            room = Fenced(work_size(target.nbytes))
             out = target.array(2 * int(np.prod(shape))).view(np.uint16).reshape(shape)
             work = room.array(work_size(out.nbytes))
             for words, crafted in crafted_chunks(chunk, rng, scale.count(400, least=8)):
