@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -109,9 +112,18 @@ def test_a_flipped_bit_never_decodes(at: int) -> None:
         decode_codes(memoryview(chunk), stored.shape, crc, path="x", work=work, out=codes)
 
 
-@pytest.mark.parametrize("shape", [(3, 60, 81), (3, 59, 80)])
-def test_a_chunk_of_another_size_than_recorded_is_refused(shape: tuple[int, int, int]) -> None:
-    stored = image((3, 60, 80), NIGHT)
+@pytest.mark.parametrize(
+    ("held", "shape"),
+    [
+        ((3, 60, 80), (3, 60, 81)),
+        ((3, 60, 80), (3, 59, 80)),
+        ((3, 128, 520), (3, 128, 260)),  # whole blocks too many
+    ],
+)
+def test_a_chunk_of_another_size_than_recorded_is_refused(
+    held: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    stored = image(held, NIGHT)
     chunk = encode_chunk(stored, "lz4")
     crc, work = chunk_crc(chunk), np.empty(work_size(2 * stored.nbytes), np.uint8)
     with pytest.raises(DamagedStoreError, match="expected"):
@@ -119,3 +131,51 @@ def test_a_chunk_of_another_size_than_recorded_is_refused(shape: tuple[int, int,
     values = np.zeros(shape, np.float32)
     with pytest.raises(DamagedStoreError, match="expected"):
         decode_values(chunk, crc, path="x", work=work, out=values, zero=ZERO, scale=SCALE)
+
+
+FENCED = """
+import struct
+import numpy as np
+from crc32c import crc32c
+from pipeline.chunk import BLOSC_HEADER
+from pipeline.chunk_decoding import decode_codes, work_size
+from pipeline.chunk_encoding import encode_chunk
+from pipeline.errors import DamagedStoreError
+from tests.pipeline.test_chunk_decoding import NIGHT, image
+from tests.torture.damage_child import Fenced
+
+stored = image((3, 128, 260), NIGHT)
+whole = bytes(encode_chunk(stored, "lz4")[:-4])
+header = list(BLOSC_HEADER.unpack_from(whole))
+out, work = np.zeros_like(stored), Fenced(work_size(stored.nbytes)).array(work_size(stored.nbytes))
+first = struct.unpack_from("<I", whole, BLOSC_HEADER.size)[0]
+crafted = [whole[:at] + struct.pack("<I", word) + whole[at + 4 :]
+           for at in (BLOSC_HEADER.size, BLOSC_HEADER.size + 8, first)
+           for word in (0, 15, len(whole) - 3, len(whole), len(whole) + 4096, 2**31, 2**32 - 1)]
+for blocksize in (2, 16, 254):
+    header[5] = blocksize
+    crafted.append(BLOSC_HEADER.pack(*header) + whole[BLOSC_HEADER.size :])
+refused = 0
+for body in crafted:
+    chunk = body + struct.pack("<I", crc32c(body))
+    fence = Fenced(len(chunk))
+    view = fence.holding(chunk)
+    try:
+        decode_codes(view, stored.shape, f"{crc32c(body):08x}", path="p", work=work, out=out)
+    except DamagedStoreError:
+        refused += 1
+print(refused, len(crafted))
+"""
+
+
+def test_no_number_in_a_frame_leads_outside_its_memory() -> None:
+    """Before a page that ends a process that touches it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FENCED],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
+    assert len(set(done.stdout.split())) == 1, done.stdout  # every one is refused

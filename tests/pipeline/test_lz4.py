@@ -147,6 +147,13 @@ def test_runs_and_repetitions_are_found() -> None:
     assert len(compressed(noise + noise + noise)) < 3100
 
 
+def test_what_is_too_far_back_is_not_named() -> None:
+    rng = np.random.default_rng(9)
+    again, between = rng.bytes(3000), rng.bytes(66_000)
+    data = again + between + again
+    assert by_lz4(compressed(data, 8192), len(data)) == data
+
+
 def test_planes_of_noise_are_not_copied() -> None:
     """The lowest planes are incompressible, the highest constant: what night images are."""
     plane = 4096
@@ -192,10 +199,10 @@ def test_damaged_blocks_are_refused_or_read_as_lz4_reads_them(
         assert result == by_lz4(bytes(block), len(data))
 
 
-def literals(data: bytes) -> bytes:
-    """A token with its count of literals, and the literals; the match's half of it is 0."""
+def literals(data: bytes, match: int = 0) -> bytes:
+    """A token with its count of literals, and the literals; `match` is the token's other half."""
     assert 15 <= len(data) < 15 + 255
-    return bytes([0xF0, len(data) - 15]) + data
+    return bytes([0xF0 | match, len(data) - 15]) + data
 
 
 @pytest.mark.parametrize(
@@ -207,6 +214,11 @@ def literals(data: bytes) -> bytes:
         ),
         pytest.param(
             literals(bytes(range(56))) + b"\x38\0\x40" + bytes(4), 64, id="last literals too few"
+        ),
+        pytest.param(
+            literals(bytes(range(60)), match=15) + b"\x3c\0\xff\xff\xff\0\x20ab",
+            60 + 19 + 3 * 255 + 2,
+            id="last literals too few, far from the last match's token",
         ),
     ],
 )
