@@ -104,14 +104,12 @@ def _frame(chunk: memoryview) -> Bytes:
 
 def _fast_blocks(chunk: memoryview, nbytes: int, work: Bytes) -> int:
     """The block size of a chunk as `chunk_encoding` makes them; 0 for any other."""
-    _, inner, flags, _, claimed, blocksize, cbytes = BLOSC_HEADER.unpack_from(chunk)
-    table_end = _HEADER + BLOCK_TABLE_ENTRY * -(-claimed // blocksize)
+    _, inner, flags, _, claimed, blocksize, _ = BLOSC_HEADER.unpack_from(chunk)
     known = (
         inner == LZ4_VERSION
         and flags == LZ4 | UNSPLIT | BITSHUFFLED
         and claimed == nbytes
         and blocksize % 2 == 0
-        and table_end <= cbytes
         and work_size(blocksize) <= work.size
     )
     return blocksize if known else 0
@@ -123,6 +121,7 @@ def _block_planes(frame: Bytes, block: int, blocks: int, nbytes: int, work: Byte
     none = np.empty(0, np.int64)
     base = address(frame)
     begin = load32(base + _HEADER + BLOCK_TABLE_ENTRY * block)
+    # Behind the table, and inside: where the table itself is longer than the frame, no block is.
     if begin < _HEADER + BLOCK_TABLE_ENTRY * blocks or begin + BLOCK_TABLE_ENTRY > frame.size:
         return none
     size = load32(base + begin)
