@@ -156,9 +156,10 @@ for blocksize in (2, 16, 254):
     header[5] = blocksize
     crafted.append(BLOSC_HEADER.pack(*header) + whole[BLOSC_HEADER.size :])
 last = struct.unpack_from("<I", whole, BLOSC_HEADER.size + 8)[0]
-cut = whole[:last] + struct.pack("<I", 60_000) + whole[last + 4 : last + 1000]
-header[5:] = stored.nbytes // 3, len(cut)
-crafted.append(BLOSC_HEADER.pack(*header) + cut[BLOSC_HEADER.size :])
+for left in range(100, len(whole) - last, 1000):  # only the page behind the end is guarded
+    cut = whole[:last] + struct.pack("<I", 60_000) + whole[last + 4 : last + left]
+    header[5:] = stored.nbytes // 3, len(cut)
+    crafted.append(BLOSC_HEADER.pack(*header) + cut[BLOSC_HEADER.size :])
 refused = 0
 for body in crafted:
     chunk = body + struct.pack("<I", crc32c(body))
