@@ -60,12 +60,8 @@ def _behind(builder: Any, address: Any, offset: int) -> Any:
     return builder.add(address, ir.Constant(_i64, offset))
 
 
-def _put(builder: Any, value: Any, address: Any) -> None:
-    store(builder, value, address)
-
-
 def _put_past_caches(builder: Any, value: Any, address: Any) -> None:
-    """`_put` of 32 bytes to an aligned address, without reading what was there into a cache."""
+    """`store` of 32 bytes to an aligned address, without reading what was there into a cache."""
     stored = store(builder, value, address)
     stored.align = ALIGNMENT
     stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_i32, 1)]))
@@ -209,8 +205,8 @@ def _all_written(typing: Any) -> Any:
     return types.void(), generate
 
 
-_codes_anywhere, _codes_aligned = _tile_to_codes(_put), _tile_to_codes(_put_past_caches)
-_values_anywhere, _values_aligned = _tile_to_values(_put), _tile_to_values(_put_past_caches)
+_codes_anywhere, _codes_aligned = _tile_to_codes(store), _tile_to_codes(_put_past_caches)
+_values_anywhere, _values_aligned = _tile_to_values(store), _tile_to_values(_put_past_caches)
 
 _compiled = compiled(nogil=True, error_model="numpy")
 

@@ -112,6 +112,17 @@ def decode_chunk(
         C-contiguous (3, h, w) uint16 to fill; allocated when None.
     """
     check_chunk(chunk, crc, path=path)
+    return decompress_chunk(chunk, shape, path=path, out=out)
+
+
+def decompress_chunk(
+    chunk: memoryview,
+    shape: tuple[int, int, int],
+    *,
+    path: str,
+    out: npt.NDArray[np.uint16] | None = None,
+) -> npt.NDArray[np.uint16]:
+    """`decode_chunk` of what `check_chunk` has passed."""
     require_bytes(BLOSC_HEADER.unpack_from(chunk)[4], 2 * math.prod(shape), path)
     if out is None:
         out = np.empty(shape, np.uint16)

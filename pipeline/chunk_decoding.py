@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bitplanes import find_planes, planes_to_codes, planes_to_values
+from pipeline.bitplanes import find_planes, plane_count, planes_to_codes, planes_to_values
 from pipeline.chunk import (
     BITSHUFFLED,
     BLOCK_TABLE_ENTRY,
@@ -20,7 +20,7 @@ from pipeline.chunk import (
     LZ4_VERSION,
     UNSPLIT,
     check_chunk,
-    decode_chunk,
+    decompress_chunk,
 )
 from pipeline.compiled import compiled
 from pipeline.lz4 import decompress
@@ -63,7 +63,7 @@ def decode_codes(
     blocksize = _fast_blocks(chunk, out.nbytes, work)
     fast = blocksize and out.shape == shape
     if not (fast and _blocks_to_codes(_frame(chunk), blocksize, work, out.reshape(-1))):
-        decode_chunk(chunk, shape, crc, path=path, out=out)
+        decompress_chunk(chunk, shape, path=path, out=out)
 
 
 def decode_values(
@@ -94,7 +94,7 @@ def decode_values(
     values = out.reshape(-1)
     if not (blocksize and _blocks_to_values(_frame(chunk), blocksize, work, values, zero, scale)):
         codes = work[: 2 * out.size].view(np.uint16).reshape(out.shape)
-        decode_chunk(chunk, out.shape, crc, path=path, out=codes)
+        decompress_chunk(chunk, out.shape, path=path, out=codes)
         _codes_to_values(codes.reshape(-1), values, zero, scale)
 
 
@@ -131,9 +131,8 @@ def _block_planes(frame: Bytes, block: int, blocks: int, nbytes: int, work: Byte
     source = base + begin
     if size == nbytes:  # LZ4 would not make it smaller
         return find_planes(source, nbytes // 2)
-    target = address(work)
-    rows = find_planes(target, nbytes // 2)
-    if decompress(source, source + size, base + frame.size, target, nbytes, rows):
+    rows = np.empty(plane_count(nbytes // 2), np.int64)
+    if decompress(source, source + size, base + frame.size, address(work), nbytes, rows):
         return rows
     return none
 

@@ -34,8 +34,9 @@ I64 = npt.NDArray[np.int64]
 
 #: Bytes of a match worth a reader's time.
 SHORTEST = 12
+_TABLE_BITS = 12
 #: Slots of the table `compress` works with: of (TABLE_SIZE,) int32.
-TABLE_SIZE = 1 << 12
+TABLE_SIZE = 1 << _TABLE_BITS
 
 # LZ4's rules: a match has at least 4 bytes, begins 12 before the end or earlier, and leaves the
 # last 5 bytes to literals; what is 65,536 bytes back cannot be named.
@@ -43,7 +44,7 @@ _FORMAT_SHORTEST, _LAST_MATCH, _LAST_LITERALS, _FARTHEST = 4, 12, 5, 65535
 _WORD = 8
 _NEAREST = 32  # a match that begins nearer, and is no run, is slow to copy: not written here
 _CUT_OFF = 1 << 40  # longer than any block
-_HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B185EBCA87), np.uint64(64 - 12)
+_HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B185EBCA87), np.uint64(64 - _TABLE_BITS)
 #: Bytes from one place that is looked at to the next, where nothing is found; after each 8 (as a
 #: shift) in vain one more: noise is passed quickly.
 _STRIDE, _PATIENCE = 3, 3

@@ -94,7 +94,7 @@ def test_our_own_chunks_are_not_left_to_blosc(monkeypatch: pytest.MonkeyPatch) -
 
     stored = image((3, 203, 301), NIGHT)
     chunk = encode_chunk(stored, "lz4")
-    monkeypatch.setattr(chunk_decoding, "decode_chunk", never)
+    monkeypatch.setattr(chunk_decoding, "decompress_chunk", never)
     work, codes = np.empty(work_size(stored.nbytes), np.uint8), np.zeros_like(stored)
     decode_codes(chunk, stored.shape, chunk_crc(chunk), path="", work=work, out=codes)
     np.testing.assert_array_equal(codes, stored)
