@@ -39,9 +39,6 @@ NAMING = 2.0
 #: Bytes of what it says; more is not ours, and may be more than fits into memory.
 _OWNER_BYTES = 1 << 12
 
-#: Pieces that one system call takes (IOV_MAX of Linux, macOS and the BSDs).
-_PIECES_A_CALL = 1024
-
 #: What the system says where there are no locks: network file systems, mostly.
 _NO_LOCKS = frozenset(
     getattr(errno, name)
@@ -124,8 +121,8 @@ class StoreFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def put(self, key: str, *data: bytes | memoryview) -> None:
-        """Write `data`, piece by piece, durably and atomically, replacing what was there.
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Write `data` durably and atomically, replacing what was there.
 
         Raises
         ------
@@ -137,7 +134,7 @@ class StoreFiles:
         with _writing(target):
             _make_folder(target.parent)
             try:
-                _write(temporary, *data)
+                _write(temporary, data)
                 try:
                     os.replace(temporary, target)
                 except IsADirectoryError:
@@ -369,18 +366,13 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _write(path: Path, *data: bytes | memoryview) -> None:
+def _write(path: Path, data: bytes | memoryview) -> None:
     """Write a file of our own and bring its bytes to the disk; no name is durable yet."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        rest = [memoryview(piece) for piece in data if len(piece)]
+        rest = memoryview(data)
         while rest:
-            # A hundred pieces in one call: half the time of a call for each.
-            written = os.writev(descriptor, rest[:_PIECES_A_CALL])
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if written:
-                rest[0] = rest[0][written:]
+            rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -32,6 +32,16 @@ def test_a_put_is_read_back_and_replaces_what_was_there(files: StoreFiles) -> No
     assert list(files.walk()) == ["group/level/c.0"]
 
 
+def test_what_the_system_writes_in_part_is_written_on(
+    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Linux writes 2 GiB at most in one call; a signal may cut any call short.
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: whole(file, data[:3]))
+    files.put("key", b"ten bytes!")
+    assert files.get("key") == b"ten bytes!"
+
+
 def test_a_failing_disk_leaves_the_old_bytes_and_no_temporary(
     files: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

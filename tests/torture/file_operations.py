@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,10 @@ class _WatchedOs:
         self._paths[opened] = place
         return int(opened)
 
-    def writev(self, descriptor: int, pieces: Sequence[memoryview]) -> int:
-        data = b"".join(pieces)
-        operation = Operation("write", self._paths[descriptor], data=data)
-        return int(self._watcher(operation, lambda some=data: os.write(descriptor, some)))
+    def write(self, descriptor: int, data: memoryview) -> int:
+        whole = bytes(data)
+        operation = Operation("write", self._paths[descriptor], data=whole)
+        return int(self._watcher(operation, lambda some=whole: os.write(descriptor, some)))
 
     def fsync(self, descriptor: int) -> None:
         path = self._paths[descriptor]

@@ -204,8 +204,8 @@ class FailingOs:
         Whether every later call that writes fails, too, as on a disk that is gone for good.
     """
 
-    CALLS = ("mkdir", "open", "writev", "fsync", "close", "replace", "unlink", "rmdir")
-    CHANGES = ("mkdir", "writev", "replace", "fsync")
+    CALLS = ("mkdir", "open", "write", "fsync", "close", "replace", "unlink", "rmdir")
+    CHANGES = ("mkdir", "write", "replace", "fsync")
 
     def __init__(self, at: int, number: int, *, lasting: bool = False) -> None:
         self.at, self.number, self.lasting = at, number, lasting
