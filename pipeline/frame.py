@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
+from pipeline.raw_facts import Geometry
 from schemas.finding import Finding, Severity
 from schemas.sidecar import CropSource, Frame, Orientation, Rect
 
@@ -20,22 +21,14 @@ MAX_CENTRED_DIFFERENCE = 64
 
 
 def choose_frame(
-    *,
-    raw_size: Size,
-    active_area: Rect,
-    camera_crop: Rect | None,
-    orientation_flag: int,
-    annotation_size: Size | None,
-    path: str = "",
+    geometry: Geometry, annotation_size: Size | None = None, *, path: str = ""
 ) -> Frame:
     """Choose crop and orientation (design contract 4).
 
     Parameters
     ----------
-    raw_size, active_area, camera_crop
-        Geometry on the full sensor, (width, height) and rectangles in mosaic pixels.
-    orientation_flag
-        EXIF orientation; anything but 1, 3, 6, 8 counts as 1.
+    geometry
+        What the raw says; an orientation flag other than 1, 3, 6, 8 counts as 1.
     annotation_size
         (width, height) the annotation states, or None for a raw without one.
 
@@ -46,23 +39,23 @@ def choose_frame(
     UnsupportedRawError
         If the crop holds no whole 2x2 cell.
     """
-    flag = _known_orientation(orientation_flag)
-    crop, source = _default_crop(raw_size, active_area, camera_crop)
+    flag = _known_orientation(geometry.orientation_flag)
+    crop, source = _default_crop(geometry)
     orientation: Orientation = flag
     if annotation_size is not None:
         fitting = _orientation_that_fits(_size(crop), flag, annotation_size)
         if fitting is None:
-            crop, orientation = _centred(active_area, flag, annotation_size, camera_crop, path)
+            crop, orientation = _centred(geometry, flag, annotation_size, path)
             source = "centred"
         else:
             orientation = fitting
     crop = _even(crop, path)
     return Frame(
-        raw_size=raw_size,
-        active_area=active_area,
+        raw_size=geometry.raw_size,
+        active_area=geometry.active_area,
         crop=crop,
         crop_source=source,
-        orientation_flag=orientation_flag,
+        orientation_flag=geometry.orientation_flag,
         orientation=orientation,
         size=turned(_size(crop), orientation),
     )
@@ -109,15 +102,11 @@ def _known_orientation(flag: int) -> Orientation:
     return 1
 
 
-def _default_crop(
-    raw_size: Size, active_area: Rect, camera_crop: Rect | None
-) -> tuple[Rect, CropSource]:
-    if camera_crop is not None and (
-        camera_crop.x + camera_crop.width <= raw_size[0]
-        and camera_crop.y + camera_crop.height <= raw_size[1]
-    ):
-        return camera_crop, "camera"
-    return active_area, "active"
+def _default_crop(geometry: Geometry) -> tuple[Rect, CropSource]:
+    crop, (raw_width, raw_height) = geometry.camera_crop, geometry.raw_size
+    if crop is not None and crop.x + crop.width <= raw_width and crop.y + crop.height <= raw_height:
+        return crop, "camera"
+    return geometry.active_area, "active"
 
 
 def _orientation_that_fits(size: Size, flag: Orientation, wanted: Size) -> Orientation | None:
@@ -127,13 +116,10 @@ def _orientation_that_fits(size: Size, flag: Orientation, wanted: Size) -> Orien
 
 
 def _centred(
-    active_area: Rect,
-    flag: Orientation,
-    wanted: Size,
-    camera_crop: Rect | None,
-    path: str,
+    geometry: Geometry, flag: Orientation, wanted: Size, path: str
 ) -> tuple[Rect, Orientation]:
     """A crop of the wanted size in the middle of the active area, upright or turned."""
+    active_area, camera_crop = geometry.active_area, geometry.camera_crop
     for orientation in dict.fromkeys((flag, get_args(Orientation)[0])):
         width, height = turned(wanted, orientation)
         spare_x, spare_y = active_area.width - width, active_area.height - height

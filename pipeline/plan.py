@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pipeline.annotations import AnnotationIndex
 from pipeline.colour import FixedPoint
 from pipeline.develop import level_size
-from pipeline.errors import FrameMismatchError, SourceError, UnsupportedRawError
+from pipeline.errors import FrameMismatchError, SourceError
 from pipeline.frame import choose_frame, frame_findings
 from pipeline.naming import group_name, sample_id
 from pipeline.raw_facts import DecoderName, RawFacts
@@ -237,25 +237,14 @@ def place(
 
 def _frame_of(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | None]:
     """The frame and the one annotation that fits it; several candidates share a file name only."""
-    geometry = facts.geometry
     mismatch: FrameMismatchError | None = None
     for annotation in item.annotations or (None,):
         size = None if annotation is None else (annotation.width, annotation.height)
         try:
-            frame = choose_frame(
-                raw_size=geometry.raw_size,
-                active_area=geometry.active_area,
-                camera_crop=geometry.camera_crop,
-                orientation_flag=geometry.orientation_flag,
-                annotation_size=size,
-                path=item.source.name,
-            )
+            frame = choose_frame(facts.geometry, size, path=item.source.name)
         except FrameMismatchError as error:
             mismatch = mismatch or error
             continue
-        if min(frame.crop.width, frame.crop.height) < 2:
-            message = f"its crop is {frame.crop.width}x{frame.crop.height}: nothing to keep"
-            raise UnsupportedRawError(message, path=item.source.name, hint="leave this file out")
         return frame, annotation
     raise mismatch or AssertionError("no candidate")
 

@@ -155,13 +155,8 @@ def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, st
 
 
 def _frame(facts: RawFacts, annotation: ImageAnnotation | None) -> Frame:
-    return choose_frame(
-        raw_size=facts.geometry.raw_size,
-        active_area=facts.geometry.active_area,
-        camera_crop=facts.geometry.camera_crop,
-        orientation_flag=facts.geometry.orientation_flag,
-        annotation_size=(annotation.width, annotation.height) if annotation else None,
-    )
+    size = (annotation.width, annotation.height) if annotation else None
+    return choose_frame(facts.geometry, size)
 
 
 def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from pipeline.errors import CorruptRawError, GenispError, SourceError, Unreadabl
 from pipeline.frame import choose_frame
 from pipeline.location import printable, reading
 from pipeline.raw import check_mosaic, decode, probe
-from pipeline.raw_facts import RawFacts, check_levels
+from pipeline.raw_facts import check_levels
 from pipeline.sources import Source
 from pipeline.tasks import failure_from
 from schemas.recipe import LevelName, Recipe
@@ -85,7 +85,7 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
     facts = probe(data, whole=True, path=source.name)
     if facts is None:
         raise CorruptRawError("the file says nothing about itself", path=source.name)
-    frame = _frame(facts, source.name)
+    frame = choose_frame(facts.geometry, path=source.name)
     # LibRaw, the reference: one file alone earns the faster decoder no trust.
     decoded = decode(data, "libraw", path=source.name)
     check_levels(decoded.levels, path=source.name)
@@ -95,18 +95,6 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
     made = develop(decoded.mosaic, frame, sensor, recipe, point)[level]
     brightness = made.statistics[plane_names(recipe)[1]].p99
     return Developed(_values(made, point), brightness, frame)
-
-
-def _frame(facts: RawFacts, path: str) -> Frame:
-    geometry = facts.geometry
-    return choose_frame(
-        raw_size=geometry.raw_size,
-        active_area=geometry.active_area,
-        camera_crop=geometry.camera_crop,
-        orientation_flag=geometry.orientation_flag,
-        annotation_size=None,
-        path=path,
-    )
 
 
 def _values(level: Level, point: FixedPoint) -> npt.NDArray[np.float32]:

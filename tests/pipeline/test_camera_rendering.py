@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +84,7 @@ def test_a_bright_rectangle_lands_where_its_box_is(
     )
     facts = geometry(dng_bytes(np.full(SENSOR[::-1], 3000, np.uint16), dng=dng), path="a.dng")
     assert (facts.active_area.x, facts.active_area.y) == origin
-    frame = choose_frame(
-        raw_size=facts.raw_size,
-        active_area=facts.active_area,
-        camera_crop=Rect(x=x + 8, y=y + 14, width=160, height=100),
-        orientation_flag=facts.orientation_flag,
-        annotation_size=None,
-    )
+    frame = choose_frame(replace(facts, camera_crop=Rect(x=x + 8, y=y + 14, width=160, height=100)))
     assert frame.orientation == orientation
     data = dng_bytes(scene_with_box(frame, BOX), dng=dng)
     size = (round(frame.size[0] / 2 / shrink), round(frame.size[1] / 2 / shrink))

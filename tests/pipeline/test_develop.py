@@ -22,6 +22,7 @@ from pipeline.colour import FixedPoint, camera_to_xyz, fixed_point, largest_code
 from pipeline.develop import Level, develop, level_size, plane_names
 from pipeline.frame import choose_frame
 from pipeline.raw import decode, probe
+from pipeline.raw_facts import Geometry
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes, nef_bytes
 from pipeline.statistics import histogram
 from schemas.recipe import Colour, LevelName, Recipe
@@ -61,13 +62,8 @@ def camera_frame(
 ) -> Frame:
     whole = Rect(x=0, y=0, width=raw_size[0], height=raw_size[1])
     x, y, width, height = crop or (0, 0, *raw_size)
-    return choose_frame(
-        raw_size=raw_size,
-        active_area=whole,
-        camera_crop=Rect(x=x, y=y, width=width, height=height),
-        orientation_flag=orientation,
-        annotation_size=None,
-    )
+    camera_crop = Rect(x=x, y=y, width=width, height=height)
+    return choose_frame(Geometry(raw_size, whole, camera_crop, orientation))
 
 
 def sensor_of(matrix: Matrix3, cfa: CfaPattern, frame: Frame, *, white: float = 16383) -> Sensor:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pipeline.cfa import PATTERNS, shifted
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from pipeline.frame import choose_frame, frame_findings, turned
+from pipeline.raw_facts import Geometry
 from schemas.sidecar import Frame, Orientation, Rect
 
 Size = tuple[int, int]
@@ -29,14 +30,9 @@ def frame_of(
     flag: int = 1,
     wanted: Size | None = None,
 ) -> Frame:
-    return choose_frame(
-        raw_size=raw,
-        active_area=rect(*(active or (0, 0, *raw))),
-        camera_crop=None if crop is None else rect(*crop),
-        orientation_flag=flag,
-        annotation_size=wanted,
-        path="DSC01088.ARW",
-    )
+    camera_crop = None if crop is None else rect(*crop)
+    geometry = Geometry(raw, rect(*(active or (0, 0, *raw))), camera_crop, flag)
+    return choose_frame(geometry, wanted, path="DSC01088.ARW")
 
 
 def test_the_cameras_crop_is_the_frame_of_the_boxes() -> None:

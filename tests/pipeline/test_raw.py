@@ -36,6 +36,7 @@ from pipeline.raw_damage import lost_samples
 from pipeline.raw_facts import (
     DecodedRaw,
     DecoderName,
+    Geometry,
     Levels,
     RawFacts,
     as_shot_balance,
@@ -136,27 +137,14 @@ def facts_of(file: bytes) -> RawFacts:
 
 
 def frame_of(facts: RawFacts) -> Frame:
-    geometry = facts.geometry
-    return choose_frame(
-        raw_size=geometry.raw_size,
-        active_area=geometry.active_area,
-        camera_crop=geometry.camera_crop,
-        orientation_flag=geometry.orientation_flag,
-        annotation_size=None,
-    )
+    return choose_frame(facts.geometry)
 
 
 def check(decoded: DecodedRaw) -> None:
     """`check_mosaic` with the whole sensor as the frame."""
     height, width = decoded.mosaic.shape
     whole = Rect(x=0, y=0, width=width, height=height)
-    frame = choose_frame(
-        raw_size=(width, height),
-        active_area=whole,
-        camera_crop=None,
-        orientation_flag=1,
-        annotation_size=None,
-    )
+    frame = choose_frame(Geometry((width, height), whole, None, 1))
     check_mosaic(decoded, frame, decoded.levels.sensor(frame), path="a.raw")
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from pipeline import single
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
 from pipeline.frame import choose_frame
+from pipeline.raw_facts import Geometry
 from pipeline.sample_set import write_sample_set
 from pipeline.single import develop_file
 from pipeline.store import open_store
@@ -40,8 +41,8 @@ def test_a_portrait_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     portraits = {stem for stem, one in made.items() if one.frame.orientation == 8}
     assert len(portraits) == 1
 
-    def lying(**geometry: Any) -> Frame:
-        return choose_frame(**geometry | {"orientation_flag": 1})
+    def lying(geometry: Geometry, *, path: str) -> Frame:
+        return choose_frame(replace(geometry, orientation_flag=1), path=path)
 
     monkeypatch.setattr(single, "choose_frame", lying)
     stem = portraits.pop()
