@@ -19,9 +19,6 @@ U32 = npt.NDArray[np.uint32]
 #: Of R, G1 + G2 and B, and the constant: numbers, not an array, so that loops keep them at hand.
 Factors = tuple[np.float32, np.float32, np.float32, np.float32]
 
-#: Taps of a resized pixel are added in blocks of this many: fixed, so the loop has no branch.
-_TAP_BLOCK = 4
-
 #: Samples of one colour in a row that are exactly 0 where black is not. Where one sample in four is
 #: 0, as the noise of the highest ISO comes near to, this is seen once in ten million images.
 _BLANK_RUN = 24
@@ -132,34 +129,40 @@ def _count(level: U16, y: int, counts: U32) -> None:
 
 @_compiled
 def _in_tap_blocks(weights: F32) -> F32:
-    """(w, taps) weights as (taps, w), taps filled up to whole blocks with zeros."""
+    """(w, taps) weights as (blocks, 3 or 4, w): by tap, filled up to whole blocks with zeros.
+
+    Blocks of three where they leave less to fill than blocks of four.
+    """
     outputs, taps = weights.shape
-    blocks = (taps + _TAP_BLOCK - 1) // _TAP_BLOCK
-    by_tap = np.zeros((blocks * _TAP_BLOCK, outputs), dtype=np.float32)
+    size = 3 if -taps % 3 < -taps % 4 else 4
+    blocks = np.zeros(((taps + size - 1) // size, size, outputs), dtype=np.float32)
     for x in range(outputs):
         for tap in range(taps):
-            by_tap[tap, x] = weights[x, tap]
-    return by_tap
+            blocks[tap // size, tap % size, x] = weights[x, tap]
+    return blocks
 
 
 @_compiled
-def _average_columns(tall: F32, first: U32, by_tap: F32, out: F32) -> None:
+def _average_columns(tall: F32, first: U32, blocks: F32, out: F32) -> None:
     """Area-average one plane along x, its taps added in order.
 
     `tall` (W + taps,) is averaged along y already, zeros after W; `out` is (w,).
     """
+    size = blocks.shape[1]
     out[:] = 0
-    for tap in range(0, by_tap.shape[0], _TAP_BLOCK):
-        weights0, weights1 = by_tap[tap], by_tap[tap + 1]
-        weights2, weights3 = by_tap[tap + 2], by_tap[tap + 3]
-        tall0, tall1 = tall[tap:], tall[tap + 1 :]
-        tall2, tall3 = tall[tap + 2 :], tall[tap + 3 :]
+    for block in range(blocks.shape[0]):
+        weights0, weights1 = blocks[block, 0], blocks[block, 1]
+        weights2, weights3 = blocks[block, 2], blocks[block, size - 1]
+        talls = tall[block * size :]
+        tall1, tall2, tall3 = talls[1:], talls[2:], talls[size - 1 :]
         for x in range(out.shape[0]):
             at = first[x]  # unsigned: no test for negative indices, so this becomes vector code
-            total = out[x] + weights0[x] * tall0[at]
+            total = out[x] + weights0[x] * talls[at]
             total += weights1[x] * tall1[at]
             total += weights2[x] * tall2[at]
-            out[x] = total + weights3[x] * tall3[at]
+            if size == 4:
+                total += weights3[x] * tall3[at]
+            out[x] = total
 
 
 @_compiled
@@ -220,9 +223,9 @@ def develop_rows(
     height, width = packed.shape[1], packed.shape[2]
     out_height = resized.shape[1]
     inputs = np.empty((3, width), dtype=np.float32)
-    by_tap = _in_tap_blocks(weights_x)
+    blocks_x = _in_tap_blocks(weights_x)
     starts_x = first_x.astype(np.uint32)
-    tall = np.zeros((3, width + by_tap.shape[0]), dtype=np.float32)
+    tall = np.zeros((3, width + blocks_x.shape[0] * blocks_x.shape[1]), dtype=np.float32)
     next_tall = np.zeros_like(tall)
     short = np.empty(resized.shape[2], dtype=np.float32)
     out_y = 0
@@ -251,7 +254,7 @@ def develop_rows(
         _count(packed, y, packed_counts)
         if ends:
             for plane in range(3):
-                _average_columns(tall[plane], starts_x, by_tap, short)
+                _average_columns(tall[plane], starts_x, blocks_x, short)
                 _round_row(short, resized[plane, out_y])
             _count(resized, out_y, resized_counts)
             tall, next_tall = next_tall, tall

@@ -39,7 +39,7 @@ def level_statistics(
 
 
 def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) -> PlaneStatistics:
-    codes = np.flatnonzero(counts)  # night leaves most codes without a pixel
+    codes = np.flatnonzero(counts > 0)  # night leaves most codes without a pixel
     cumulative = np.cumsum(counts[codes], dtype=np.int64)
     total = int(cumulative[-1])
     code_sum = int(np.dot(codes, counts[codes].astype(np.int64)))
