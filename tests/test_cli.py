@@ -25,6 +25,7 @@ from schemas.events import (
 )
 from schemas.info import DoctorReport, StoreInfo
 from tests.conftest import tree
+from tests.fresh_process import run_python
 
 AnyEvent: TypeAdapter[object] = TypeAdapter(
     ErrorEvent
@@ -250,14 +251,7 @@ def test_help_imports_nothing_heavy() -> None:
         " 'numpy') if m in sys.modules])"
     )
     for arguments in (["--help"], ["ingest", "--help"], ["verify", "--help"], ["--version"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[1],
-        )
-        assert done.stdout.splitlines()[-1] == "[]"
+        assert run_python(code, *arguments).splitlines()[-1] == "[]"
 
 
 def test_every_help_has_an_example_and_the_exit_codes() -> None:

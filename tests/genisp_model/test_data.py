@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from pipeline.manifest import dump_manifest, parse_manifest
 from pipeline.store import Store, chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest
+from tests.fresh_process import run_python
 
 
 @pytest.mark.parametrize("level", ["resized", "packed"])
@@ -223,8 +222,7 @@ def test_reading_imports_nothing_that_writes() -> None:
         "heavy = {'rawpy', 'flashraw', 'dask', 'distributed', 'zarr', 'fsspec'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_python(code) == ""
 
 
 def test_a_manifest_that_lists_a_sample_in_another_split_is_not_followed(

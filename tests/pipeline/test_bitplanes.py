@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from numcodecs import blosc
 
 from pipeline.bitplanes import codes_to_planes, find_planes, planes_to_codes, planes_to_values
 from pipeline.machine_words import address
+from tests.fresh_process import run_python
 
 
 def blosc_planes(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
@@ -96,13 +94,5 @@ def test_the_plainest_processor_makes_the_same_planes(tmp_path: Path) -> None:
     """No instruction set is assumed: compiled for what every processor of this kind has."""
     code = "from tests.pipeline.test_bitplanes import *; check_against_numpy()"
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **plain},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(code, environment=plain)
     assert any(tmp_path.rglob("*.nbi")), "nothing was compiled anew"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +13,7 @@ from numcodecs import lz4
 
 from pipeline.lz4 import SHORTEST, TABLE_SIZE, compress, decompress, largest_block
 from pipeline.machine_words import WIDE, address
+from tests.fresh_process import run_python
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -259,14 +257,7 @@ def test_nothing_is_read_or_written_past_the_ends() -> None:
         b"\x4f" + some[:4] + b"\x04\0" + b"\xff" * 30 + b"\0" + some,
         b"\x4f" + some[:4] + b"\x05\0\x10" + some,  # from before the block
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", FENCED.format(blocks=blocks)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
+    run_python(FENCED.format(blocks=blocks))
 
 
 @pytest.mark.parametrize("nbytes", [PLANES, 160, 65536])

@@ -23,6 +23,7 @@ from pipeline.store import open_store
 from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest, chunks
+from tests.fresh_process import run_python
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 
@@ -96,10 +97,7 @@ def test_nothing_heavy_is_imported_to_read(store_path: Path) -> None:
         "s = open_store(sys.argv[1]); s.read(s.ids()[0]).xyz; "
         "print([m for m in ('torch','zarr','dask','rawpy','numba') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(store_path)], check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "[]\n"
+    assert run_python(code, store_path) == "[]\n"
 
 
 def test_no_store_and_foreign_folders_are_told_apart(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""A fresh interpreter: what a module imports, or a crash, is only seen there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def run_python(
+    code: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run `code` at the project's root with ``sys.argv[1:]`` and more environment; its output.
+
+    Fails with what it wrote to stderr, or the signal it was ended by.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **(environment or {})},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
+    return done.stdout
