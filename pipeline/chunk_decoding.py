@@ -7,6 +7,8 @@ then does not need this module.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +33,8 @@ U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
+#: The zero code, and the value of a step.
+Point = tuple[np.float32, np.float32]
 
 _HEADER = BLOSC_HEADER.size  # compiled code knows no struct.Struct
 
@@ -62,7 +66,7 @@ def decode_codes(
     check_chunk(chunk, crc, path=path)
     blocksize = _fast_blocks(chunk, out.nbytes, work)
     fast = blocksize and out.shape == shape
-    if not (fast and _blocks_to_codes(_frame(chunk), blocksize, work, out.reshape(-1))):
+    if not (fast and _decode_blocks(_frame(chunk), blocksize, work, out.reshape(-1), None)):
         decompress_chunk(chunk, shape, path=path, out=out)
 
 
@@ -92,7 +96,7 @@ def decode_values(
     check_chunk(chunk, crc, path=path)
     blocksize = _fast_blocks(chunk, 2 * out.size, work)
     values = out.reshape(-1)
-    if not (blocksize and _blocks_to_values(_frame(chunk), blocksize, work, values, zero, scale)):
+    if not (blocksize and _decode_blocks(_frame(chunk), blocksize, work, values, (zero, scale))):
         codes = work[: 2 * out.size].view(np.uint16).reshape(out.shape)
         decompress_chunk(chunk, out.shape, path=path, out=codes)
         _codes_to_values(codes.reshape(-1), values, zero, scale)
@@ -138,32 +142,21 @@ def _block_planes(frame: Bytes, block: int, blocks: int, nbytes: int, work: Byte
 
 
 @_compiled
-def _blocks_to_codes(frame: Bytes, blocksize: int, work: Bytes, codes: U16) -> bool:
-    """False if a block is not sound."""
-    step = blocksize // 2
-    blocks = -(-codes.size // step)
-    for block in range(blocks):
-        part = codes[block * step : (block + 1) * step]
-        rows = _block_planes(frame, block, blocks, 2 * part.size, work)
-        if rows.size == 0:
-            return False
-        planes_to_codes(rows, part)
-    return True
-
-
-@_compiled
-def _blocks_to_values(
-    frame: Bytes, blocksize: int, work: Bytes, values: F32, zero: np.float32, scale: np.float32
+def _decode_blocks(
+    frame: Bytes, blocksize: int, work: Bytes, out: npt.NDArray[Any], point: Point | None
 ) -> bool:
-    """False if a block is not sound."""
+    """Into uint16 codes, or by a fixed point into float32. False if a block is not sound."""
     step = blocksize // 2
-    blocks = -(-values.size // step)
+    blocks = -(-out.size // step)
     for block in range(blocks):
-        part = values[block * step : (block + 1) * step]
+        part = out[block * step : (block + 1) * step]
         rows = _block_planes(frame, block, blocks, 2 * part.size, work)
         if rows.size == 0:
             return False
-        planes_to_values(rows, part, zero, scale)
+        if point is None:  # decided when it is compiled
+            planes_to_codes(rows, part)
+        else:
+            planes_to_values(rows, part, point[0], point[1])
     return True
 
 
