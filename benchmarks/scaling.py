@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ingest import ALLOCATORS, in_fresh_process, plan_samples
+from benchmarks.ingest import ALLOCATORS, KEPT, in_fresh_process, plan_samples
 from benchmarks.machine import machine_facts, write_json
 from benchmarks.night_raws import ARW2, RawFormat, write_night_raws
 from pipeline.files import StoreFiles
@@ -145,7 +145,7 @@ def measure_megapixels(folder: Path) -> dict[str, Any]:
         store = folder / "store"
         with StoreFiles(store).lock() as lease:
             sample = plan_samples(raws, store, lease)[raw.name]
-            figures = in_fresh_process(sample, ALLOCATORS["memory kept"])
+            figures = in_fresh_process(sample, ALLOCATORS[KEPT])
         milliseconds = 1e3 * statistics.median(figures["seconds"])
         result[str(megapixels)] = {"cpu_ms": round(milliseconds, 1), "peak_mb": figures["peak_mb"]}
         print(
