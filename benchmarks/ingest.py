@@ -98,7 +98,6 @@ def _as_a_worker() -> None:
     whether 40 MB are mapped anew for every image: 10,000 page faults, also for LibRaw alone.
     """
     if not ALLOCATORS[KEPT].items() <= os.environ.items():
-        sys.stdout.flush()
         again = [sys.executable, "-m", "benchmarks.ingest", *sys.argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **ALLOCATORS[KEPT]})
 

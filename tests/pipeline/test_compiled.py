@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fresh_process import run_python
 
 INNER = """
 from pipeline.compiled import compiled
@@ -29,15 +28,8 @@ def outer(x):
 def outer_of_one(folder: Path) -> str:
     """What ``outer(1)`` gives in a process of its own, and how often it came from the disk."""
     code = "from outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code],
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return run_python(code, environment=environment).strip()
 
 
 def test_a_change_in_a_file_that_is_called_into_is_noticed(tmp_path: Path) -> None:
