@@ -171,7 +171,7 @@ def _survey_one(
         return Item(source, "changed", sample, annotations, annotated=annotated)
     if not annotations or sample.annotation in map(annotation_key, annotations):
         return Item(source, "up-to-date", sample, annotated=annotated)
-    fitting = tuple(a for a in annotations if (a.width, a.height) == sample.frame_size)
+    fitting = tuple(a for a in annotations if a.size == sample.frame_size)
     if fitting:
         return Item(source, "reannotate", sample, fitting)
     return Item(source, "changed", sample, annotations)
@@ -239,7 +239,7 @@ def _frame_of(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | Non
     """The frame and the one annotation that fits it; several candidates share a file name only."""
     mismatch: FrameMismatchError | None = None
     for annotation in item.annotations or (None,):
-        size = None if annotation is None else (annotation.width, annotation.height)
+        size = annotation.size if annotation else None
         try:
             frame = choose_frame(facts.geometry, size, path=item.source.name)
         except FrameMismatchError as error:

@@ -61,7 +61,7 @@ def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[str, str]]:
         return
     if sidecar.annotation.split != sidecar.split:
         yield "split", f"its split is {sidecar.split}, its annotation's {sidecar.annotation.split}"
-    width, height = sidecar.annotation.width, sidecar.annotation.height
+    width, height = sidecar.annotation.size
     if (width - width % 2, height - height % 2) != sidecar.frame.size:
         yield "frame", f"annotated as {(width, height)}, stored frame {sidecar.frame.size}"
     for box in sidecar.annotation.boxes:

@@ -17,7 +17,6 @@ from pipeline.files import StoreFiles
 from pipeline.frame import choose_frame
 from pipeline.inputs import gather
 from pipeline.raw import check_container, decode
-from pipeline.raw_facts import RawFacts
 from pipeline.reporting import Reporter
 from pipeline.scheduler import WorkerDied, executor
 from pipeline.sources import Source, discover
@@ -27,7 +26,7 @@ from pipeline.tasks import ProbeTask, probe_source
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe
-from schemas.sidecar import Frame, Sidecar
+from schemas.sidecar import Sidecar
 
 TIME_LIMIT = 300.0
 
@@ -147,16 +146,12 @@ def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, st
         yield "underivable", "its raw can no longer be read"
         return
     stored = {"camera": sidecar.camera, "exposure": sidecar.capture, "frame": sidecar.frame}
-    frame = _frame(facts, sidecar.annotation)
+    size = sidecar.annotation.size if sidecar.annotation else None
+    frame = choose_frame(facts.geometry, size)
     derived = {"camera": facts.camera, "exposure": facts.capture, "frame": frame}
     for name, value in stored.items():
         if value != derived[name]:
             yield "underivable", f"the {name} is not the raw's: {value}, not {derived[name]}"
-
-
-def _frame(facts: RawFacts, annotation: ImageAnnotation | None) -> Frame:
-    size = (annotation.width, annotation.height) if annotation else None
-    return choose_frame(facts.geometry, size)
 
 
 def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:

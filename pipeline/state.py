@@ -271,7 +271,7 @@ def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:
     return SampleState(
         entry=entry_for(sidecar),
         annotation=annotation_key(annotation),
-        frame_size=(annotation.width, annotation.height) if annotation else sidecar.frame.size,
+        frame_size=annotation.size if annotation else sidecar.frame.size,
         damage=damage,
     )
 

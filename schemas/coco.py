@@ -285,3 +285,8 @@ class ImageAnnotation(StrictModel):
     height: int = Field(gt=0)
     split: str | None = None
     boxes: tuple[Box, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the annotated frame."""
+        return self.width, self.height
