@@ -53,7 +53,7 @@ from benchmarks.machine import PACKAGES, machine_facts, write_json
 from benchmarks.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
-from genisp_model.stream import Batch, StreamLoader, _Reading
+from genisp_model.stream import StreamLoader, _Finished, _Reading
 from pipeline.files import StoreFiles
 from pipeline.store import chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName
@@ -94,13 +94,13 @@ class CodesLoader(StreamLoader):
         self._on_cuda = True
         self._pool = BufferPool(self._pool.nbytes // 2)
 
-    def _finish(self, reading: _Reading) -> Batch:
+    def _finish(self, reading: _Reading) -> _Finished:
         for work in reading.work:
             work.result()
         shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
         array = codes(reading.buffer, shape)
         weakref.finalize(array, self._pool.give_back, reading.buffer).atexit = False
-        return self._batch(torch.from_numpy(array), reading.positions, reading.flipped)
+        return self._batch(torch.from_numpy(array), reading, list(range(len(array))))
 
 
 def repeated(store: Path, target: Path, level: LevelName, count: int) -> Path:

@@ -7,8 +7,9 @@
 
 Chunks are read, checked and decompressed by threads: all three release the interpreter lock. On a
 CPU they also convert, into memory that is used again once a batch is dropped (`buffers`). For a
-CUDA device they fill pinned memory with the stored 16-bit codes, which are copied while earlier
-work runs and converted there: half the bytes over the bus.
+CUDA device they fill pinned memory with the stored 16-bit codes, half the bytes over the bus. A
+thread of its own then copies each batch to the device and converts it there, while the device still
+works on earlier batches: the training loop finds the next batch on the device already.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from pipeline.chunk_decoding import mirror
 from pipeline.errors import DamagedStoreError, UsageError
 
 _log = logging.getLogger(__name__)
+
+#: Bytes: where a tensor in packed memory may begin, whatever its type.
+_ALIGNED = 16
 _cuda: Any = torch.cuda  # its streams and events are untyped
 
 
@@ -73,12 +77,27 @@ class Batch:
 
 @dataclass
 class _Reading:
-    """A batch on its way: the memory its images are read into, and the threads' work on it."""
+    """A batch on its way: the memory its images are read into, and the threads' work on it.
+
+    `finished` is what makes tensors of it ahead of time; None where the training loop's own thread
+    does so when it asks for the batch.
+    """
 
     positions: npt.NDArray[np.int64]
     flipped: npt.NDArray[np.bool_]
     buffer: ByteArray
     work: list[Future[None]]
+    finished: Future[_Finished | None] | None = None
+
+
+@dataclass
+class _Finished:
+    """A batch, and what a CUDA device must have passed before it may be used."""
+
+    batch: Batch
+    event: Any = None  # torch.cuda.Event
+    #: One tensor of each piece of device memory the batch lies in.
+    memory: tuple[Tensor, ...] = ()
 
 
 @dataclass(eq=False)
@@ -101,7 +120,7 @@ class StreamLoader:
     threads
         That decode. Two feed a training step on most machines.
     prefetch
-        Batches decoded ahead of the one in use.
+        Batches decoded ahead of the one in use; on a CUDA device they lie there, as float32.
     device
         Where batches go.
     flip
@@ -156,6 +175,8 @@ class StreamLoader:
         self._pool = BufferPool(size, pinned=self._on_cuda)
         self._scratch = threading.local()
         self._copies = _cuda.Stream(self._device) if self._on_cuda else None
+        # On a CPU a batch is made where it is wanted: there is nothing to copy, and nobody to wait.
+        self._finishes_ahead = self._on_cuda
 
     def _check(self) -> None:
         if self.dataset.transform is not None:
@@ -211,17 +232,27 @@ class StreamLoader:
         self._epoch, self._done = cursor.epoch, cursor.done
 
     def __iter__(self) -> Iterator[Batch]:
-        plan, epoch, start = self._plan, self._epoch, self._done
+        plan, epoch, done = self._plan, self._epoch, self._done
         total = len(plan.all_batches(epoch))
-        todo = iter(plan.batches(epoch, start))
+        todo = iter(plan.batches(epoch, done))
         executor = ThreadPoolExecutor(self.threads, thread_name_prefix="genisp-stream")
+        finisher = ThreadPoolExecutor(1, thread_name_prefix="genisp-stream-upload")
         ahead: deque[_Reading] = deque()
+
+        def start(positions: npt.NDArray[np.int64]) -> None:
+            reading = self._start(executor, positions, epoch)
+            if self._finishes_ahead:
+                reading.finished = finisher.submit(self._finish, reading)
+            ahead.append(reading)
+
         try:
-            ahead.extend(self._start(executor, b, epoch) for b in islice(todo, self.prefetch))
+            for positions in islice(todo, self.prefetch):
+                start(positions)
             while ahead:
                 # The next one starts before this one is waited for: threads never run dry.
-                ahead.extend(self._start(executor, b, epoch) for b in islice(todo, 1))
-                batch = self._finish(ahead.popleft())
+                for positions in islice(todo, 1):
+                    start(positions)
+                batch = self._hand_over(ahead.popleft())
                 self._done = min(self._done + plan.world, total)
                 if batch is not None:
                     yield batch
@@ -230,6 +261,7 @@ class StreamLoader:
             # Reached when the consumer breaks off, too: the generator is closed with its last
             # reference. What was read ahead is dropped, buffers and all.
             executor.shutdown(wait=True, cancel_futures=True)
+            finisher.shutdown(wait=True, cancel_futures=True)
         self.set_epoch(epoch + 1)
 
     def _start(
@@ -267,20 +299,35 @@ class StreamLoader:
             memory = self._scratch.memory = self.dataset.memory()
         return memory
 
-    def _finish(self, reading: _Reading) -> Batch | None:
-        """Wait for a batch and make its tensors; None if every sample of it was skipped."""
+    def _hand_over(self, reading: _Reading) -> Batch | None:
+        """Wait for a batch's tensors; None if every sample of it was skipped."""
+        finished = self._finish(reading) if reading.finished is None else reading.finished.result()
+        if finished is None:
+            return None
+        if finished.event is not None:
+            using = _cuda.current_stream(self._device)
+            using.wait_event(finished.event)
+            for tensor in finished.memory:
+                # Made on one stream, used on another: the allocator must wait for both.
+                tensor.record_stream(using)
+        return finished.batch
+
+    def _finish(self, reading: _Reading) -> _Finished | None:
+        """Wait for a batch's images and make its tensors; None if all of them were skipped."""
         sound = [slot for slot in range(len(reading.work)) if self._is_sound(reading, slot)]
         shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
         if not sound:
             self._pool.give_back(reading.buffer)
             return None
         if self._copies is not None:
-            images = self._upload(reading, shape, self._copies)
-        else:
-            images = self._pool.lend(reading.buffer, shape).to(self._device)
-        if len(sound) < len(images):
-            images = images[sound]
-        return self._batch(images, reading.positions[sound], reading.flipped[sound])
+            with torch.cuda.stream(self._copies):
+                images = self._upload(reading, shape, self._copies)
+                finished = self._batch(images, reading, sound)
+                finished.event = _cuda.Event()
+                finished.event.record(self._copies)
+            return finished
+        images = self._pool.lend(reading.buffer, shape).to(self._device)
+        return self._batch(images, reading, sound)
 
     def _is_sound(self, reading: _Reading, slot: int) -> bool:
         """Wait for one image; False if it is damaged and damage is skipped."""
@@ -299,40 +346,40 @@ class StreamLoader:
         self, reading: _Reading, shape: tuple[int, ...], copies: torch.cuda.Stream
     ) -> Tensor:
         """Copy codes to the device beside whatever it computes, and convert them there."""
-        with torch.cuda.stream(copies):
-            stored = torch.from_numpy(codes(reading.buffer, shape))
-            stored = stored.to(self._device, non_blocking=True)
-            # The pinned buffer is free for other images when the device has passed this point.
-            event = _cuda.Event()
-            event.record(copies)
-            self._pool.give_back_when(event.query, reading.buffer)
-            images = dequantised(stored, self.dataset.index, reading.positions)
-            for slot in np.flatnonzero(reading.flipped).tolist():
-                images[slot] = flip_image(images[slot])
-        using = torch.cuda.current_stream(self._device)
-        using.wait_stream(copies)
-        # Made on one stream, used on another: the allocator must wait for both.
-        images.record_stream(using)
+        stored = torch.from_numpy(codes(reading.buffer, shape))
+        stored = stored.to(self._device, non_blocking=True)
+        # The pinned buffer is free for other images when the device has passed this point.
+        event = _cuda.Event()
+        event.record(copies)
+        self._pool.give_back_when(event.query, reading.buffer)
+        images = dequantised(stored, self.dataset.index, reading.positions)
+        for slot in np.flatnonzero(reading.flipped).tolist():
+            images[slot] = flip_image(images[slot])
         return images
 
-    def _batch(
-        self, images: Tensor, positions: npt.NDArray[np.int64], flipped: npt.NDArray[np.bool_]
-    ) -> Batch:
+    def _batch(self, images: Tensor, reading: _Reading, sound: list[int]) -> _Finished:
         """Targets to the images: mirrored, scaled and moved as they are."""
+        if len(sound) < len(images):
+            images = images[sound]
+        positions, flipped = reading.positions[sound], reading.flipped[sound]
         height, width = images.shape[-2:]
         fitted = (width, height) if self.fit is None else fitted_size((width, height), self.fit)
-        targets = []
+        targets: list[Target] = []
         records = [self.dataset.record(position) for position in positions.tolist()]
         for position, record, mirrored in zip(positions.tolist(), records, flipped, strict=True):
             boxes = flip_boxes(record.boxes, width) if mirrored else record.boxes
             boxes = scale_boxes(boxes, fitted[0] / width, fitted[1] / height)
-            targets.append(_moved(target_of(position, record, boxes), self._device))
-        return Batch(
-            images=resize_images(images, fitted),
+            targets.append(target_of(position, record, boxes))
+        exposure = torch.from_numpy(np.array([one.exposure for one in records]))
+        images = resize_images(images, fitted)
+        targets, exposure, packed = _moved(targets, exposure, self._device)
+        batch = Batch(
+            images=images,
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
-            exposure=torch.from_numpy(np.array([one.exposure for one in records])).to(self._device),
+            exposure=exposure,
         )
+        return _Finished(batch, memory=(images, packed))
 
 
 def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.int64]) -> Tensor:
@@ -356,11 +403,53 @@ def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.in
     return images
 
 
-def _moved(target: Target, device: torch.device) -> Target:
-    """The target with its tensors on a device."""
+def _moved(
+    targets: list[Target], exposure: Tensor, device: torch.device
+) -> tuple[list[Target], Tensor, Tensor]:
+    """Targets and exposures with their tensors on a device, and the memory they lie in.
+
+    Some forty small tensors a batch: each alone would cost a copy that waits for the device.
+    """
     if device.type == "cpu":
-        return target
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in target.items()
-    }
+        return targets, exposure, exposure
+    small = [value for one in targets for value in one.values() if isinstance(value, Tensor)]
+    sent, packed = sent_together([exposure, *small], device)
+    exposure, *there = sent
+    left = iter(there)
+    targets = [
+        {name: next(left) if isinstance(value, Tensor) else value for name, value in one.items()}
+        for one in targets
+    ]
+    return targets, exposure, packed
+
+
+def sent_together(tensors: list[Tensor], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Small tensors of any types, copied to a device by one copy that nobody waits for.
+
+    Parameters
+    ----------
+    tensors
+        On the CPU.
+    device
+        Where they go.
+
+    Returns
+    -------
+    tuple
+        The same tensors there, views into one piece of memory, and that memory as uint8.
+    """
+    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+    starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    views = [
+        (packed[start : start + size], tensor)
+        for start, size, tensor in zip(starts, sizes, tensors, strict=False)
+    ]
+    for view, tensor in views:
+        view.view(tensor.dtype).copy_(tensor.flatten())
+    there = packed.to(device, non_blocking=True)
+    sent = [
+        there[start : start + size].view(tensor.dtype).view(tensor.shape)
+        for start, size, tensor in zip(starts, sizes, tensors, strict=False)
+    ]
+    return sent, there
