@@ -12,7 +12,7 @@ untouched detector when it is made.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,8 +24,15 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from genisp_model.detector import FrozenDetector, _only_our_classes
-from genisp_model.frozen_layers import frozen_network
-from genisp_model.frozen_losses import Objects, box_loss, focal_loss, match
+from genisp_model.frozen_layers import choose_kernels, compiled, frozen_network
+from genisp_model.frozen_losses import (
+    Objects,
+    box_loss,
+    focal_loss,
+    focal_slope,
+    focal_sum,
+    match,
+)
 from pipeline.errors import TrainingError, UsageError
 
 #: Largest relative difference from the untouched detector, both in float64.
@@ -46,6 +53,8 @@ class FrozenEngine:
         its memory.
     checked
         Compare with the detector on a picture first.
+    kernels
+        ``"losses"`` compiles the focal loss; the others as `frozen_layers.choose_kernels`.
 
     Raises
     ------
@@ -55,7 +64,9 @@ class FrozenEngine:
         If losses or image gradient differ from the detector's.
     """
 
-    def __init__(self, detector: FrozenDetector, *, checked: bool = True) -> None:
+    def __init__(
+        self, detector: FrozenDetector, *, checked: bool = True, kernels: Collection[str] = ()
+    ) -> None:
         if not fits(detector):
             raise UsageError(
                 f"the frozen engine does not know the parts of {detector.name}",
@@ -71,6 +82,11 @@ class FrozenEngine:
         self.backbone = frozen_network(model.backbone)
         self.classify = _tower(classification.conv, classification.cls_logits)
         self.regress = _tower(regression.conv, regression.bbox_reg)
+        for part in (self.backbone, self.classify, self.regress):
+            choose_kernels(part, kernels)
+        self._focal = (focal_sum, focal_slope)
+        if "losses" in kernels:
+            self._focal = compiled(focal_sum), compiled(focal_slope)
         self._anchors: dict[tuple[Any, ...], Tensor] = {}
         self._sizes: dict[Size, Size] = {}
         self._colours: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
@@ -176,7 +192,7 @@ class FrozenEngine:
         matches = match(anchors, objects, matcher.low_threshold, matcher.high_threshold)
         deltas = torch.cat([_in_rows(level, 4) for level in seen.deltas], dim=1)
         kind, clip = self.detector.box_loss, coder.bbox_xform_clip
-        classification = focal_loss(seen.logits, matches, self.classes)
+        classification = focal_loss(seen.logits, matches, self.classes, self._focal)
         regression = box_loss(kind, deltas, anchors, matches, clip)
         return {
             "classification": classification,

@@ -9,7 +9,8 @@ compute the same numbers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import count
 from typing import Any, cast
 
@@ -164,13 +165,19 @@ class FrozenConv2d(nn.Module):
 
 
 class _Geometry:
-    """How a convolution's kernel moves."""
+    """How a convolution's kernel moves, and what finishes its output (None: torch, step by step).
+
+    `finish` takes output without bias, bias, and what is added or None; gives the rectified sum and
+    where it is above 0. `cudnn` leaves bias, sum and ReLU to the convolution itself.
+    """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         self.stride = cast(Pair, convolution.stride)
         self.padding = cast(Pair, convolution.padding)
         self.dilation = cast(Pair, convolution.dilation)
         self.groups = convolution.groups
+        self.finish: Callable[..., tuple[Tensor, Tensor]] | None = None
+        self.cudnn = False
 
 
 class _Convolution(torch.autograd.Function):
@@ -186,21 +193,19 @@ class _Convolution(torch.autograd.Function):
         geometry: _Geometry,
         relu: bool,
     ) -> Tensor:
-        output = functional.conv2d(
-            hidden,
-            weight,
-            bias,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-        )
-        if added is not None:
-            output += added
-        if relu:
-            output.relu_()
-            if any(ctx.needs_input_grad):
-                ctx.save_for_backward(output > 0)
+        lives = None
+        if relu and geometry.cudnn:
+            output = _by_cudnn(hidden, weight, bias, added, geometry)
+        elif relu and geometry.finish is not None:
+            output, lives = geometry.finish(_moved(hidden, weight, None, geometry), bias, added)
+        else:
+            output = _moved(hidden, weight, bias, geometry)
+            if added is not None:
+                output += added
+            if relu:
+                output.relu_()
+        if relu and any(ctx.needs_input_grad):
+            ctx.save_for_backward(output > 0 if lives is None else lives)
         # No tensors of the graph: the weights belong to the network and do not change.
         ctx.weight, ctx.shape, ctx.geometry, ctx.relu = weight, hidden.shape, geometry, relu
         ctx.added_dtype = None if added is None else added.dtype
@@ -216,6 +221,34 @@ class _Convolution(torch.autograd.Function):
         hidden = _input_gradient(ctx, gradient) if towards_input else None
         added = gradient.to(ctx.added_dtype) if towards_added else None
         return hidden, None, None, added, None, None
+
+
+def _moved(hidden: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
+    """The convolution itself."""
+    way = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    return functional.conv2d(hidden, weight, bias, *way)
+
+
+def _by_cudnn(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None, geometry: _Geometry
+) -> Tensor:
+    way = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    output: Tensor
+    if added is None:
+        output = _aten.cudnn_convolution_relu(hidden, weight, bias, *way)
+    else:
+        output = _aten.cudnn_convolution_add_relu(hidden, weight, added, 1.0, bias, *way)
+    return output
+
+
+def _finished(output: Tensor, bias: Tensor | None, added: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What follows a convolution up to its ReLU, and the bits to keep; to be compiled."""
+    if bias is not None:
+        output = output + bias[None, :, None, None]
+    if added is not None:
+        output = output + added
+    output = output.relu()
+    return output, output > 0
 
 
 def _input_gradient(ctx: Any, gradient: Tensor) -> Tensor:
@@ -283,6 +316,7 @@ class FrozenGroupNorm(nn.Module):
             value = getattr(norm, name)
             self.register_buffer(name, None if value is None else value.detach(), persistent=False)
         self.groups, self.eps, self.relu = norm.num_groups, norm.eps, False
+        self.functions: tuple[Callable[..., Any], Callable[..., Any]] = (_normalised, _unnormalised)
 
     def take(self, follower: nn.Module) -> bool:
         """Make a ReLU behind the norm part of it; False if it is none."""
@@ -294,7 +328,7 @@ class FrozenGroupNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, C, H, W)."""
         output: Tensor = _GroupNormalisation.apply(
-            hidden, self.weight, self.bias, self.groups, self.eps, self.relu
+            hidden, self.weight, self.bias, (self.groups, self.eps, self.relu), self.functions
         )
         return output
 
@@ -306,47 +340,117 @@ class _GroupNormalisation(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        groups: int,
-        eps: float,
-        relu: bool,
+        settings: tuple[int, float, bool],
+        functions: tuple[Callable[..., Any], Callable[..., Any]],
     ) -> Tensor:
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        batch, channels, height, width = hidden.shape
-        output, mean, deviation = _aten.native_group_norm(
-            wide, weight, bias, batch, channels, height * width, groups, eps
-        )
-        saved = [hidden, mean, deviation]
-        if relu:
-            output.relu_()
-            saved.append(output > 0)
+        output: Tensor
+        output, mean, deviation, lives = functions[0](hidden, weight, bias, *settings)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(*saved)
-        ctx.weight, ctx.groups = weight, groups
-        narrow: Tensor = output.to(hidden.dtype)
-        return narrow
+            ctx.save_for_backward(hidden, mean, deviation, lives)
+        ctx.weight, ctx.groups, ctx.backwards = weight, settings[0], functions[1]
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, mean, deviation, *lives = ctx.saved_tensors
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        gradient = gradient.to(wide)
-        if lives:
-            gradient = _where_alive(gradient, lives[0])
-        batch, channels, height, width = hidden.shape
-        result: Tensor = _aten.native_group_norm_backward(
-            gradient,
-            hidden.to(wide),
-            mean,
-            deviation,
-            ctx.weight,
-            batch,
-            channels,
-            height * width,
-            ctx.groups,
-            (True, False, False),
-        )[0]
-        return result.to(hidden.dtype), None, None, None, None, None
+        hidden, mean, deviation, lives = ctx.saved_tensors
+        result: Tensor = ctx.backwards(
+            gradient, hidden, mean, deviation, ctx.weight, ctx.groups, lives
+        )
+        return result, None, None, None, None
+
+
+def _normalised(
+    hidden: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Output in the input's type, mean and 1 / deviation of each group, the ReLU's bits."""
+    batch, channels, height, width = hidden.shape
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    output, mean, deviation = _aten.native_group_norm(
+        wide, weight, bias, batch, channels, height * width, groups, eps
+    )
+    lives = None
+    if relu:
+        output.relu_()
+        lives = output > 0
+    return output.to(hidden.dtype), mean, deviation, lives
+
+
+def _unnormalised(
+    gradient: Tensor,
+    hidden: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    weight: Tensor | None,
+    groups: int,
+    lives: Tensor | None,
+) -> Tensor:
+    """Gradient towards the input, in its type."""
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    gradient = gradient.to(wide)
+    if lives is not None:
+        gradient = _where_alive(gradient, lives)
+    batch, channels, height, width = hidden.shape
+    size = (batch, channels, height * width, groups)
+    result: Tensor = _aten.native_group_norm_backward(
+        gradient, hidden.to(wide), mean, deviation, weight, *size, (True, False, False)
+    )[0]
+    return result.to(hidden.dtype)
+
+
+def _normalised_spelt_out(
+    hidden: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As `_normalised`, in any memory format; to be compiled."""
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    grouped = wide.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)
+    deviation = (variance + eps).rsqrt()
+    output = ((grouped - mean) * deviation).flatten(1, 2)
+    if weight is not None:
+        output = output * weight[:, None, None]
+    if bias is not None:
+        output = output + bias[:, None, None]
+    lives = None
+    if relu:
+        output = output.relu()
+        lives = output > 0
+    return output.to(hidden.dtype), mean, deviation, lives
+
+
+def _unnormalised_spelt_out(
+    gradient: Tensor,
+    hidden: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    weight: Tensor | None,
+    groups: int,
+    lives: Tensor | None,
+) -> Tensor:
+    """As `_unnormalised`, in any memory format; to be compiled."""
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    slope = gradient.to(wide)
+    if lives is not None:
+        slope = torch.where(lives, slope, 0.0)
+    if weight is not None:
+        slope = slope * weight[:, None, None]
+    slope = slope.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    grouped = hidden.to(wide).unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    normal = (grouped - mean) * deviation
+    along = (slope * normal).mean(dim=(2, 3, 4), keepdim=True)
+    level = slope.mean(dim=(2, 3, 4), keepdim=True)
+    result: Tensor = ((slope - level - normal * along) * deviation).flatten(1, 2)
+    return result.to(hidden.dtype)
 
 
 class FrozenMaxPool2d(nn.Module):
@@ -421,6 +525,32 @@ class _ResidualBlock(nn.Module):
 
 
 _JOINED = (FrozenConv2d, FrozenGroupNorm)
+
+
+def choose_kernels(network: nn.Module, options: Iterable[str]) -> None:
+    """Other kernels for a network of these layers; which of them pay depends on the device.
+
+    Parameters
+    ----------
+    network
+        As `frozen_network` makes it; changed in place.
+    options
+        ``"groups"`` and ``"relus"``: GroupNorms, and what follows a convolution up to its ReLU, by
+        torch.compile; ``"cudnn-relu"``: the latter by cuDNN (CUDA only).
+    """
+    for layer in network.modules():
+        if isinstance(layer, FrozenGroupNorm) and "groups" in options:
+            layer.functions = compiled(_normalised_spelt_out), compiled(_unnormalised_spelt_out)
+        if isinstance(layer, FrozenConv2d):
+            layer.geometry.cudnn = "cudnn-relu" in options
+            layer.geometry.finish = compiled(_finished) if "relus" in options else None
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once for all sizes and all engines."""
+    result: Callable[..., Any] = torch.compile(function, dynamic=True)
+    return result
 
 
 def _computed_in(hidden: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ The arithmetic of each anchor is torchvision's own; only sums are made in anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,12 @@ def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     return common.div_(union)
 
 
-def focal_loss(logits: list[Tensor], matches: Matches, classes: int) -> Tensor:
+def focal_loss(
+    logits: list[Tensor],
+    matches: Matches,
+    classes: int,
+    functions: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None,
+) -> Tensor:
     """Classification loss of each image, as torchvision's RetinaNet computes it.
 
     Parameters
@@ -154,6 +159,8 @@ def focal_loss(logits: list[Tensor], matches: Matches, classes: int) -> Tensor:
         Of the anchors in torchvision's order: level by level, row by row, cell by cell.
     classes
         How many a logit map has for each anchor.
+    functions
+        `focal_sum` and `focal_slope`, or what computes the same.
 
     Returns
     -------
@@ -167,7 +174,9 @@ def focal_loss(logits: list[Tensor], matches: Matches, classes: int) -> Tensor:
     parts = []
     for level, *columns in zip(logits, label, hit, weight, strict=True):
         maps = [_as_maps(column, level) for column in columns]
-        part: Tensor = _FocalLoss.apply(level, *maps, classes)
+        part: Tensor = _FocalLoss.apply(
+            level, *maps, classes, functions or (focal_sum, focal_slope)
+        )
         parts.append(part)
     return torch.stack(parts).sum(dim=0)
 
@@ -183,13 +192,19 @@ class _FocalLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, label: Tensor, hit: Tensor, weight: Tensor, classes: int
+        ctx: Any,
+        logits: Tensor,
+        label: Tensor,
+        hit: Tensor,
+        weight: Tensor,
+        classes: int,
+        functions: tuple[Callable[..., Tensor], Callable[..., Tensor]],
     ) -> Tensor:
-        ctx.classes = classes
+        ctx.classes, ctx.slope = classes, functions[1]
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(logits, label, hit, weight)
         found = [
-            focal_sum(_by_class(logits[part], classes), label[part], hit[part], weight[part])
+            functions[0](_by_class(logits[part], classes), label[part], hit[part], weight[part])
             for part in _parts(logits)
         ]
         return torch.cat(found)
@@ -202,9 +217,9 @@ class _FocalLoss(torch.autograd.Function):
         weight = weight * gradient[:, None, None, None, None]
         for part in _parts(logits):
             one = _by_class(logits[part], ctx.classes)
-            slope = focal_slope(one, label[part], hit[part], weight[part])
+            slope = ctx.slope(one, label[part], hit[part], weight[part])
             _by_class(result[part], ctx.classes).copy_(slope)
-        return result, None, None, None, None
+        return result, None, None, None, None, None
 
 
 def _by_class(level: Tensor, classes: int) -> Tensor:
