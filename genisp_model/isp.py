@@ -184,7 +184,7 @@ class ShallowConvNet(nn.Module):
         self.conv2 = nn.Conv2d(16, 64, 3, padding=1)
         self.norm2 = nn.InstanceNorm2d(64, eps=config.norm_eps)
         self.conv3 = nn.Conv2d(64, 3, 1)
-        self.activation = nn.LeakyReLU(LEAKY_SLOPE)
+        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""
