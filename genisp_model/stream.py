@@ -17,8 +17,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from typing import Any
@@ -77,17 +78,12 @@ class Batch:
 
 @dataclass
 class _Reading:
-    """A batch on its way: the memory its images are read into, and the threads' work on it.
-
-    `finished` is what makes tensors of it ahead of time; None where the training loop's own thread
-    does so when it asks for the batch.
-    """
+    """A batch on its way: the memory its images are read into, and the threads' work on it."""
 
     positions: npt.NDArray[np.int64]
     flipped: npt.NDArray[np.bool_]
     buffer: ByteArray
     work: list[Future[None]]
-    finished: Future[_Finished | None] | None = None
 
 
 @dataclass
@@ -120,7 +116,8 @@ class StreamLoader:
     threads
         That decode. Two feed a training step on most machines.
     prefetch
-        Batches decoded ahead of the one in use; on a CUDA device they lie there, as float32.
+        Batches decoded ahead of the one in use. On a CUDA device one more than that is in use or
+        waits there, as float32.
     device
         Where batches go.
     flip
@@ -234,35 +231,56 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         plan, epoch, done = self._plan, self._epoch, self._done
         total = len(plan.all_batches(epoch))
-        todo = iter(plan.batches(epoch, done))
+        batches = plan.batches(epoch, done)
+        todo = iter(batches)
         executor = ThreadPoolExecutor(self.threads, thread_name_prefix="genisp-stream")
-        finisher = ThreadPoolExecutor(1, thread_name_prefix="genisp-stream-upload")
-        ahead: deque[_Reading] = deque()
+        reading: deque[_Reading] = deque()
 
-        def start(positions: npt.NDArray[np.int64]) -> None:
-            reading = self._start(executor, positions, epoch)
-            if self._finishes_ahead:
-                reading.finished = finisher.submit(self._finish, reading)
-            ahead.append(reading)
+        def make() -> _Finished | None:
+            """The next batch; those after it are read meanwhile: threads never run dry."""
+            for positions in islice(todo, 1 + self.prefetch - len(reading)):
+                reading.append(self._start(executor, positions, epoch))
+            return self._finish(reading.popleft())
 
         try:
-            for positions in islice(todo, self.prefetch):
-                start(positions)
-            while ahead:
-                # The next one starts before this one is waited for: threads never run dry.
-                for positions in islice(todo, 1):
-                    start(positions)
-                batch = self._hand_over(ahead.popleft())
-                self._done = min(self._done + plan.world, total)
-                if batch is not None:
-                    yield batch
-                    del batch  # else its memory would wait for the next one
+            with closing(self._made(make, len(batches))) as made:
+                for finished in made:
+                    self._done = min(self._done + plan.world, total)
+                    if finished is not None:
+                        batch = self._handed_over(finished)
+                        del finished
+                        yield batch
+                        del batch  # else its memory would wait for the next one
         finally:
             # Reached when the consumer breaks off, too: the generator is closed with its last
             # reference. What was read ahead is dropped, buffers and all.
             executor.shutdown(wait=True, cancel_futures=True)
-            finisher.shutdown(wait=True, cancel_futures=True)
         self.set_epoch(epoch + 1)
+
+    def _made(
+        self, make: Callable[[], _Finished | None], count: int
+    ) -> Generator[_Finished | None]:
+        """What `make` gives, `count` times; where a device is waited for, one call ahead.
+
+        There a thread of its own does everything about a batch, also handing its images to the
+        threads that read: each thread woken may take the interpreter lock from the one that wakes
+        it, and that must not be the one that keeps a GPU busy.
+        """
+        if not self._finishes_ahead:
+            for _ in range(count):
+                yield make()
+            return
+        executor = ThreadPoolExecutor(1, thread_name_prefix="genisp-stream-upload")
+        try:
+            following = executor.submit(make) if count else None
+            for left in range(count, 0, -1):
+                assert following is not None
+                finished = following.result()
+                following = executor.submit(make) if left > 1 else None
+                yield finished
+                del finished
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _start(
         self, executor: ThreadPoolExecutor, positions: npt.NDArray[np.int64], epoch: int
@@ -299,11 +317,8 @@ class StreamLoader:
             memory = self._scratch.memory = self.dataset.memory()
         return memory
 
-    def _hand_over(self, reading: _Reading) -> Batch | None:
-        """Wait for a batch's tensors; None if every sample of it was skipped."""
-        finished = self._finish(reading) if reading.finished is None else reading.finished.result()
-        if finished is None:
-            return None
+    def _handed_over(self, finished: _Finished) -> Batch:
+        """The batch, for use on the device's current stream."""
         if finished.event is not None:
             using = _cuda.current_stream(self._device)
             using.wait_event(finished.event)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +26,7 @@ import click
 import torch
 
 from scripts.gpu.checking import FULL, SMALL, Bench, Check, Result, run_checks
+from scripts.gpu.engine import engine_check
 from scripts.gpu.loading import equality
 from scripts.gpu.machine import facts, own_tests
 from scripts.gpu.speed import compare_variants, kernels, memory, step_times
@@ -43,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "steps": step_times,
     "memory": memory,
     "runs": runs,
+    "engine": engine_check,
     "kernels": kernels,
     "tests": own_tests,
     "variants": compare_variants,
@@ -71,7 +72,7 @@ def gpu_check(
             "small": small,
             "store": None if store is None else str(store),
             "seconds": round(time.monotonic() - started, 1),
-            "checks": [asdict(result) for result in results],
+            "checks": [result.to_json() for result in results],
         }
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         title = "GPU check" if device.startswith("cuda") else f"GPU check on {device}"

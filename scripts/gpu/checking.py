@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,6 +197,9 @@ class Result:
     parts, parts_checked
         How many parts there are, and how many were looked at, whatever they showed. A check none of
         whose parts could be looked at has not passed.
+    after_part
+        Called after each part with what was wrong with it, or ``""``: a kernel that fails can end
+        the whole process with the next part.
     """
 
     name: str
@@ -209,6 +212,11 @@ class Result:
     error: str = ""
     parts: int = 0
     parts_checked: int = 0
+    after_part: Callable[[str], None] = field(default=lambda text: None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that was found."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
 
     def require(self, condition: bool, otherwise: str) -> None:
         """Note what is wrong and go on: one call of the machine must tell everything."""
@@ -219,15 +227,18 @@ class Result:
     def part(self, name: str) -> Iterator[None]:
         """A part whose failure leaves the others to be checked."""
         self.parts += 1
+        known = len(self.wrong)
         try:
             yield
         except NotCheckedError as error:
             self.unchecked.append(f"{name}: {error}")
-            return
         except Exception as error:
             self.wrong.append(f"{name}: {_first_line(error)}")
             self.error += traceback.format_exc()
-        self.parts_checked += 1
+            self.parts_checked += 1
+        else:
+            self.parts_checked += 1
+        self.after_part("".join(f"  wrong: {text}\n" for text in self.wrong[known:]))
 
     @property
     def lines(self) -> list[str]:
@@ -258,7 +269,14 @@ def run_checks(
         Called with all results before the first check and after each: what was found is on disk
         even if the machine goes away.
     """
-    results = [Result(name) for name in checks]
+    results: list[Result] = []
+
+    def after_part(text: str) -> None:
+        if text:
+            bench.say(text.rstrip("\n"))
+        save(results)
+
+    results += [Result(name, after_part=after_part) for name in checks]
     save(results)
     for result in results:
         if result.name in left_out:
