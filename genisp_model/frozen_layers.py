@@ -131,9 +131,10 @@ class FrozenConv2d(nn.Module):
         bias = -mean * scale if self.bias is None else (self.bias.double() - mean) * scale
         if norm.bias is not None:
             bias = bias + norm.bias.double()
-        dtype = self.weight.dtype
-        self.weight = (self.weight.double() * scale[:, None, None, None]).to(dtype)
-        self.bias = bias.to(dtype)
+        # Strides to the letter: those of a 1x1 kernel fit both memory formats, and say which it is.
+        folded = torch.empty_like(self.weight)
+        folded.copy_(self.weight.double() * scale[:, None, None, None])
+        self.weight, self.bias = folded, bias.to(folded.dtype)
 
     def forward(self, hidden: Tensor, added: Tensor | None = None) -> Tensor:
         """relu(convolution + `added`), without what is not there.
@@ -370,7 +371,7 @@ def _normalised(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Output in the input's type, mean and 1 / deviation of each group, the ReLU's bits."""
     batch, channels, height, width = hidden.shape
-    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    wide = _for_group_norm(hidden, hidden)
     output, mean, deviation = _aten.native_group_norm(
         wide, weight, bias, batch, channels, height * width, groups, eps
     )
@@ -391,16 +392,23 @@ def _unnormalised(
     lives: Tensor | None,
 ) -> Tensor:
     """Gradient towards the input, in its type."""
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    gradient = gradient.to(wide)
     if lives is not None:
         gradient = _where_alive(gradient, lives)
+    gradient, wide = _for_group_norm(gradient, hidden), _for_group_norm(hidden, hidden)
     batch, channels, height, width = hidden.shape
     size = (batch, channels, height * width, groups)
     result: Tensor = _aten.native_group_norm_backward(
-        gradient, hidden.to(wide), mean, deviation, weight, *size, (True, False, False)
+        gradient, wide, mean, deviation, weight, *size, (True, False, False)
     )[0]
     return result.to(hidden.dtype)
+
+
+def _for_group_norm(tensor: Tensor, hidden: Tensor) -> Tensor:
+    """At least float32, and in the one memory format that torch's GroupNorm takes on the device."""
+    on_cpu = hidden.device.type == "cpu"
+    layout = _layout(hidden) if on_cpu else torch.contiguous_format
+    wide = tensor.to(torch.promote_types(hidden.dtype, torch.float32))
+    return wide.contiguous(memory_format=layout)
 
 
 def _normalised_spelt_out(

@@ -19,7 +19,14 @@ from genisp_model.frozen_engine import FrozenEngine
 from genisp_model.frozen_losses import Objects
 from genisp_model.isp import GenISP
 from genisp_model.stream import Batch
-from scripts.gpu.checking import Bench, NotCheckedError, Result, backends, changed
+from scripts.gpu.checking import (
+    Bench,
+    NotCheckedError,
+    Result,
+    backends,
+    changed,
+    without_tf32,
+)
 from scripts.gpu.guides import SAMPLE, fixed_batch, guide, timed_guide
 
 _cuda: Any = torch.cuda
@@ -106,10 +113,9 @@ def _equality(bench: Bench, result: Result) -> None:
         images = _rendered(batch)
         for arithmetic, limits in LIMITS.items():
             amp = arithmetic == "bf16"
-            if amp and not bench.on_cuda:
-                continue  # few CPUs compute in bfloat16; what others do instead takes minutes
-            exact = changed(backends.cudnn.conv, "fp32_precision", "ieee")
-            with nullcontext() if amp else exact:
+            if amp and not bench.has_bf16:
+                continue
+            with nullcontext() if amp else without_tf32():
                 theirs, ours = (_seen(one, images, batch, amp=amp) for one in (detector, engine))
             away = {part: _away(ours[part], value) for part, value in theirs.items()}
             result.found[f"{name}, {arithmetic}, against torchvision"] = away
@@ -239,8 +245,10 @@ def _made(bench: Bench, variant: _Variant, count: int | None = None) -> _Step:
 
 
 def _time(bench: Bench, result: Result, name: str, variant: _Variant) -> None:
-    if not bench.on_cuda and (variant.graph or variant.options or variant.amp):
-        raise NotCheckedError("only a GPU has graphs, cuDNN, and bfloat16 in good time")
+    if not bench.on_cuda and (variant.graph or variant.options):
+        raise NotCheckedError("there is neither cuDNN nor a graph without a GPU")
+    if variant.amp and not bench.has_bf16:
+        raise NotCheckedError("the device does not compute in bfloat16")
     setting: AbstractContextManager[None] = nullcontext()
     if variant.benchmark:
         setting = changed(backends.cudnn, "benchmark", True)
@@ -346,7 +354,7 @@ def _kernels(bench: Bench, result: Result) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if bench.on_cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    step = _made(bench, _Variant(last=True, fused=True, amp=bench.on_cuda))
+    step = _made(bench, _Variant(last=True, fused=True, amp=bench.has_bf16))
     for _ in range(bench.sizes.warm):
         step()
     bench.synchronise()
