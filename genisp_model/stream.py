@@ -244,11 +244,9 @@ class StreamLoader:
 
         try:
             with closing(self._made(make, len(batches))) as made:
-                for finished in made:
+                for batch in made:
                     self._done = min(self._done + plan.world, total)
-                    if finished is not None:
-                        batch = self._handed_over(finished)
-                        del finished
+                    if batch is not None:
                         yield batch
                         del batch  # else its memory would wait for the next one
         finally:
@@ -257,28 +255,26 @@ class StreamLoader:
             executor.shutdown(wait=True, cancel_futures=True)
         self.set_epoch(epoch + 1)
 
-    def _made(
-        self, make: Callable[[], _Finished | None], count: int
-    ) -> Generator[_Finished | None]:
+    def _made(self, make: Callable[[], _Finished | None], count: int) -> Generator[Batch | None]:
         """What `make` gives, `count` times; where a device is waited for, one call ahead.
 
         There a thread of its own does everything about a batch, also handing its images to the
-        threads that read: each thread woken may take the interpreter lock from the one that wakes
-        it, and that must not be the one that keeps a GPU busy.
+        threads that read. Each thread that is woken may take the interpreter lock from the one that
+        wakes it, for 5 ms and more: the training loop wakes this one thread, and does so last.
         """
         if not self._finishes_ahead:
             for _ in range(count):
-                yield make()
+                yield self._handed_over(make())
             return
         executor = ThreadPoolExecutor(1, thread_name_prefix="genisp-stream-upload")
         try:
-            following = executor.submit(make) if count else None
-            for left in range(count, 0, -1):
-                assert following is not None
-                finished = following.result()
-                following = executor.submit(make) if left > 1 else None
-                yield finished
-                del finished
+            ahead = deque(executor.submit(make) for _ in range(min(count, 1)))
+            for following in range(count - 1, -1, -1):
+                batch = self._handed_over(ahead.popleft().result())
+                if following:
+                    ahead.append(executor.submit(make))
+                yield batch
+                del batch
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
@@ -317,8 +313,10 @@ class StreamLoader:
             memory = self._scratch.memory = self.dataset.memory()
         return memory
 
-    def _handed_over(self, finished: _Finished) -> Batch:
-        """The batch, for use on the device's current stream."""
+    def _handed_over(self, finished: _Finished | None) -> Batch | None:
+        """The batch, for use on the device's current stream; None if there is nothing in it."""
+        if finished is None:
+            return None
         if finished.event is not None:
             using = _cuda.current_stream(self._device)
             using.wait_event(finished.event)

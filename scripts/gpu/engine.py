@@ -291,7 +291,8 @@ class _Graph:
         # Boxes padded to a fixed number: the graph holds for other boxes, too.
         boxes = [torch.nn.functional.pad(t["boxes"], (0, 0, 0, 1)) for t in batch.targets]
         labels = [torch.nn.functional.pad(t["labels"], (0, 1), value=-1) for t in batch.targets]
-        objects = Objects.of(boxes, labels)
+        # Kept as long as the graph: it reads this memory at each replay.
+        self.objects = objects = Objects.of(boxes, labels)
         self.step = step
 
         def gradients() -> Tensor:
