@@ -247,6 +247,13 @@ def detector_options(command: Command) -> Command:
                 show_envvar=True,
                 help="Box term of the guidance loss.",
             ),
+            click.option(
+                "--plain-detector",
+                is_flag=True,
+                show_envvar=True,
+                help="torchvision's own code for the detector, not the frozen engine: same numbers "
+                "up to rounding, more memory and time.",
+            ),
         ]
     ):
         command = option(command)

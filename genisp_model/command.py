@@ -11,6 +11,7 @@ import torch
 from genisp_model.comparison import Pictures, compare
 from genisp_model.data import StoreDataset
 from genisp_model.detector import load_frozen_detector
+from genisp_model.frozen_engine import guide_by
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Say, Trainer
@@ -81,9 +82,10 @@ def run_evaluation(
         options["detector"], weights=options["detector_weights"], box_loss=options["box_loss"]
     ).to(device)
     dataset = StoreDataset(options["store"], split=options["split"], level=options["level"])
+    guide = guide_by(detector, plain=bool(options.get("plain_detector")))
     by_condition = bool(options.get("by_condition"))
     found = compare(
-        dataset, detector, checkpoint, device, pictures=pictures, by_condition=by_condition
+        dataset, guide, checkpoint, device, pictures=pictures, by_condition=by_condition
     )
     scores = [score for score, _ in found]
     if by_condition and not any(score.condition for score in scores):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.data import StoreDataset
-from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, Renderer, evaluate, paired_gain, restricted
+from genisp_model.frozen_engine import Guide
 from genisp_model.isp import GenISP
 from genisp_model.recipes import RECIPES
 from genisp_model.renderings import render_classical, render_gray_world, render_xyz
@@ -59,7 +59,7 @@ def renderings(
 
 def compare(
     dataset: StoreDataset,
-    detector: FrozenDetector,
+    detector: Guide,
     checkpoint: Path | None,
     device: torch.device,
     *,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genisp_model.detector import FrozenDetector
+from genisp_model.frozen_engine import FrozenEngine, Guide
 from genisp_model.stream import Batch, StreamLoader
 from schemas.coco import CLASS_NAMES
 
@@ -93,7 +94,7 @@ def paired_ap_gain(worse: Evaluation, better: Evaluation) -> Paired:
 
 @torch.no_grad()
 def evaluate(
-    render: Renderer, detector: FrozenDetector, batches: StreamLoader | Sequence[Batch]
+    render: Renderer, detector: Guide, batches: StreamLoader | Sequence[Batch]
 ) -> Evaluation:
     """Render every batch, score the detector on it.
 
@@ -102,7 +103,7 @@ def evaluate(
     render
         Makes pictures of a batch.
     detector
-        Frozen; its state does not change.
+        Frozen; its state does not change. The engine sees each batch once, at once.
     batches
         One pass is read.
     """
@@ -111,14 +112,27 @@ def evaluate(
     predictions: dict[str, Boxes] = {}
     for batch in batches:
         pictures = render(batch)
-        for number, sample_id in enumerate(batch.ids):
-            picture, target = pictures[number : number + 1], batch.targets[number]
-            parts = detector.losses(picture, [target])
-            losses[sample_id] = float(sum(part.float() for part in parts.values()))
+        seen = _seen(detector, pictures, batch.targets)
+        for sample_id, target, (loss, found) in zip(batch.ids, batch.targets, seen, strict=True):
+            losses[sample_id] = loss
             truths[sample_id] = {name: target[name].cpu() for name in ("boxes", "labels")}
-            (found,) = detector.predict(picture)
             predictions[sample_id] = {name: value.float().cpu() for name, value in found.items()}
     return _evaluation(losses, truths, predictions)
+
+
+def _seen(
+    detector: Guide, pictures: Tensor, targets: Sequence[dict[str, Any]]
+) -> Iterator[tuple[float, Boxes]]:
+    """Guidance loss and detections of each image."""
+    if isinstance(detector, FrozenEngine):
+        parts, found = detector.losses_and_detections(pictures, targets)
+        totals = torch.stack([part.float() for part in parts.values()]).sum(dim=0)
+        yield from zip(totals.tolist(), found, strict=True)
+        return
+    for picture, target in zip(torch.split(pictures, 1), targets, strict=True):
+        parts = detector.losses(picture, [target])
+        (boxes,) = detector.predict(picture)
+        yield float(sum(part.float() for part in parts.values())), boxes
 
 
 def restricted(whole: Evaluation, ids: Sequence[str]) -> Evaluation:

@@ -232,6 +232,15 @@ class _Seen:
         self.levels, self.logits, self.deltas = levels, logits, deltas
 
 
+#: What gives losses and detections.
+Guide = FrozenDetector | FrozenEngine
+
+
+def guide_by(detector: FrozenDetector, *, plain: bool = False) -> Guide:
+    """The engine where it knows the detector's parts, else the detector itself; so if `plain`."""
+    return detector if plain or not fits(detector) else FrozenEngine(detector)
+
+
 def fits(detector: FrozenDetector) -> bool:
     """Whether the engine computes this detector's losses."""
     model: Any = detector.model

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from pipeline.errors import UsageError
@@ -101,6 +102,36 @@ class GenISPOutput:
     matrix: Tensor
 
 
+class LeakyReLU(nn.Module):
+    """torch's, which keeps its output for the backward pass: the next layer keeps that anyway.
+
+    torch's own keeps its input, and in place it would have to be undone, because an InstanceNorm's
+    output is a view.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Any shape."""
+        if torch.compiler.is_compiling() or not hidden.requires_grad:
+            return functional.leaky_relu(hidden, LEAKY_SLOPE)
+        output: Tensor = _LeakyReLU.apply(hidden)
+        return output
+
+
+class _LeakyReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        output = functional.leaky_relu(hidden, LEAKY_SLOPE)
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (output,) = ctx.saved_tensors
+        result: Tensor = torch.ops.aten.leaky_relu_backward(gradient, output, LEAKY_SLOPE, True)
+        return result
+
+
 class ImageToParameters(nn.Module):
     """An image in, a few numbers out: three convolutions, a global average, one linear layer.
 
@@ -116,9 +147,9 @@ class ImageToParameters(nn.Module):
         super().__init__()
         first, second, third = pools
         self.features = nn.Sequential(
-            *(nn.Conv2d(3, 16, 7, padding=3), nn.LeakyReLU(LEAKY_SLOPE), nn.MaxPool2d(first)),
-            *(nn.Conv2d(16, 32, 5, padding=2), nn.LeakyReLU(LEAKY_SLOPE), nn.MaxPool2d(second)),
-            *(nn.Conv2d(32, 128, 3, padding=1), nn.LeakyReLU(LEAKY_SLOPE), nn.MaxPool2d(third)),
+            *(nn.Conv2d(3, 16, 7, padding=3), LeakyReLU(), nn.MaxPool2d(first)),
+            *(nn.Conv2d(16, 32, 5, padding=2), LeakyReLU(), nn.MaxPool2d(second)),
+            *(nn.Conv2d(32, 128, 3, padding=1), LeakyReLU(), nn.MaxPool2d(third)),
         )
         self.linear = nn.Linear(128, n_outputs)
 
@@ -184,7 +215,7 @@ class ShallowConvNet(nn.Module):
         self.conv2 = nn.Conv2d(16, 64, 3, padding=1)
         self.norm2 = nn.InstanceNorm2d(64, eps=config.norm_eps)
         self.conv3 = nn.Conv2d(64, 3, 1)
-        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        self.activation = LeakyReLU()
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""

@@ -22,6 +22,7 @@ from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.data import StoreDataset
 from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, evaluate
+from genisp_model.frozen_engine import guide_by
 from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import PictureRow, RunFolder
@@ -97,6 +98,7 @@ class Trainer:
             torch.use_deterministic_algorithms(True)
         self.isp = GenISP(RECIPES[config.recipe].isp).to(self.device)
         self._speed_up()
+        self.guide = guide_by(self.detector, plain=config.plain_detector)
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
         self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
         self.loader = self._loader(config.split, shuffle=True, flip=config.flip)
@@ -250,7 +252,7 @@ class Trainer:
         for batch in window:
             with self._autocast():
                 output = self._forward(batch)
-                parts = self.detector.losses(output.image, batch.targets)
+                parts = self.guide.losses(output.image, batch.targets)
             loss = torch.stack([part.float() for part in parts.values()]).sum()
             if self.config.gray_world:
                 colour = gray_world_loss(output.image.float())
@@ -331,7 +333,7 @@ class Trainer:
             return
         self.isp.eval()
         self.validation.set_epoch(0)
-        scores = evaluate(self.render, self.detector, self.validation)
+        scores = evaluate(self.render, self.guide, self.validation)
         self.validation.set_epoch(0)
         self.folder.draw_pictures(epoch + 1, list(islice(self._pictures(), PICTURES)))
         self.isp.train()

@@ -38,6 +38,8 @@ class TrainConfig(StrictModel):
         bfloat16 autocast.
     detector, detector_weights, box_loss
         The frozen detector that guides.
+    plain_detector
+        Losses by torchvision's own code also where the frozen engine knows the detector.
     gray_world
         Weight of the optional colour term.
     flip
@@ -70,6 +72,7 @@ class TrainConfig(StrictModel):
     detector: str = "retinanet_resnet50_fpn_v2"
     detector_weights: str = "COCO_V1"
     box_loss: BoxLoss = "smooth_l1"
+    plain_detector: bool = False
     gray_world: float = Field(default=0.0, ge=0)
     flip: float = Field(default=0.0, ge=0, le=1)
     seed: int = 0

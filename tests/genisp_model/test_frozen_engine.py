@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genisp_model.command import train_config
+from genisp_model.data import StoreDataset
 from genisp_model.detector import FrozenDetector, load_frozen_detector
-from genisp_model.frozen_engine import FrozenEngine, fits
-from genisp_model.frozen_layers import FrozenConv2d, frozen_network
+from genisp_model.evaluate import evaluate
+from genisp_model.frozen_engine import FrozenEngine, fits, guide_by
+from genisp_model.frozen_layers import (
+    FrozenConv2d,
+    _finished,
+    _normalised,
+    _normalised_spelt_out,
+    _unnormalised,
+    _unnormalised_spelt_out,
+    frozen_network,
+)
 from genisp_model.frozen_losses import Objects, match
+from genisp_model.runlog import RunFolder
+from genisp_model.stream import StreamLoader
+from genisp_model.train import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss
 
@@ -329,6 +344,22 @@ def test_others_are_not_for_the_engine() -> None:
         FrozenEngine(detector)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_kernels_to_be_compiled_compute_the_same(relu: bool) -> None:
+    """Not compiled here: the compiler takes longer than the test is worth."""
+    hidden, weight, bias = torch.randn(2, 8, 6, 5), torch.randn(8), torch.randn(8)
+    one = _normalised(hidden, weight, bias, 4, 1e-5, relu)
+    other = _normalised_spelt_out(hidden, weight, bias, 4, 1e-5, relu)
+    torch.testing.assert_close(one[0], other[0])
+    gradient = torch.randn_like(hidden)
+    theirs = _unnormalised(gradient, hidden, one[1], one[2], weight, 4, one[3])
+    ours = _unnormalised_spelt_out(gradient, hidden, other[1], other[2], weight, 4, other[3])
+    torch.testing.assert_close(ours, theirs)
+    output, lives = _finished(hidden, bias, gradient)
+    torch.testing.assert_close(output, (hidden + bias[:, None, None] + gradient).relu())
+    assert torch.equal(lives, output > 0)
+
+
 def test_layers_it_does_not_know_stay() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1)
@@ -338,3 +369,37 @@ def test_layers_it_does_not_know_stay() -> None:
     assert kinds == ["Conv2d", "BatchNorm2d", "SiLU", "FrozenConv2d"]
     images = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(frozen(images), network(images))
+
+
+def test_a_run_is_guided_by_the_engine_unless_told(tiny_store: Path, tmp_path: Path) -> None:
+    runs = {}
+    for plain in (False, True):
+        detector = load_frozen_detector(SAMPLE, "sample")
+        folder = RunFolder(tmp_path / str(plain))
+        fields = {"store": str(tiny_store), "recipe": "default", "epochs": 2, "batch_size": 2}
+        fields |= {"detector": SAMPLE, "detector_weights": "sample", "plain_detector": plain}
+        config = train_config(fields)
+        run = Trainer(config, detector, folder, torch.device("cpu"), lambda text: None)
+        assert isinstance(run.guide, FrozenDetector if plain else FrozenEngine)
+        assert run.fit()
+        folder.close()
+        runs[plain] = run
+    torch.testing.assert_close(runs[False].losses, runs[True].losses, rtol=1e-4, atol=0)
+    assert runs[False].best == pytest.approx(runs[True].best, rel=1e-4)
+
+
+def test_validation_scores_a_batch_at_once_as_one_by_one(tiny_store: Path) -> None:
+    detector = load_frozen_detector(SAMPLE, "sample")
+    scores = [
+        evaluate(
+            lambda batch: (batch.images / batch.exposure[:, None, None, None]).clamp(0, 1),
+            guide,
+            StreamLoader(StoreDataset(tiny_store, level="resized"), batch_size=3, shuffle=False),
+        )
+        for guide in (detector, guide_by(detector))
+    ]
+    one_by_one, at_once = scores
+    assert at_once.losses == pytest.approx(one_by_one.losses, rel=1e-5)
+    assert at_once.ap == pytest.approx(one_by_one.ap, abs=1e-3)
+    for name, found in one_by_one.predictions.items():
+        torch.testing.assert_close(at_once.predictions[name], found, rtol=1e-3, atol=1e-2)

@@ -202,7 +202,7 @@ def test_too_little_memory_names_the_options_that_help(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(detector, "losses", full)
+    monkeypatch.setattr(run.guide, "losses", full)
     with pytest.raises(TrainingError, match="not enough memory") as raised:
         run.fit()
     assert "--accumulate" in raised.value.hint
