@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -22,14 +22,12 @@ from pipeline.coco_reader import (
 )
 from pipeline.errors import AnnotationError
 from pipeline.json_lists import is_json
-from schemas.coco import CLASS_NAMES, ImageAnnotation
+from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 
 __all__ = [
-    "UNSPLIT",
     "AnnotationIndex",
     "LoadedFile",
-    "SplitCounts",
     "build_index",
     "is_json",
     "load_coco",
@@ -38,8 +36,8 @@ __all__ = [
     "split_from_name",
 ]
 
-UNSPLIT = "none"
-"""Key of `AnnotationIndex.counts` for images without a split."""
+_UNSPLIT = "none"
+"""What a message calls the split of an image that has none."""
 
 MAX_NAMESAKES: Final = 20
 """Different images of one name that are told apart; no set of cameras has more."""
@@ -69,25 +67,6 @@ def looks_like_coco(data: bytes) -> bool:
     if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
         return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
     return False
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """What one split holds.
-
-    Attributes
-    ----------
-    images
-        Images, those without boxes included.
-    boxes
-        Class name -> boxes, trainable or not; ``"other"`` for every other category.
-    untrainable
-        Boxes left out of targets, of any class.
-    """
-
-    images: int
-    boxes: Mapping[str, int]
-    untrainable: int
 
 
 class MissingRaw(NamedTuple):
@@ -150,15 +129,6 @@ class AnnotationIndex:
     def images(self) -> tuple[ImageAnnotation, ...]:
         """One record an image, ordered by annotation file name, then as in the file."""
         return tuple(picture.record.annotation for picture in self._pictures)
-
-    @property
-    def counts(self) -> dict[str, SplitCounts]:
-        """Images and boxes by split, in alphabetical order of the splits."""
-        by_split: dict[str, list[_Record]] = {}
-        for picture in self._pictures:
-            split = picture.record.images.split or UNSPLIT
-            by_split.setdefault(split, []).append(picture.record)
-        return {split: _count(by_split[split]) for split in sorted(by_split)}
 
     def lookup(self, file_name: str) -> tuple[ImageAnnotation, ...]:
         """Find what is said about a raw.
@@ -344,7 +314,7 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
         image = one.annotation
         return (
             f"{image.file} (image {image.image_id!r}: {image.width}x{image.height}, "
-            f"split {image.split or UNSPLIT}, {len(image.boxes)} boxes)"
+            f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes)"
         )
 
     return Finding(
@@ -392,17 +362,3 @@ def _merge(first: str, second: str, count: int) -> Finding:
 
 def _as_error(finding: Finding) -> AnnotationError:
     return AnnotationError(finding.message, path=finding.where, hint=finding.mend)
-
-
-def _count(records: Sequence[_Record]) -> SplitCounts:
-    classes: Counter[str] = Counter()
-    untrainable = 0
-    for record in records:
-        for box in record.annotation.boxes:
-            classes[CLASS_NAMES.get(box.category_id, "other")] += 1
-            untrainable += not box.trainable
-    return SplitCounts(
-        images=len(records),
-        boxes={name: classes[name] for name in (*CLASS_NAMES.values(), "other") if classes[name]},
-        untrainable=untrainable,
-    )

@@ -1,4 +1,4 @@
-"""Boxes as arrays: formats, frames, orientation, checks. Pure functions, no files.
+"""Boxes as arrays: formats, scales, checks. Pure functions, no files.
 
 Two formats. COCO ``xywh`` is ``(x, y, width, height)``; ``xyxy`` is ``(x1, y1, x2, y2)``. In both
 the origin is the frame's top-left corner, x to the right, y down, pixel ``i`` covers ``[i, i + 1]``
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import UnsupportedRawError
 from schemas.coco import CLASS_NAMES, Box
 from schemas.finding import Finding, Severity
 
@@ -30,8 +29,6 @@ DUPLICATE_IOU = 0.9
 AREA_TOLERANCE = 1.0  # square pixels
 EDGE_TOLERANCE = 1e-3
 """Pixels over the frame's edge that are rounding in the tool that wrote x and width."""
-
-_INVERSE_ORIENTATION = {1: 1, 3: 3, 6: 8, 8: 6}
 
 
 def xywh_to_xyxy(boxes: npt.ArrayLike) -> FloatArray:
@@ -68,24 +65,6 @@ def scale_boxes(boxes: npt.ArrayLike, scale_x: float, scale_y: float) -> FloatAr
     return _as_boxes(boxes) * np.array([scale_x, scale_y, scale_x, scale_y], dtype=np.float64)
 
 
-def shift_boxes(boxes: npt.ArrayLike, dx: float, dy: float) -> FloatArray:
-    """Move ``xyxy`` boxes to a frame whose origin lies at ``(-dx, -dy)``; inverse: negate both.
-
-    Parameters
-    ----------
-    boxes
-        ``(n, 4)`` ``xyxy`` in pixels.
-    dx, dy
-        Pixels added to x and to y: the position of the old origin in the new frame. From the full
-        sensor to a crop at ``(left, top)`` that is ``(-left, -top)``.
-
-    Returns
-    -------
-    ``(n, 4)`` float64 ``xyxy`` in the same pixel size.
-    """
-    return _as_boxes(boxes) + np.array([dx, dy, dx, dy], dtype=np.float64)
-
-
 def clip_boxes(boxes: npt.ArrayLike, width: npt.ArrayLike, height: npt.ArrayLike) -> FloatArray:
     """Cut ``xyxy`` boxes to the frame ``[0, width] x [0, height]``, edges inclusive.
 
@@ -104,67 +83,6 @@ def clip_boxes(boxes: npt.ArrayLike, width: npt.ArrayLike, height: npt.ArrayLike
     clipped[:, 0::2] = np.clip(clipped[:, 0::2], 0, np.reshape(width, (-1, 1)))
     clipped[:, 1::2] = np.clip(clipped[:, 1::2], 0, np.reshape(height, (-1, 1)))
     return clipped
-
-
-def orient_boxes(boxes: npt.ArrayLike, orientation: int, width: float, height: float) -> FloatArray:
-    """Carry ``xyxy`` boxes from the frame as stored to the frame as shown upright.
-
-    Parameters
-    ----------
-    boxes
-        ``(n, 4)`` ``xyxy`` in pixels of the stored frame, origin at its top-left corner.
-    orientation
-        EXIF orientation: 1 as stored, 3 turned by 180 degrees, 6 shown turned 90 degrees
-        clockwise (``np.rot90(k=-1)``), 8 counter-clockwise (``np.rot90(k=1)``).
-    width, height
-        Size of the *stored* frame in pixels.
-
-    Returns
-    -------
-    ``(n, 4)`` float64 ``xyxy`` in pixels of the upright frame, whose size is ``(height, width)``
-    for 6 and 8.
-
-    Raises
-    ------
-    UnsupportedRawError
-        For a mirrored (2, 4, 5, 7) or unknown orientation: no camera writes one.
-    """
-    x1, y1, x2, y2 = _as_boxes(boxes).T
-    if orientation == 1:
-        edges = (x1, y1, x2, y2)
-    elif orientation == 3:
-        edges = (width - x2, height - y2, width - x1, height - y1)
-    elif orientation == 6:
-        edges = (height - y2, x1, height - y1, x2)
-    elif orientation == 8:
-        edges = (y1, width - x2, y2, width - x1)
-    else:
-        raise UnsupportedRawError(
-            f"EXIF orientation {orientation}: expected 1, 3, 6 or 8",
-            hint="Set the orientation tag to how the camera was held, for example with exiftool.",
-        )
-    return np.stack(edges, axis=1)
-
-
-def unorient_boxes(
-    boxes: npt.ArrayLike, orientation: int, width: float, height: float
-) -> FloatArray:
-    """Undo `orient_boxes`: from the frame as shown upright back to the frame as stored.
-
-    Parameters
-    ----------
-    boxes
-        ``(n, 4)`` ``xyxy`` in pixels of the upright frame.
-    orientation, width, height
-        As given to `orient_boxes`: the size is still that of the *stored* frame.
-
-    Returns
-    -------
-    ``(n, 4)`` float64 ``xyxy`` in pixels of the stored frame.
-    """
-    if orientation in (6, 8):
-        width, height = height, width
-    return orient_boxes(boxes, _INVERSE_ORIENTATION.get(orientation, orientation), width, height)
 
 
 def target_arrays(

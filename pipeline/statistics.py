@@ -13,11 +13,6 @@ from schemas.sidecar import PlaneStatistics
 CODES = 65536
 
 
-def histogram(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
-    """(3, 65536) counts of every code in each plane of a (3, H, W) level."""
-    return np.stack([np.bincount(plane.ravel(), minlength=CODES) for plane in stored])
-
-
 def level_statistics(
     counts: npt.NDArray[np.integer], fixed_point: FixedPoint, names: Sequence[str]
 ) -> dict[str, PlaneStatistics]:

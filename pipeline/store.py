@@ -230,7 +230,7 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     NoStoreError
         If there is nothing at `path`, or something else.
     IncompatibleStoreError
-        If its format version is not 1.
+        If its format version is not 2.
     """
     if "://" in str(path):
         hint = "copy the store to a local folder, or mount it"
@@ -272,7 +272,7 @@ def read_root(files: StoreFiles) -> tuple[Recipe, dict[str, str]]:
     NoStoreError
         If there is nothing, or something else.
     IncompatibleStoreError
-        If the format version is not 1.
+        If the format version is not 2.
     DamagedStoreError
         If there are samples, but neither file says how they were made.
     """

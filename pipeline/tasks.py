@@ -19,7 +19,6 @@ from pipeline.develop import Level, develop
 from pipeline.errors import (
     AnnotationError,
     CorruptRawError,
-    DecoderCrashError,
     FrameMismatchError,
     SourceError,
     StoreError,
@@ -61,7 +60,6 @@ _CODES: dict[type[SourceError], FailureCode] = {
     CorruptRawError: "corrupt",
     FrameMismatchError: "frame",
     AnnotationError: "annotation",
-    DecoderCrashError: "crash",
 }
 
 

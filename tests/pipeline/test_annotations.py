@@ -228,21 +228,9 @@ def test_annotations_whose_raws_never_came_are_listed() -> None:
     assert len(index.unmatched([])) == 3
 
 
-def test_counts_are_by_split_and_class() -> None:
-    files = [
-        coco("train.json", ["A.NEF", "B.NEF"], bboxes=[BOX, (5, 5, 0, 5)]),
-        coco("all.json", ["C.NEF"], category_id=7),
-    ]
-    counts = build_index(files).counts
-    assert list(counts) == ["none", "train"]
-    assert (counts["train"].images, counts["train"].untrainable) == (2, 2)
-    assert counts["train"].boxes == {"person": 4}
-    assert counts["none"].boxes == {"other": 1}
-
-
 def test_an_empty_index_answers() -> None:
     index = build_index([])
-    assert (len(index), index.images, index.counts, index.lookup("A")) == (0, (), {}, ())
+    assert (len(index), index.images, index.lookup("A")) == (0, (), ())
 
 
 # --- The real files ------------------------------------------------------------------------------
@@ -275,13 +263,19 @@ def test_nothing_of_raw_nod_is_lost(nod: dict[str, LoadedFile]) -> None:
     assert index.findings == ()
     assert len(index) == 7219
     assert sum(len(image.boxes) for image in index.images) == 46751
-    assert {split: (c.images, sum(c.boxes.values())) for split, c in index.counts.items()} == {
+    images = Counter(image.split for image in index.images)
+    boxes = Counter(image.split for image in index.images for _ in image.boxes)
+    assert {split: (count, boxes[split]) for split, count in images.items()} == {
         "train": (3206 + 2571, 22474 + 14982),
         "val": (400 + 321, 2720 + 1896),
         "test": (400 + 321, 2852 + 1827),
     }
-    assert index.counts["test"].boxes == {"person": 3199, "bicycle": 964, "car": 516}
-    assert [c.untrainable for c in index.counts.values()] == [1, 0, 0]
+    of_test = [box for image in index.images if image.split == "test" for box in image.boxes]
+    assert Counter(box.category for box in of_test) == {"person": 3199, "bicycle": 964, "car": 516}
+    untrainable = [
+        image.split for image in index.images for box in image.boxes if not box.trainable
+    ]
+    assert untrainable == ["test"]
     for image in index.images:
         assert index.lookup(image.file_name) == (image,)
     assert index.unmatched(image.file_name for image in index.images) == ()

@@ -15,20 +15,14 @@ from pipeline.boxes import (
     box_findings,
     clip_boxes,
     near_duplicates,
-    orient_boxes,
     scale_boxes,
-    shift_boxes,
     target_arrays,
-    unorient_boxes,
     xywh_to_xyxy,
 )
-from pipeline.errors import UnsupportedRawError
 from schemas.coco import Box
 from schemas.finding import Finding, Severity
 
 WIDTH, HEIGHT = 100, 60
-QUARTER_TURNS = {1: 0, 3: 2, 6: -1, 8: 1}
-orientations = st.sampled_from(sorted(QUARTER_TURNS))
 coordinate = st.floats(-1e4, 1e4, allow_nan=False)
 box_lists = st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), max_size=5)
 
@@ -65,42 +59,6 @@ def test_a_coco_box_ends_at_x_plus_width() -> None:
     assert xywh_to_xyxy([]).shape == (0, 4)
 
 
-@given(st.integers(1, 9), st.integers(1, 9), orientations, st.data())
-def test_an_oriented_box_is_where_the_rotated_image_shows_it(
-    width: int, height: int, orientation: int, data: st.DataObject
-) -> None:
-    x1 = data.draw(st.integers(0, width - 1))
-    y1 = data.draw(st.integers(0, height - 1))
-    x2 = data.draw(st.integers(x1 + 1, width))
-    y2 = data.draw(st.integers(y1 + 1, height))
-    image = np.zeros((height, width), dtype=np.uint8)
-    image[y1:y2, x1:x2] = 1
-    rows, columns = np.nonzero(np.rot90(image, QUARTER_TURNS[orientation]))
-    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert orient_boxes([[x1, y1, x2, y2]], orientation, width, height).tolist() == [expected]
-
-
-@given(box_lists, orientations)
-def test_orientation_comes_back(boxes: list[tuple[float, ...]], orientation: int) -> None:
-    there = orient_boxes(boxes, orientation, WIDTH, HEIGHT)
-    back = unorient_boxes(there, orientation, WIDTH, HEIGHT)
-    np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), atol=1e-9)
-
-
-@given(box_lists)
-def test_two_quarter_turns_are_a_half_turn(boxes: list[tuple[float, ...]]) -> None:
-    once = orient_boxes(boxes, 6, WIDTH, HEIGHT)
-    twice = orient_boxes(once, 6, HEIGHT, WIDTH)
-    np.testing.assert_allclose(twice, orient_boxes(boxes, 3, WIDTH, HEIGHT), atol=1e-9)
-
-
-@pytest.mark.parametrize("orientation", [0, 2, 4, 5, 7, 9])
-def test_mirrored_and_unknown_orientations_are_refused(orientation: int) -> None:
-    for function in (orient_boxes, unorient_boxes):
-        with pytest.raises(UnsupportedRawError, match=f"EXIF orientation {orientation}"):
-            function([[0, 0, 1, 1]], orientation, WIDTH, HEIGHT)
-
-
 @given(box_lists, st.floats(0.01, 10), st.floats(0.01, 10))
 def test_scaling_comes_back(boxes: list[tuple[float, ...]], sx: float, sy: float) -> None:
     back = scale_boxes(scale_boxes(boxes, sx, sy), 1 / sx, 1 / sy)
@@ -111,35 +69,11 @@ def test_scales_belong_to_their_axes() -> None:
     assert scale_boxes([[1, 2, 3, 4]], 10, 0.5).tolist() == [[10, 1, 30, 2]]
 
 
-@given(box_lists, coordinate, coordinate)
-def test_shifting_comes_back(boxes: list[tuple[float, ...]], dx: float, dy: float) -> None:
-    back = shift_boxes(shift_boxes(boxes, dx, dy), -dx, -dy)
-    np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), atol=1e-9)
-
-
-def test_a_crop_moves_boxes_by_its_origin() -> None:
-    assert shift_boxes([[20, 30, 40, 50]], -12, -8).tolist() == [[8, 22, 28, 42]]
-
-
 @given(box_lists)
 def test_clipped_boxes_lie_inside_and_clip_to_themselves(boxes: list[tuple[float, ...]]) -> None:
     clipped = clip_boxes(boxes, WIDTH, HEIGHT)
     assert ((clipped >= 0) & (clipped <= [WIDTH, HEIGHT, WIDTH, HEIGHT])).all()
     np.testing.assert_array_equal(clip_boxes(clipped, WIDTH, HEIGHT), clipped)
-
-
-@given(
-    st.tuples(st.floats(-50, 150), st.floats(-50, 110), st.floats(1, 99), st.floats(1, 59)),
-    orientations,
-)
-def test_clipping_and_turning_commute(
-    bbox: tuple[float, float, float, float], orientation: int
-) -> None:
-    boxes = xywh_to_xyxy([bbox])
-    width, height = (HEIGHT, WIDTH) if orientation in (6, 8) else (WIDTH, HEIGHT)
-    clipped_first = orient_boxes(clip_boxes(boxes, WIDTH, HEIGHT), orientation, WIDTH, HEIGHT)
-    turned_first = clip_boxes(orient_boxes(boxes, orientation, WIDTH, HEIGHT), width, height)
-    np.testing.assert_allclose(clipped_first, turned_first, atol=1e-9)
 
 
 def test_a_plain_box_has_no_findings_up_to_the_very_edge() -> None:

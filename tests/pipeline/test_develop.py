@@ -24,9 +24,9 @@ from pipeline.frame import choose_frame
 from pipeline.raw import decode, probe
 from pipeline.raw_facts import Geometry
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes, nef_bytes
-from pipeline.statistics import histogram
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
+from tests.kit.histogram import histogram
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint16]

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.colour import FixedPoint
-from pipeline.statistics import CODES, histogram, level_statistics
+from pipeline.statistics import CODES, level_statistics
+from tests.kit.histogram import histogram
 
 # Binary fractions: decoded values are exact, so the oracle's floats are too.
 POINT = FixedPoint(scale_factor=2.0**-15, add_offset=-(2.0**-15) * 9000)
@@ -69,15 +70,6 @@ def test_the_rank_is_exact_at_the_size_of_a_resized_image() -> None:
     counts[0, 100], counts[0, 200] = 959040, 960
     point = FixedPoint(1.0, 0.0)
     assert level_statistics(counts, point, ("Y",))["Y"].p99_9 == 100
-
-
-def test_a_histogram_counts_every_code_of_every_plane() -> None:
-    stored = np.array([[[0, 1], [1, 65535]], [[2, 2], [2, 2]], [[3, 4], [5, 6]]], np.uint16)
-    counts = histogram(stored)
-    assert counts.shape == (3, CODES)
-    assert counts.sum(axis=1).tolist() == [4, 4, 4]
-    assert counts[0, [0, 1, 65535]].tolist() == [1, 2, 1]
-    assert counts[1, 2] == 4
 
 
 @pytest.mark.parametrize("code", [0, 9000, 65535])

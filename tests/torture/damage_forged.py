@@ -25,10 +25,11 @@ from pipeline.colour import FixedPoint
 from pipeline.develop import develop, plane_names
 from pipeline.manifest import MANIFEST_NAME, entry_for
 from pipeline.raw import decode
-from pipeline.statistics import histogram, level_statistics
+from pipeline.statistics import level_statistics
 from pipeline.store import METADATA_NAME, chunk_key
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
+from tests.kit.histogram import histogram
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage_kit import (
     RECIPE,
