@@ -20,8 +20,8 @@ from pipeline.errors import GenispError, UsageError
 from pipeline.steady_stream import SteadyStream
 
 if TYPE_CHECKING:
+    from pipeline.develop_file import Developed
     from pipeline.reporting import Reporter
-    from pipeline.single import Developed
     from schemas.recipe import LevelName, Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,7 +59,7 @@ class JsonErrors(click.Command):
         except GenispError as error:
             if not ctx.params.get("json"):
                 raise
-            from pipeline.visible import json_line
+            from pipeline.safe_text import json_line
             from schemas.events import ErrorEvent
 
             event = ErrorEvent(
@@ -126,7 +126,7 @@ def _steady_output() -> Iterator[SteadyStream]:
 
 
 def _error_text(error: GenispError) -> str:
-    from pipeline.visible import visible, visible_lines
+    from pipeline.safe_text import visible, visible_lines
 
     path = f"{visible(error.path)}: " if error.path else ""
     text = f"error: {path}{visible_lines(error.message)}"
@@ -135,7 +135,7 @@ def _error_text(error: GenispError) -> str:
 
 def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -> str | None:
     """What the machine ran out of, with the mend; None if this is a mistake of ours."""
-    from pipeline.visible import visible
+    from pipeline.safe_text import visible
 
     again = "then run the same command: it continues"
     unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
@@ -608,7 +608,7 @@ def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **op
 
     pictures = None
     if sources:
-        from pipeline.camera_rendering import camera_pictures
+        from pipeline.camera_picture import camera_pictures
 
         pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
     scores = run_evaluation(options, checkpoint, _warn, pictures)
@@ -672,7 +672,7 @@ def enhance(inputs: tuple[str, ...], checkpoint: Path, **options: Any) -> int:
     from genisp_model.enhance import EnhanceOptions, run_enhance
 
     def develop(path: str, recipe: Recipe, level: LevelName) -> Developed:
-        from pipeline.single import develop_file  # decoders: not needed for a store
+        from pipeline.develop_file import develop_file  # decoders: not needed for a store
 
         return develop_file(path, recipe, level)
 
@@ -771,14 +771,14 @@ def _show(result: Any, kind: str, as_json: bool) -> None:
 
 def _say(text: str) -> None:
     """Print to stdout what may hold names."""
-    from pipeline.visible import visible_lines
+    from pipeline.safe_text import visible_lines
 
     click.echo(visible_lines(text))
 
 
 def _warn(text: str) -> None:
     """Print to stderr what may hold names."""
-    from pipeline.visible import visible_lines
+    from pipeline.safe_text import visible_lines
 
     click.echo(visible_lines(text), err=True)
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final, cast
 
 from pipeline.errors import CorruptRawError, UnreadableSourceError
-from pipeline.location import open_location, printable, reading
+from pipeline.location import open_location, reading
+from pipeline.safe_text import printable
 from pipeline.zip_scan import (
     BLOCK,
     DEFLATED,

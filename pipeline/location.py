@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
 from pipeline.errors import GenispError, UnreadableSourceError
+from pipeline.safe_text import printable
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_url(location: str) -> bool:
@@ -82,19 +82,3 @@ def unreadable(error: OSError, path: str) -> UnreadableSourceError:
         what = f"it cannot be read: {error.strerror or error}"
         hint = "check the disk or connection, then run the same command"
     return UnreadableSourceError(what, path=printable(path), hint=hint)
-
-
-def printable(name: str) -> str:
-    r"""Return a name that any terminal and UTF-8 file takes.
-
-    Control characters and bytes that are not UTF-8 (which Python holds as lone surrogates) become
-    ``\xNN`` or ``\uNNNN``.
-    """
-    return _UNPRINTABLE.sub(lambda found: escaped(ord(found[0])), name)
-
-
-def escaped(code: int) -> str:
-    r"""A character as ``\xNN`` or ``\uNNNN``; a byte that Python holds as a surrogate as itself."""
-    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: the byte is the low half
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.visible import json_line, visible
+from pipeline.safe_text import json_line, visible
 from schemas.events import ErrorEvent, Event, FindingEvent, SampleEvent, StatusEvent
 from schemas.finding import Finding, Severity
 from schemas.sidecar import Sidecar

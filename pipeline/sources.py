@@ -25,8 +25,8 @@ from pipeline.archive import (
 )
 from pipeline.errors import SourceError, UnreadableSourceError, UsageError
 from pipeline.listing import Found, Listing
-from pipeline.location import is_url, open_location, printable, reading
-from pipeline.visible import visible
+from pipeline.location import is_url, open_location, reading
+from pipeline.safe_text import printable, visible
 
 logger = logging.getLogger(__name__)
 

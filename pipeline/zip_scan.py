@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, Final, NamedTuple
 
 from pipeline.errors import UnreadableSourceError
-from pipeline.location import printable
+from pipeline.safe_text import printable
 
 STORED: Final = 0
 DEFLATED: Final = 8

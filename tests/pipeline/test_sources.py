@@ -16,7 +16,8 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import CorruptRawError, UnreadableSourceError, UsageError
-from pipeline.location import printable, reading
+from pipeline.location import reading
+from pipeline.safe_text import printable
 from pipeline.sources import Discovery, Source, discover
 
 SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))

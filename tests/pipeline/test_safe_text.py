@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.reporting import error_text, finding_text
-from pipeline.visible import json_line, visible, visible_lines
+from pipeline.safe_text import json_line, visible, visible_lines
 from schemas.events import ErrorEvent
 from schemas.finding import Finding, Severity
 

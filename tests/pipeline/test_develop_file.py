@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import single
+from pipeline.develop_file import develop_file
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
 from pipeline.frame import choose_frame
 from pipeline.raw_facts import Geometry
 from pipeline.sample_set import write_sample_set
-from pipeline.single import develop_file
 from pipeline.store import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame
@@ -44,7 +43,7 @@ def test_a_portrait_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def lying(geometry: Geometry, *, path: str) -> Frame:
         return choose_frame(replace(geometry, orientation_flag=1), path=path)
 
-    monkeypatch.setattr(single, "choose_frame", lying)
+    monkeypatch.setattr("pipeline.develop_file.choose_frame", lying)
     stem = portraits.pop()
     other = develop_file(str(next(tmp_path.rglob(f"{stem}.ARW"))), Recipe(), "packed")
     assert other.xyz.shape[1] < other.xyz.shape[2]
@@ -85,7 +84,7 @@ def test_what_a_decoder_raises_becomes_a_failure_of_this_file(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("deep inside")
 
-    monkeypatch.setattr("pipeline.single.decode", broken)
+    monkeypatch.setattr("pipeline.develop_file.decode", broken)
     with pytest.raises(SourceError, match=r"ZeroDivisionError.*deep inside") as caught:
         develop_file(str(next(nod.rglob("*.ARW"))), Recipe(), "packed")
     assert caught.value.exit_code == 3

@@ -11,13 +11,12 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from pipeline.location import escaped
-
 #: Control characters, bytes that are not UTF-8, marks that turn the direction of writing, line
 #: separators, and the mark that begins files.
 _OBEYED: Final = (
     "\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
 )
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ANY: Final = re.compile(f"[{_OBEYED}]")
 _ANY_BUT_NEWLINE: Final = re.compile(f"(?!\n)[{_OBEYED}]")
 
@@ -30,6 +29,15 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """The same for a text of our own making, whose line ends are meant."""
     return _ANY_BUT_NEWLINE.sub(lambda found: escaped(ord(found[0])), text)
+
+
+def printable(name: str) -> str:
+    r"""Return a name that any terminal and UTF-8 file takes.
+
+    Control characters and bytes that are not UTF-8 (which Python holds as lone surrogates) become
+    ``\xNN`` or ``\uNNNN``.
+    """
+    return _UNPRINTABLE.sub(lambda found: escaped(ord(found[0])), name)
 
 
 def json_line(value: BaseModel | dict[str, object]) -> str:
@@ -46,3 +54,10 @@ def json_line(value: BaseModel | dict[str, object]) -> str:
 def _json_escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\{escaped(code)}" if 0xD800 <= code <= 0xDFFF else f"\\u{code:04x}"
+
+
+def escaped(code: int) -> str:
+    r"""A character as ``\xNN`` or ``\uNNNN``; a byte that Python holds as a surrogate as itself."""
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: the byte is the low half
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

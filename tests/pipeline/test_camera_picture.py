@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.camera_rendering import camera_pictures, cell_weights, to_level
+from pipeline.camera_picture import camera_pictures, cell_weights, to_level
 from pipeline.errors import CorruptRawError, UnsupportedRawError, UsageError
 from pipeline.frame import choose_frame
 from pipeline.libraw_decoder import default_picture, geometry
