@@ -40,7 +40,7 @@ from benchmarks.stages import STAGES, stage_clock
 from pipeline import tasks
 from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
-from pipeline.scheduler import KEPT_MEMORY
+from pipeline.runtime.executor import KEPT_MEMORY
 from pipeline.sources import discover
 from pipeline.state import StoreState
 from pipeline.tasks import ProbeTask, SampleTask, probe_source

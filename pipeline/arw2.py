@@ -23,9 +23,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compiled import compiled
 from pipeline.errors import CorruptRawError
 from pipeline.raw_facts import COPY_AGAIN, MAX_SAMPLES
+from pipeline.runtime.compiled import compiled
 from pipeline.tiff import TiffFacts, TiffImage, is_arw2
 
 U16 = npt.NDArray[np.uint16]

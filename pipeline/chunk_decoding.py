@@ -24,9 +24,9 @@ from pipeline.chunk import (
     check_chunk,
     decompress_chunk,
 )
-from pipeline.compiled import compiled
 from pipeline.lz4 import decompress
 from pipeline.machine_words import WIDE, address, load32
+from pipeline.runtime.compiled import compiled
 
 Bytes = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

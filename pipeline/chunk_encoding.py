@@ -24,9 +24,9 @@ from pipeline.chunk import (
     STORED,
     UNSPLIT,
 )
-from pipeline.compiled import compiled
 from pipeline.lz4 import TABLE_SIZE, compress, largest_block
 from pipeline.machine_words import WIDE, address, store32
+from pipeline.runtime.compiled import compiled
 from schemas.recipe import Codec
 
 Bytes = npt.NDArray[np.uint8]

@@ -22,12 +22,12 @@ from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreErro
 from pipeline.files import StoreFiles
 from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
-from pipeline.interruption import Interruption
 from pipeline.ledger import Ledger
 from pipeline.plan import Item, Placed
 from pipeline.reporting import Reporter
+from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
+from pipeline.runtime.interruption import Interruption
 from pipeline.safe_text import printable
-from pipeline.scheduler import Executor, WorkerDied, executor, require_handles
 from pipeline.sources import Start
 from pipeline.state import StoreState, read_state, remove_orphans, remove_sample
 from pipeline.store import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compiled import compiled
+from pipeline.runtime.compiled import compiled
 
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]

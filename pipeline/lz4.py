@@ -15,7 +15,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compiled import compiled
 from pipeline.machine_words import (
     WIDE,
     copy32,
@@ -28,6 +27,7 @@ from pipeline.machine_words import (
     store8,
     store16,
 )
+from pipeline.runtime.compiled import compiled
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

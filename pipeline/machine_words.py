@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipeline.compiled import compiled
+from pipeline.runtime.compiled import compiled
 
 #: A function that writes its own LLVM instructions; called from compiled code like any other.
 instructions: Callable[[Any], Any] = intrinsic

@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipeline.compiled import compiled
 from pipeline.raw_facts import MAX_SAMPLES
+from pipeline.runtime.compiled import compiled
 from pipeline.tiff import NIKON_COMPRESSED, TiffFacts, TiffImage
 
 U16 = npt.NDArray[np.uint16]

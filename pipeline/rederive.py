@@ -18,7 +18,7 @@ from pipeline.frame import choose_frame
 from pipeline.inputs import gather
 from pipeline.raw import check_container, decode
 from pipeline.reporting import Reporter
-from pipeline.scheduler import WorkerDied, executor
+from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources import Source, discover
 from pipeline.state import StoreState, read_state
 from pipeline.store import read_level, read_sidecar, sidecar_key

@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from pipeline.chunk import check_chunk
 from pipeline.errors import DamagedStoreError
 from pipeline.files import StoreFiles
-from pipeline.interruption import never
 from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
-from pipeline.parallel import in_order
 from pipeline.reporting import Reporter
+from pipeline.runtime.interruption import never
+from pipeline.runtime.threads import in_order
 from pipeline.sources import Source
 from pipeline.store import (
     METADATA_NAME,

@@ -21,10 +21,10 @@ from pipeline.manifest import (
     entry_for,
     parse_manifest,
 )
-from pipeline.parallel import in_order
 from pipeline.record_checks import check_record, damaged, redo
 from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.reporting import Reporter
+from pipeline.runtime.threads import in_order
 from pipeline.state import CHECK_THREADS, sample_damage
 from pipeline.store import (
     METADATA_NAME,

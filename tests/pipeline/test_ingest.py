@@ -20,7 +20,7 @@ from pipeline.errors import (
 )
 from pipeline.files import StoreFiles
 from pipeline.ingest import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
-from pipeline.scheduler import WorkerDied
+from pipeline.runtime.executor import WorkerDied
 from pipeline.store import open_store
 from pipeline.tasks import develop_source
 from pipeline.verify import VerifyOptions, run_verify

@@ -146,7 +146,9 @@ def few_processes(few: FewProcesses) -> Verdict:
     os.chown(store.parent, few.user, few.user)
     before = ["setpriv", f"--reuid={few.user}", "--clear-groups", "--inh-caps=+dac_read_search"]
     before += ["--ambient-caps=+dac_read_search", "prlimit", f"--nproc={few.most}"]
-    impatient = "import cli, pipeline.scheduler as s; s.START = s.PATIENCE = 15.0; cli.prep_main()"
+    impatient = (
+        "import cli, pipeline.runtime.executor as s; s.START = s.PATIENCE = 15.0; cli.prep_main()"
+    )
     process = subprocess.Popen(
         [*before, sys.executable, "-c", impatient, *map(str, arguments(scene, store, 2))],
         env=environment(NUMBA_CACHE_DIR=str(_own_cache(store.parent / "cache"))),

@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TextIO, TypeVar
 
 from pipeline.errors import GenispError
-from pipeline.interruption import STOP_SIGNALS, never
+from pipeline.runtime.interruption import STOP_SIGNALS, never
 
 logger = logging.getLogger(__name__)
 

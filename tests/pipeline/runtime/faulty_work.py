@@ -1,4 +1,4 @@
-"""Work for `test_scheduler` that must be importable by spawned workers.
+"""Work for `test_executor` that must be importable by spawned workers.
 
 What happens only once is remembered in a file, whose path follows the task's name after a colon.
 """

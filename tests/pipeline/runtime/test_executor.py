@@ -17,10 +17,10 @@ import pytest
 from distributed.comm.core import connect
 from distributed.security import Security
 
-from pipeline import scheduler
 from pipeline.errors import GenispError
-from pipeline.scheduler import WorkerDied, executor
-from tests.pipeline.faulty_work import (
+from pipeline.runtime import executor as scheduler
+from pipeline.runtime.executor import WorkerDied, executor
+from tests.pipeline.runtime.faulty_work import (
     DeadlyAnswer,
     answer_deadly,
     misbehave,

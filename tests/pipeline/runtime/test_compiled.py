@@ -9,14 +9,14 @@ import pytest
 from tests.fresh_process import run_python
 
 INNER = """
-from pipeline.compiled import compiled
+from pipeline.runtime.compiled import compiled
 
 @compiled()
 def inner(x):
     return x + {step}
 """
 OUTER = """
-from pipeline.compiled import compiled
+from pipeline.runtime.compiled import compiled
 from inner import inner
 
 @compiled()

@@ -24,8 +24,12 @@ _Base: Any = FunctionCache  # numba publishes no types
 
 @lru_cache
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes whenever a file with compiled code in a folder does."""
+    """What changes whenever a file with compiled code in a folder does, or this file.
+
+    So compiled functions that call each other belong into one folder.
+    """
     sources = [path for path in sorted(folder.glob("*.py")) if b"compiled" in path.read_bytes()]
+    sources.append(Path(__file__))
     return tuple((path.name, (s := path.stat()).st_mtime_ns, s.st_size) for path in sources)
 
 
