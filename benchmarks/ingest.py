@@ -41,7 +41,7 @@ from pipeline import tasks
 from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
 from pipeline.runtime.executor import KEPT_MEMORY
-from pipeline.sources import discover
+from pipeline.sources.source import discover
 from pipeline.state import StoreState
 from pipeline.tasks import ProbeTask, SampleTask, probe_source
 from pipeline.trust import SAMPLE_EVERY

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import develop, kernels, tasks
 from pipeline.files import StoreFiles
-from pipeline.sources import Source
+from pipeline.sources.source import Source
 from schemas.sidecar import Sidecar
 
 REST = "everything else"

@@ -19,7 +19,7 @@ from pipeline.libraw_decoder import default_picture
 from pipeline.raw import check_container
 from pipeline.raw_facts import LEAVE_OUT
 from pipeline.resample import AxisWeights
-from pipeline.sources import Source, discover
+from pipeline.sources.source import Source, discover
 from pipeline.state import SampleState, StoreState
 from pipeline.store import Store, open_store
 from schemas.recipe import LevelName

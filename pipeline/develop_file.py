@@ -13,11 +13,11 @@ from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.frame import choose_frame
-from pipeline.location import reading
 from pipeline.raw import check_mosaic, decode, probe
 from pipeline.raw_facts import check_levels
 from pipeline.safe_text import printable
-from pipeline.sources import Source
+from pipeline.sources.location import reading
+from pipeline.sources.source import Source
 from pipeline.tasks import failure_from
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame

@@ -28,7 +28,7 @@ from pipeline.reporting import Reporter
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.safe_text import printable
-from pipeline.sources import Start
+from pipeline.sources.source import Start
 from pipeline.state import StoreState, read_state, remove_orphans, remove_sample
 from pipeline.store import (
     made_with,

@@ -16,7 +16,7 @@ from pipeline.annotations import (
     refuse_oversized,
 )
 from pipeline.errors import SourceError, UsageError
-from pipeline.sources import MEMBER_MARK, Source, discover
+from pipeline.sources.source import MEMBER_MARK, Source, discover
 
 
 @dataclass(frozen=True)

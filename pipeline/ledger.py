@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.manifest import entry_for
 from pipeline.reporting import Reporter
-from pipeline.sources import Source
+from pipeline.sources.source import Source
 from pipeline.state import StoreState
 from pipeline.tasks import Failure
 from schemas.events import IngestSummary

@@ -13,7 +13,7 @@ from pipeline.errors import FrameMismatchError, SourceError
 from pipeline.frame import choose_frame, frame_findings
 from pipeline.naming import group_name, sample_id
 from pipeline.raw_facts import DecoderName, RawFacts
-from pipeline.sources import Source, Start
+from pipeline.sources.source import Source, Start
 from pipeline.state import SampleState, StoreState, annotation_key
 from pipeline.tasks import Failure, ProbeOutcome, SampleTask, covers, failure_from
 from schemas.coco import ImageAnnotation

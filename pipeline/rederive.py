@@ -19,7 +19,7 @@ from pipeline.inputs import gather
 from pipeline.raw import check_container, decode
 from pipeline.reporting import Reporter
 from pipeline.runtime.executor import WorkerDied, executor
-from pipeline.sources import Source, discover
+from pipeline.sources.source import Source, discover
 from pipeline.state import StoreState, read_state
 from pipeline.store import read_level, read_sidecar, sidecar_key
 from pipeline.tasks import ProbeTask, probe_source

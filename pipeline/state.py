@@ -16,7 +16,7 @@ from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.reporting import Reporter
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
-from pipeline.sources import Source
+from pipeline.sources.source import Source
 from pipeline.store import (
     METADATA_NAME,
     SIDECARS,

@@ -37,7 +37,7 @@ from pipeline.raw import (
     probe,
 )
 from pipeline.raw_facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
-from pipeline.sources import Source, Start
+from pipeline.sources.source import Source, Start
 from pipeline.store import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity

@@ -8,7 +8,7 @@ from pipeline.annotations import build_index
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.plan import Item, place, survey
 from pipeline.raw_facts import Geometry, Levels, RawFacts
-from pipeline.sources import Source
+from pipeline.sources.source import Source
 from pipeline.state import SampleState, StoreState
 from pipeline.tasks import ProbeOutcome
 from schemas.coco import ImageAnnotation

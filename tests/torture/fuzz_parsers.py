@@ -118,15 +118,15 @@ def _seeds_coco(folder: Path) -> Iterator[bytes]:
 def _parse_zip(_: Path) -> Parse:
     import io
 
-    import pipeline.archive
-    from pipeline.archive import list_members, read_member, read_member_start
+    import pipeline.sources.zip_archive
     from pipeline.errors import SourceError
+    from pipeline.sources.zip_archive import list_members, read_member, read_member_start
 
     path = "fuzzed.zip"
 
     def parse(data: bytes) -> None:
         # A real file takes five times as long; a URL would have its exceptions explained away.
-        setattr(pipeline.archive, "open_location", lambda _: io.BytesIO(data))  # noqa: B010
+        setattr(pipeline.sources.zip_archive, "open_location", lambda _: io.BytesIO(data))  # noqa: B010
         try:
             listing = list_members(path)
         except SourceError as error:
@@ -363,7 +363,12 @@ TARGETS: dict[str, Target] = {
             _seeds_coco,
             mutate_json,
         ),
-        Target("zip", ("pipeline.zip_scan", "pipeline.archive", "zipfile"), _parse_zip, _seeds_zip),
+        Target(
+            "zip",
+            ("pipeline.sources.cut_zip", "pipeline.sources.zip_archive", "zipfile"),
+            _parse_zip,
+            _seeds_zip,
+        ),
         Target(
             "manifest",
             ("pipeline.manifest", "schemas.manifest"),

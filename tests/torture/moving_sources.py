@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-import pipeline.archive
 import pipeline.ingest
-import pipeline.sources
+import pipeline.sources.source
+import pipeline.sources.zip_archive
 import pipeline.tasks
-from pipeline.location import open_location
 from pipeline.sample_set import SONY_RX100M7, write_arw
+from pipeline.sources.location import open_location
 from pipeline.tasks import SampleOutcome, SampleTask
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import Ended, Verdict, command, drop_privileges, tried
@@ -229,8 +229,8 @@ def _in_reading(moving: Moving, path: Path, at: int, act: Callable[[], None]) ->
         return _Disturbed(file, moving.moment, act) if due else file
 
     pipeline.ingest.develop_source = around  # type: ignore[attr-defined]
-    pipeline.sources.open_location = opened  # type: ignore[attr-defined]
-    pipeline.archive.open_location = opened  # type: ignore[attr-defined]
+    pipeline.sources.source.open_location = opened  # type: ignore[attr-defined]
+    pipeline.sources.zip_archive.open_location = opened  # type: ignore[attr-defined]
 
 
 class _Disturbed:

@@ -26,7 +26,7 @@ import rawpy
 
 from pipeline import plan
 from pipeline.files import StoreFiles
-from pipeline.sources import Source
+from pipeline.sources.source import Source
 from pipeline.state import StoreState
 from pipeline.store import read_level
 from pipeline.tasks import Failure, ProbeTask, develop_source, probe_source

@@ -14,13 +14,12 @@ from typing import ClassVar, Protocol, cast
 import fsspec
 import pytest
 
-from pipeline import sources
 from pipeline.errors import CorruptRawError, UnreadableSourceError, UsageError
-from pipeline.location import reading
 from pipeline.safe_text import printable
-from pipeline.sources import Discovery, Source, discover
+from pipeline.sources.location import reading
+from pipeline.sources.source import MAX_SOURCE_BYTES, RAW_SUFFIXES, Discovery, Source, discover
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 RAWS = SHARED / "raws"
 
 
@@ -96,10 +95,10 @@ def test_names_do_not_depend_on_where_the_folder_is_or_how_it_is_spelled(
 
 
 def test_every_known_raw_suffix_is_found_in_either_case(tmp_path: Path) -> None:
-    for suffix in sources.RAW_SUFFIXES:
+    for suffix in RAW_SUFFIXES:
         write(tmp_path / f"lower{suffix}")
         write(tmp_path / f"UPPER{suffix.upper()}")
-    assert len(discover([str(tmp_path)]).raws) == 2 * len(sources.RAW_SUFFIXES) == 48
+    assert len(discover([str(tmp_path)]).raws) == 2 * len(RAW_SUFFIXES) == 48
 
 
 def test_hidden_files_stores_and_leftovers_are_skipped(tmp_path: Path) -> None:
@@ -383,7 +382,7 @@ def test_a_programming_error_stays_one_and_a_remote_error_becomes_ours() -> None
 def test_a_file_larger_than_any_raw_is_not_read_into_memory(tmp_path: Path) -> None:
     path = tmp_path / "disk.raw"
     with path.open("wb") as file:
-        file.truncate(sources.MAX_SOURCE_BYTES + 1)  # sparse
+        file.truncate(MAX_SOURCE_BYTES + 1)  # sparse
     (source,) = discover([str(path)]).raws
     with pytest.raises(UnreadableSourceError, match="more than 1073741824"):
         source.read_bytes()

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from pipeline.errors import SourceError, UnreadableSourceError, UsageError
-from pipeline.location import is_url, reading, require_file, unreadable
 from pipeline.safe_text import printable
+from pipeline.sources.location import is_url, reading, require_file, unreadable
 
 _MODIFIED_KEYS: Final = ("mtime", "LastModified", "last_modified", "modified", "updated")
 """What fsspec's file systems call it; "created" is not it."""

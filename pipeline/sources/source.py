@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from pipeline.archive import (
+from pipeline.errors import SourceError, UnreadableSourceError, UsageError
+from pipeline.safe_text import printable, visible
+from pipeline.sources.folders import Found, Listing
+from pipeline.sources.location import is_url, open_location, reading
+from pipeline.sources.zip_archive import (
     ARCHIVE_HINT,
     ArchiveMember,
     list_members,
     read_member,
     read_member_start,
 )
-from pipeline.errors import SourceError, UnreadableSourceError, UsageError
-from pipeline.listing import Found, Listing
-from pipeline.location import is_url, open_location, reading
-from pipeline.safe_text import printable, visible
 
 logger = logging.getLogger(__name__)
 

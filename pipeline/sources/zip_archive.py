@@ -1,6 +1,6 @@
 """Members of .zip archives, read in place: whole archives, and ones an interrupted download cut.
 
-The table of contents at the archive's end is used where there is a sound one; `pipeline.zip_scan`
+The table of contents at the archive's end is used where there is a sound one; `cut_zip`
 does without. Nothing is ever extracted to disk, so members' names are labels only.
 """
 
@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final, cast
 
 from pipeline.errors import CorruptRawError, UnreadableSourceError
-from pipeline.location import open_location, reading
 from pipeline.safe_text import printable
-from pipeline.zip_scan import (
+from pipeline.sources.cut_zip import (
     BLOCK,
     DEFLATED,
     FLAG_ENCRYPTED,
@@ -32,6 +31,7 @@ from pipeline.zip_scan import (
     member_labels,
     time_ns,
 )
+from pipeline.sources.location import open_location, reading
 
 __all__ = ["ArchiveListing", "ArchiveMember", "list_members", "read_member"]
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import archive, zip_scan
-from pipeline.archive import ArchiveListing, ArchiveMember, list_members, read_member
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
+from pipeline.sources import cut_zip, zip_archive
+from pipeline.sources.zip_archive import ArchiveListing, ArchiveMember, list_members, read_member
 
 LIMIT = 1 << 24
 ENTRIES = {
@@ -199,7 +199,7 @@ def test_descriptors_without_a_signature_are_found_by_inflating(tmp_path: Path) 
 
 def test_a_search_crosses_block_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in (1, 2, 3, 5, 64):
-        monkeypatch.setattr(zip_scan, "BLOCK", block)
+        monkeypatch.setattr(cut_zip, "BLOCK", block)
         for data in (
             without_contents_table(stored_to_a_pipe(ENTRIES)),
             unsigned_descriptors(ENTRIES),
@@ -312,10 +312,10 @@ def test_another_member_at_its_place_is_damage(tmp_path: Path) -> None:
 def test_a_table_of_contents_of_any_length_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MAX_CONTENTS_BYTES", 60)
+    monkeypatch.setattr(zip_archive, "MAX_CONTENTS_BYTES", 60)
     listing = list_members(put(tmp_path, stored({"a.ARW": b"1", "b.ARW": b"2"})))
     assert "table of contents is cut or damaged" in listing.damage
-    monkeypatch.setattr(zip_scan, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(cut_zip, "MAX_MEMBERS", 1)
     with pytest.raises(UnreadableSourceError, match="more than 1 members"):
         list_members(put(tmp_path, stored({"a.ARW": b"1", "b.ARW": b"2"})))
 
@@ -331,7 +331,7 @@ def test_a_place_beyond_all_files_is_damage(tmp_path: Path) -> None:
 def test_scanning_gives_up_on_an_endless_member(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zip_scan, "_MAX_INFLATED_WHILE_SCANNING", 10_000)
+    monkeypatch.setattr(cut_zip, "_MAX_INFLATED_WHILE_SCANNING", 10_000)
     data = unsigned_descriptors({"a.ARW": b"1", "bomb.ARW": bytes(3_000_000)})
     listing = list_members(put(tmp_path, data))
     assert [member.name for member in listing.members] == ["a.ARW"]
