@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from genisp_model.augment import box_areas
 from genisp_model.buffers import aligned, floats
-from pipeline.boxes import target_arrays
+from pipeline.annotations.boxes import target_arrays
 from pipeline.chunk import largest_chunk
 from pipeline.chunk_decoding import decode_codes, decode_values, work_size
 from pipeline.errors import REDO, DamagedStoreError, UsageError

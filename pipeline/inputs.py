@@ -6,15 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.annotations import (
-    AnnotationIndex,
-    LoadedFile,
-    build_index,
-    is_json,
-    load_coco,
-    looks_like_coco,
-    refuse_oversized,
-)
+from pipeline.annotations.coco_file import LoadedFile, load_coco, refuse_oversized
+from pipeline.annotations.index import AnnotationIndex, build_index, looks_like_coco
+from pipeline.annotations.json_lists import is_json
 from pipeline.errors import SourceError, UsageError
 from pipeline.sources.source import MEMBER_MARK, Source, discover
 

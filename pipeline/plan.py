@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from pipeline.annotations import AnnotationIndex
+from pipeline.annotations.index import AnnotationIndex
 from pipeline.colour import FixedPoint
 from pipeline.develop import level_size
 from pipeline.errors import FrameMismatchError, SourceError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.annotations import AnnotationIndex
+from pipeline.annotations.index import AnnotationIndex
 from pipeline.colour import FixedPoint
 from pipeline.develop import develop
 from pipeline.errors import GenispError, SourceError

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from pipeline.boxes import target_arrays
+from pipeline.annotations.boxes import target_arrays
 from pipeline.chunk import damaged_chunk, decode_chunk
 from pipeline.errors import (
     REDO,

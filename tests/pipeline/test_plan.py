@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.annotations import build_index
+from pipeline.annotations.index import build_index
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.plan import Item, place, survey
 from pipeline.raw_facts import Geometry, Levels, RawFacts

@@ -89,7 +89,8 @@ def _seeds_tiff(_: Path) -> Iterator[bytes]:
 
 
 def _parse_coco(_: Path) -> Parse:
-    from pipeline.annotations import build_index, load_coco, looks_like_coco
+    from pipeline.annotations.coco_file import load_coco
+    from pipeline.annotations.index import build_index, looks_like_coco
     from pipeline.errors import AnnotationError
 
     def parse(data: bytes) -> None:
@@ -358,7 +359,12 @@ TARGETS: dict[str, Target] = {
         Target("tiff", ("pipeline.tiff", "pipeline.tiff_reader"), _parse_tiff, _seeds_tiff),
         Target(
             "coco",
-            ("pipeline.coco_reader", "pipeline.boxes", "pipeline.annotations", "schemas.coco"),
+            (
+                "pipeline.annotations.coco_file",
+                "pipeline.annotations.boxes",
+                "pipeline.annotations.index",
+                "schemas.coco",
+            ),
             _parse_coco,
             _seeds_coco,
             mutate_json,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from pipeline.boxes import (
+from pipeline.annotations.boxes import (
     BoxTable,
     box_findings,
     clip_boxes,

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from pipeline.annotations import (
-    MAX_NAMESAKES,
-    AnnotationIndex,
-    LoadedFile,
-    build_index,
-    load_coco,
-    looks_like_coco,
-)
-from pipeline.coco_notes import MAX_NAMED
+from pipeline.annotations.coco_file import LoadedFile, load_coco
+from pipeline.annotations.file_findings import MAX_NAMED
+from pipeline.annotations.index import MAX_NAMESAKES, AnnotationIndex, build_index, looks_like_coco
 from pipeline.errors import AnnotationError
 from pipeline.leakage import neighbour_leakage
 from schemas.coco import FLAG_NAMES
@@ -238,7 +232,7 @@ def test_an_empty_index_answers() -> None:
 
 @pytest.fixture(scope="module")
 def nod_folder() -> Path:
-    beside = Path(__file__).resolve().parents[3] / "shared"
+    beside = Path(__file__).resolve().parents[4] / "shared"
     folder = Path(os.environ.get("GENISP_SHARED", beside)) / "nod-annotations"
     if len(list(folder.glob("*.json"))) != 6:
         pytest.skip(f"the six RAW-NOD annotation files are not in {folder}")

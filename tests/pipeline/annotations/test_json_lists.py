@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import json_lists
-from pipeline.json_lists import NotJsonError, Span, is_json, members, misplaced, runs
+from pipeline.annotations import json_lists
+from pipeline.annotations.json_lists import NotJsonError, Span, is_json, members, misplaced, runs
 
 texts = st.text(st.sampled_from('ab"\\[]{},:\n é\u2028'), max_size=12)
 values = st.recursive(

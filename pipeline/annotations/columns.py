@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.boxes import BoxTable, box_findings
+from pipeline.annotations.boxes import BoxTable, box_findings
 from schemas.coco import (
     FLAG_NAMES,
     Box,

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.annotated_images import (
+from pipeline.annotations.columns import (
     AnnotatedImages,
     BoxColumns,
     ImageColumns,
@@ -23,9 +23,17 @@ from pipeline.annotated_images import (
     base_name,
     key_of,
 )
-from pipeline.coco_notes import MAX_BROKEN, Notes
+from pipeline.annotations.file_findings import MAX_BROKEN, Notes
+from pipeline.annotations.json_lists import (
+    NotJsonError,
+    Span,
+    first_byte,
+    is_json,
+    members,
+    misplaced,
+    runs,
+)
 from pipeline.errors import AnnotationError
-from pipeline.json_lists import NotJsonError, Span, first_byte, is_json, members, misplaced, runs
 from schemas.coco import (
     CLASS_NAMES,
     COCO_ANNOTATIONS,

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import coco_notes, coco_reader
-from pipeline.annotated_images import base_name, key_of
-from pipeline.annotations import looks_like_coco
-from pipeline.coco_notes import MAX_NAMED
-from pipeline.coco_reader import (
+from pipeline.annotations import coco_file, file_findings
+from pipeline.annotations.coco_file import (
     MAX_BOXES_PER_IMAGE,
     LoadedFile,
     load_coco,
     split_from_name,
 )
+from pipeline.annotations.columns import base_name, key_of
+from pipeline.annotations.file_findings import MAX_NAMED
+from pipeline.annotations.index import looks_like_coco
 from pipeline.errors import AnnotationError
 from schemas.coco import OTHER_CATEGORY, ImageAnnotation
 from schemas.finding import Severity
@@ -294,13 +294,13 @@ def test_folders_of_any_system_do_not_count(name: str) -> None:
 
 
 def test_a_file_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_reader, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(coco_file, "MAX_FILE_BYTES", 10)
     with pytest.raises(AnnotationError, match="it has 14 bytes; annotation files of more than 10"):
         load_coco(b'{"images": []}', name=NAME)
 
 
 def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(coco_reader.MAX_RECORDS, "annotations", 3)
+    monkeypatch.setitem(coco_file.MAX_RECORDS, "annotations", 3)
     assert len(load(annotations=[annotation(n) for n in range(3)]).images[0].boxes) == 3
     with pytest.raises(AnnotationError, match="more than 3 annotations"):
         load(annotations=[annotation(n) for n in range(4)])
@@ -309,7 +309,7 @@ def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_broken_records_are_counted_and_more_break_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(coco_notes, "MAX_BROKEN", MAX_NAMED + 20)
+    monkeypatch.setattr(file_findings, "MAX_BROKEN", MAX_NAMED + 20)
     file = load(annotations=[7] * (MAX_NAMED + 20))
     assert len(file.findings) == MAX_NAMED + 1
     assert file.findings[-1].message == "and 20 more such records (bad-annotation)"

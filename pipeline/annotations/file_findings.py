@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from pipeline.annotated_images import base_name
+from pipeline.annotations.columns import base_name
 from pipeline.errors import AnnotationError
 from schemas.finding import Finding, Severity
 

@@ -12,29 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pipeline.annotated_images import AnnotatedImages, base_name
-from pipeline.coco_notes import MAX_NAMED
-from pipeline.coco_reader import (
-    LoadedFile,
-    load_coco,
-    refuse_oversized,
-    split_from_name,
-)
+from pipeline.annotations.coco_file import LoadedFile
+from pipeline.annotations.columns import AnnotatedImages, base_name
+from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.errors import AnnotationError
-from pipeline.json_lists import is_json
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
-
-__all__ = [
-    "AnnotationIndex",
-    "LoadedFile",
-    "build_index",
-    "is_json",
-    "load_coco",
-    "looks_like_coco",
-    "refuse_oversized",
-    "split_from_name",
-]
 
 _UNSPLIT = "none"
 """What a message calls the split of an image that has none."""
