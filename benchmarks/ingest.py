@@ -40,11 +40,11 @@ from benchmarks.stages import STAGES, stage_clock
 from pipeline import tasks
 from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
+from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.runtime.executor import KEPT_MEMORY
 from pipeline.sources.source import discover
 from pipeline.state import StoreState
 from pipeline.tasks import ProbeTask, SampleTask, probe_source
-from pipeline.trust import SAMPLE_EVERY
 from schemas.recipe import Recipe
 
 LIBRAW_ALONE = "LibRaw open + unpack"

@@ -35,8 +35,8 @@ from benchmarks.machine import PACKAGES, in_turn, machine_facts, write_json
 from benchmarks.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline import tasks
 from pipeline.files import StoreFiles
+from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.tasks import SampleTask
-from pipeline.trust import SAMPLE_EVERY
 from schemas.recipe import Recipe
 
 REPORT_SIZE = (1333, 800)  # width, height, whatever the aspect was

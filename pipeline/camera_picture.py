@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pipeline.develop import QUARTER_TURNS
 from pipeline.errors import UnsupportedRawError, UsageError
-from pipeline.libraw_decoder import default_picture
-from pipeline.raw import check_container
-from pipeline.raw_facts import LEAVE_OUT
+from pipeline.raw.decoders.libraw import default_picture
+from pipeline.raw.facts import LEAVE_OUT
+from pipeline.raw.reader import check_container
 from pipeline.resample import AxisWeights
 from pipeline.sources.source import Source, discover
 from pipeline.state import SampleState, StoreState

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import kernels
-from pipeline.cfa import sites
 from pipeline.colour import ColourTransform, FixedPoint, colour_transform
+from pipeline.raw.cfa import sites
 from pipeline.resample import area_weights, fitted_size
 from pipeline.statistics import CODES, level_statistics
 from schemas.recipe import LevelName, Recipe

@@ -13,8 +13,8 @@ from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.frame import choose_frame
-from pipeline.raw import check_mosaic, decode, probe
-from pipeline.raw_facts import check_levels
+from pipeline.raw.facts import check_levels
+from pipeline.raw.reader import check_mosaic, decode, probe
 from pipeline.safe_text import printable
 from pipeline.sources.location import reading
 from pipeline.sources.source import Source

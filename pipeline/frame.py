@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
-from pipeline.raw_facts import Geometry
+from pipeline.raw.facts import Geometry
 from schemas.finding import Finding, Severity
 from schemas.sidecar import CropSource, Frame, Orientation, Rect
 

@@ -24,6 +24,7 @@ from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
 from pipeline.ledger import Ledger
 from pipeline.plan import Item, Placed
+from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
 from pipeline.reporting import Reporter
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
@@ -48,7 +49,6 @@ from pipeline.tasks import (
     probe_source,
     untrusted_finding,
 )
-from pipeline.trust import DecoderChoice, DecoderTrust
 from pipeline.writer import StoreWriter
 from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity

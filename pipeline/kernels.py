@@ -1,7 +1,7 @@
 """The fused pass over the mosaic: one read of every sample gives both levels and their histograms.
 
 Compiled by numba, cached beside this file. Everything here is arithmetic on arrays: what the
-numbers mean is decided in `pipeline.colour`, `pipeline.cfa` and `pipeline.resample`. No fast-math:
+numbers mean is decided in `colour`, `resample` and `pipeline.raw.cfa`. No fast-math:
 the same input gives the same bytes on every machine.
 """
 

@@ -16,7 +16,7 @@ from pipeline.errors import GenispError, SourceError
 from pipeline.files import StoreFiles
 from pipeline.frame import choose_frame
 from pipeline.inputs import gather
-from pipeline.raw import check_container, decode
+from pipeline.raw.reader import check_container, decode
 from pipeline.reporting import Reporter
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.source import Source, discover

@@ -26,7 +26,8 @@ from pipeline.errors import (
     UnsupportedRawError,
 )
 from pipeline.files import StoreFiles
-from pipeline.raw import (
+from pipeline.raw.facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
+from pipeline.raw.reader import (
     PROBE_BYTES,
     FlashrawDeclinedError,
     check_container,
@@ -36,7 +37,6 @@ from pipeline.raw import (
     may_hide_damage,
     probe,
 )
-from pipeline.raw_facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
 from pipeline.sources.source import Source, Start
 from pipeline.store import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation

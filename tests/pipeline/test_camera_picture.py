@@ -13,7 +13,7 @@ import pytest
 from pipeline.camera_picture import camera_pictures, cell_weights, to_level
 from pipeline.errors import CorruptRawError, UnsupportedRawError, UsageError
 from pipeline.frame import choose_frame
-from pipeline.libraw_decoder import default_picture, geometry
+from pipeline.raw.decoders.libraw import default_picture, geometry
 from pipeline.resample import area_weights
 from pipeline.sample_set import DngFile, dng_bytes
 from pipeline.store import open_store

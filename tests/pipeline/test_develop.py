@@ -17,12 +17,12 @@ import rawpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cfa import PATTERNS, shifted
 from pipeline.colour import FixedPoint, camera_to_xyz, fixed_point, largest_code
 from pipeline.develop import Level, develop, level_size, plane_names
 from pipeline.frame import choose_frame
-from pipeline.raw import decode, probe
-from pipeline.raw_facts import Geometry
+from pipeline.raw.cfa import PATTERNS, shifted
+from pipeline.raw.facts import Geometry
+from pipeline.raw.reader import decode, probe
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes, nef_bytes
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor

@@ -9,7 +9,7 @@ import pytest
 from pipeline.develop_file import develop_file
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
 from pipeline.frame import choose_frame
-from pipeline.raw_facts import Geometry
+from pipeline.raw.facts import Geometry
 from pipeline.sample_set import write_sample_set
 from pipeline.store import open_store
 from schemas.recipe import LevelName, Recipe

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.cfa import PATTERNS, shifted
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from pipeline.frame import choose_frame, frame_findings, turned
-from pipeline.raw_facts import Geometry
+from pipeline.raw.cfa import PATTERNS, shifted
+from pipeline.raw.facts import Geometry
 from schemas.sidecar import Frame, Orientation, Rect
 
 Size = tuple[int, int]

@@ -7,7 +7,7 @@ import pytest
 from pipeline.annotations.index import build_index
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.plan import Item, place, survey
-from pipeline.raw_facts import Geometry, Levels, RawFacts
+from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
 from pipeline.state import SampleState, StoreState
 from pipeline.tasks import ProbeOutcome

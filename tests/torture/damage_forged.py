@@ -24,7 +24,7 @@ from pipeline.chunk_encoding import encode_chunk
 from pipeline.colour import FixedPoint
 from pipeline.develop import develop, plane_names
 from pipeline.manifest import MANIFEST_NAME, entry_for
-from pipeline.raw import decode
+from pipeline.raw.reader import decode
 from pipeline.statistics import level_statistics
 from pipeline.store import METADATA_NAME, chunk_key
 from schemas.recipe import LevelName

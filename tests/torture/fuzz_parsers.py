@@ -68,7 +68,7 @@ class Target:
 
 def _parse_tiff(_: Path) -> Parse:
     from pipeline.errors import CorruptRawError
-    from pipeline.tiff import check_extents, read_tiff
+    from pipeline.raw.tiff import check_extents, read_tiff
 
     def parse(data: bytes) -> None:
         try:
@@ -356,7 +356,7 @@ def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tiff", ("pipeline.tiff", "pipeline.tiff_reader"), _parse_tiff, _seeds_tiff),
+        Target("tiff", ("pipeline.raw.tiff", "pipeline.raw.tiff_reader"), _parse_tiff, _seeds_tiff),
         Target(
             "coco",
             (

@@ -1,4 +1,4 @@
-"""Bounded reads of TIFF directories and values. `pipeline.tiff` gives them their meaning."""
+"""Bounded reads of TIFF directories and values. `tiff` gives them their meaning."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.trust import CHECK_FIRST, SAMPLE_EVERY, DecoderTrust
+from pipeline.raw.cross_check import CHECK_FIRST, SAMPLE_EVERY, DecoderTrust
 
 NIKON, SONY = "NIKON D750, lossless, 14 bit", "DSC-RX100M7, arw2, 14 bit"
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cfa import shifted
 from pipeline.errors import UnsupportedRawError
+from pipeline.raw.cfa import shifted
 from schemas.sidecar import Camera, Capture, CfaPattern, Frame, Matrix3, Rect, Sensor
 
 #: genisp is our own, of ARW2 and lossless NEF; asked for others, it leaves them to flashraw.

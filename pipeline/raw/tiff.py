@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
 from pipeline.errors import CorruptRawError
-from pipeline.tiff_reader import (
+from pipeline.raw.tiff_reader import (
     ARW1_MODEL,
     MODEL,
     TIFF_HINT,

@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 import flashraw
 
-from pipeline.cfa import by_colour_index, checked_pattern
 from pipeline.errors import CorruptRawError, UnsupportedRawError
-from pipeline.raw_facts import (
+from pipeline.raw.cfa import by_colour_index, checked_pattern
+from pipeline.raw.facts import (
     COPY_AGAIN,
     LEAVE_OUT,
     MAX_DIMENSION,

@@ -18,9 +18,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipeline.raw_facts import MAX_SAMPLES
+from pipeline.raw.facts import MAX_SAMPLES
+from pipeline.raw.tiff import NIKON_COMPRESSED, TiffFacts, TiffImage
 from pipeline.runtime.compiled import compiled
-from pipeline.tiff import NIKON_COMPRESSED, TiffFacts, TiffImage
 
 U16 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]

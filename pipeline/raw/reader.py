@@ -1,7 +1,7 @@
 """The one seam to raw decoding: one reference, two faster decoders, one answer.
 
 LibRaw is the reference: geometry always comes from it. Where they have been compared with LibRaw
-(`pipeline.trust` decides when), `pipeline.arw2` and `pipeline.nikon_code` decode what they were
+(`cross_check` decides when), `sony_arw2` and `nikon_lossless` decode what they were
 made for, and flashraw the rest; LibRaw decodes everything else.
 """
 
@@ -11,22 +11,22 @@ import zlib
 from functools import cache
 from importlib.metadata import version
 
-from pipeline.arw2 import arw2_image, decode_arw2, impossible_blocks
 from pipeline.colour import largest_code
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.flashraw_decoder import (
+from pipeline.kernels import inspect_rows
+from pipeline.raw.damage import is_doubtful, lost_samples
+from pipeline.raw.decoders.flashraw import (
     FlashrawDeclinedError,
     FlashrawFacts,
     decode_flashraw,
     flashraw_facts,
     flashraw_version,
 )
-from pipeline.kernels import inspect_rows
-from pipeline.libraw_decoder import decode_libraw, geometry, libraw_version
-from pipeline.nikon_code import decode_lossless, lossless_image
-from pipeline.raw_damage import is_doubtful, lost_samples
-from pipeline.raw_facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
-from pipeline.tiff import TiffFacts, check_extents, read_tiff
+from pipeline.raw.decoders.libraw import decode_libraw, geometry, libraw_version
+from pipeline.raw.decoders.nikon_lossless import decode_lossless, lossless_image
+from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_blocks
+from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
+from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
 from schemas.sidecar import Camera, Capture, Frame, Sensor
 
 __all__ = [

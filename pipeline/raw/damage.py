@@ -1,7 +1,7 @@
 """What lost image data look like where formats carry no checksum: in the code, and in the mosaic.
 
 Everything here is either impossible for a whole file, so that it may be refused, or merely unusual,
-so that the other decoder is asked. Containers are `pipeline.tiff`'s.
+so that the other decoder is asked. Containers are `tiff`'s.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.nikon_code import fills_its_strip
-from pipeline.raw_facts import DecodedRaw
-from pipeline.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts
+from pipeline.raw.decoders.nikon_lossless import fills_its_strip
+from pipeline.raw.facts import DecodedRaw
+from pipeline.raw.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts
 
 #: Samples at the very end that are lost for sure: eight zeros where black is far above 0, or eight
 #: samples that fall by one and the same amount.

@@ -21,19 +21,9 @@ from hypothesis import strategies as st
 from pipeline.colour import camera_to_xyz
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.frame import choose_frame
-from pipeline.nikon_code import coded_bits
-from pipeline.raw import (
-    PROBE_BYTES,
-    FlashrawDeclinedError,
-    check_container,
-    check_mosaic,
-    decode,
-    decoder_version,
-    may_hide_damage,
-    probe,
-)
-from pipeline.raw_damage import lost_samples
-from pipeline.raw_facts import (
+from pipeline.raw.damage import lost_samples
+from pipeline.raw.decoders.nikon_lossless import coded_bits
+from pipeline.raw.facts import (
     DecodedRaw,
     DecoderName,
     Geometry,
@@ -43,6 +33,16 @@ from pipeline.raw_facts import (
     check_levels,
     differences,
     matrix3,
+)
+from pipeline.raw.reader import (
+    PROBE_BYTES,
+    FlashrawDeclinedError,
+    check_container,
+    check_mosaic,
+    decode,
+    decoder_version,
+    may_hide_damage,
+    probe,
 )
 from pipeline.sample_set import (
     CFA_PATTERNS,
@@ -61,7 +61,7 @@ from schemas.sidecar import Frame, Rect
 
 Mosaic = npt.NDArray[np.uint16]
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 RAWS = SHARED / "raws"
 NIKON_D1 = RAWS / "complete" / "RAW_NIKON_D1.NEF"
 needs_the_real_raws = pytest.mark.skipif(
@@ -292,7 +292,7 @@ def test_versions_are_looked_up_once_not_for_every_sample(monkeypatch: pytest.Mo
         looked_up.append(name)
         return "1.2.3"
 
-    monkeypatch.setattr("pipeline.flashraw_decoder.version", version)
+    monkeypatch.setattr("pipeline.raw.decoders.flashraw.version", version)
     decoder_version.cache_clear()
     try:
         assert [decoder_version("flashraw") for _ in range(3)] == ["1.2.3"] * 3

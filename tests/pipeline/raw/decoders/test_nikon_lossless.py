@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.nikon_code import (
+from pipeline.raw.decoders.nikon_lossless import (
     bits_of_difference,
     coded_bits,
     decode_lossless,
     lossless_image,
 )
-from pipeline.raw import decode
+from pipeline.raw.reader import decode
+from pipeline.raw.tiff import TiffFacts, TiffImage, read_tiff
 from pipeline.sample_set import NIKON_D750, nef_bytes
-from pipeline.tiff import TiffFacts, TiffImage, read_tiff
-from tests.pipeline.test_raw import dim, file_of, noise
+from tests.pipeline.raw.test_reader import dim, file_of, noise
 
 Mosaic = npt.NDArray[np.uint16]
 DEPTHS = (12, 14)

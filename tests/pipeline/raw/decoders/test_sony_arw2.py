@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 import rawpy
 
-from pipeline.arw2 import arw2_image, decode_arw2, impossible_blocks
 from pipeline.errors import CorruptRawError
-from pipeline.raw import decode
+from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_blocks
+from pipeline.raw.reader import decode
+from pipeline.raw.tiff import TiffFacts, TiffImage, read_tiff
 from pipeline.sample_set import arw_bytes
-from pipeline.tiff import TiffFacts, TiffImage, read_tiff
-from tests.pipeline.test_raw import SHARED, file_of, noise
+from tests.pipeline.raw.test_reader import SHARED, file_of, noise
 
 A55 = SHARED / "raws" / "hostile" / "SLT-A55V_truncated.ARW"
 

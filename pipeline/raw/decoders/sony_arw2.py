@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CorruptRawError
-from pipeline.raw_facts import COPY_AGAIN, MAX_SAMPLES
+from pipeline.raw.facts import COPY_AGAIN, MAX_SAMPLES
+from pipeline.raw.tiff import TiffFacts, TiffImage, is_arw2
 from pipeline.runtime.compiled import compiled
-from pipeline.tiff import TiffFacts, TiffImage, is_arw2
 
 U16 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]

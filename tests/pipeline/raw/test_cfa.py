@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cfa import (
+from pipeline.errors import UnsupportedRawError
+from pipeline.raw.cfa import (
     PATTERNS,
     by_colour_index,
     checked_pattern,
@@ -13,7 +14,6 @@ from pipeline.cfa import (
     shifted,
     sites,
 )
-from pipeline.errors import UnsupportedRawError
 from pipeline.sample_set import X_TRANS
 from schemas.sidecar import CfaPattern
 

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CorruptRawError
-from pipeline.tiff import TiffFacts, check_extents, read_tiff
-from pipeline.tiff_reader import MAX_EXTENTS
+from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
+from pipeline.raw.tiff_reader import MAX_EXTENTS
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 RAWS = SHARED / "raws"
 
 needs_shared = pytest.mark.skipif(

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import rawpy
 
-from pipeline.cfa import pattern_from_indices
 from pipeline.errors import CorruptRawError, UnsupportedRawError
-from pipeline.raw_facts import (
+from pipeline.raw.cfa import pattern_from_indices
+from pipeline.raw.facts import (
     COPY_AGAIN,
     LEAVE_OUT,
     MAX_DIMENSION,
@@ -116,7 +116,7 @@ def _cleared_memory() -> Iterator[None]:
 
     LibRaw decodes into memory it does not clear. A decoder that gives up without an error then
     leaves there whatever was: the last picture, for example. Zeros are noticed, and the same for
-    everybody (`pipeline.raw.check_mosaic`). Costs a write of the mosaic: 5 ms for 20 megapixels.
+    everybody (`reader.check_mosaic`). Costs a write of the mosaic: 5 ms for 20 megapixels.
     """
     mallopt = _mallopt()
     if mallopt is None:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.raw_facts import DecoderName
+from pipeline.raw.facts import DecoderName
 
 DecoderChoice = Literal["auto", "libraw", "flashraw"]
 
