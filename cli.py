@@ -383,7 +383,7 @@ def verify(
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.files import StoreFiles
+    from pipeline.store.files import StoreFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
@@ -400,8 +400,8 @@ def info(store: str, json: bool) -> int:
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.info import store_info
     from pipeline.store import open_store
+    from pipeline.store.summary import store_info
 
     _show(store_info(open_store(store)), "info", json)
     return 0

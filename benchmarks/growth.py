@@ -71,8 +71,8 @@ def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> 
 
 
 def _verify(folder: Path, *, quick: bool) -> Figures:
-    from pipeline.files import StoreFiles
     from pipeline.reporting import PlainReporter
+    from pipeline.store.files import StoreFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     def work() -> Figures:

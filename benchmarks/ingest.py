@@ -38,12 +38,12 @@ from benchmarks.machine import (
 from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
 from benchmarks.stages import STAGES, stage_clock
 from pipeline import tasks
-from pipeline.files import StoreFiles
 from pipeline.plan import Item, place
 from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.runtime.executor import KEPT_MEMORY
 from pipeline.sources.source import discover
 from pipeline.state import StoreState
+from pipeline.store.files import StoreFiles
 from pipeline.tasks import ProbeTask, SampleTask, probe_source
 from schemas.recipe import Recipe
 

@@ -54,8 +54,8 @@ from benchmarks.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
 from genisp_model.stream import Batch, StreamLoader, _Reading
-from pipeline.files import StoreFiles
-from pipeline.store import chunk_key, open_store, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName
 
 BATCH = 2

@@ -34,8 +34,8 @@ from benchmarks.ingest import plan_samples
 from benchmarks.machine import PACKAGES, in_turn, machine_facts, write_json
 from benchmarks.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline import tasks
-from pipeline.files import StoreFiles
 from pipeline.raw.cross_check import SAMPLE_EVERY
+from pipeline.store.files import StoreFiles
 from pipeline.tasks import SampleTask
 from schemas.recipe import Recipe
 

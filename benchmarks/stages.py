@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import develop, kernels, tasks
-from pipeline.files import StoreFiles
 from pipeline.sources.source import Source
+from pipeline.store.files import StoreFiles
 from schemas.sidecar import Sidecar
 
 REST = "everything else"

@@ -27,11 +27,11 @@ from torch.utils.data import Dataset
 from genisp_model.augment import box_areas
 from genisp_model.buffers import aligned, floats
 from pipeline.annotations.boxes import target_arrays
-from pipeline.chunk import largest_chunk
-from pipeline.chunk_decoding import decode_codes, decode_values, work_size
 from pipeline.errors import REDO, DamagedStoreError, UsageError
-from pipeline.files import StoreFiles
-from pipeline.store import (
+from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
+from pipeline.store.chunk.format import largest_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import (
     Store,
     chunk_key,
     open_store,

@@ -21,7 +21,7 @@ from pipeline.raw.reader import check_container
 from pipeline.resample import AxisWeights
 from pipeline.sources.source import Source, discover
 from pipeline.state import SampleState, StoreState
-from pipeline.store import Store, open_store
+from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName
 from schemas.sidecar import Frame
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from pipeline import plan
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
-from pipeline.files import StoreFiles
 from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
 from pipeline.ledger import Ledger
@@ -31,13 +30,15 @@ from pipeline.runtime.interruption import Interruption
 from pipeline.safe_text import printable
 from pipeline.sources.source import Start
 from pipeline.state import StoreState, read_state, remove_orphans, remove_sample
-from pipeline.store import (
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import (
     made_with,
     no_store,
     read_root,
     read_sidecar,
     sidecar_key,
 )
+from pipeline.store.writer import StoreWriter
 from pipeline.tasks import (
     Failure,
     ProbeOutcome,
@@ -49,7 +50,6 @@ from pipeline.tasks import (
     probe_source,
     untrusted_finding,
 )
-from pipeline.writer import StoreWriter
 from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe

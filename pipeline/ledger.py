@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.manifest import entry_for
 from pipeline.reporting import Reporter
 from pipeline.sources.source import Source
 from pipeline.state import StoreState
+from pipeline.store.manifest import entry_for
 from pipeline.tasks import Failure
 from schemas.events import IngestSummary
 from schemas.finding import Finding

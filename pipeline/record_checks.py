@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import level_size, plane_names
 from pipeline.errors import REDO
-from pipeline.store import sidecar_key
+from pipeline.store.reader import sidecar_key
 from pipeline.tasks import covers
 from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding, Severity

@@ -13,7 +13,6 @@ from pipeline.annotations.index import AnnotationIndex
 from pipeline.colour import FixedPoint
 from pipeline.develop import develop
 from pipeline.errors import GenispError, SourceError
-from pipeline.files import StoreFiles
 from pipeline.frame import choose_frame
 from pipeline.inputs import gather
 from pipeline.raw.reader import check_container, decode
@@ -21,7 +20,8 @@ from pipeline.reporting import Reporter
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.source import Source, discover
 from pipeline.state import StoreState, read_state
-from pipeline.store import read_level, read_sidecar, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import read_level, read_sidecar, sidecar_key
 from pipeline.tasks import ProbeTask, probe_source
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from pipeline.chunk import check_chunk
 from pipeline.errors import DamagedStoreError
-from pipeline.files import StoreFiles
-from pipeline.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.reporting import Reporter
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
 from pipeline.sources.source import Source
-from pipeline.store import (
+from pipeline.store.chunk.format import check_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.reader import (
     METADATA_NAME,
     SIDECARS,
     chunk_key,
@@ -28,7 +28,7 @@ from pipeline.store import (
     read_sidecar,
     sidecar_key,
 )
-from pipeline.zarr_metadata import group_layout
+from pipeline.store.zarr_metadata import group_layout
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
 from schemas.manifest import ManifestEntry
@@ -40,7 +40,7 @@ CHECK_THREADS = 4
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 
-#: What `pipeline.naming.group_name` makes; other folders in a store are left alone.
+#: What `pipeline.store.keys.group_name` makes; other folders in a store are left alone.
 _GROUP_NAME = re.compile(r".+_\d+x\d+")
 
 

@@ -12,8 +12,6 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.chunk import chunk_crc
-from pipeline.chunk_encoding import encode_chunk
 from pipeline.colour import FixedPoint, fixed_point
 from pipeline.develop import Level, develop
 from pipeline.errors import (
@@ -25,7 +23,6 @@ from pipeline.errors import (
     UnreadableSourceError,
     UnsupportedRawError,
 )
-from pipeline.files import StoreFiles
 from pipeline.raw.facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
 from pipeline.raw.reader import (
     PROBE_BYTES,
@@ -38,7 +35,10 @@ from pipeline.raw.reader import (
     probe,
 )
 from pipeline.sources.source import Source, Start
-from pipeline.store import chunk_key, sidecar_key
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.format import chunk_crc
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.manifest import FailureCode

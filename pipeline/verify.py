@@ -10,23 +10,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from pipeline.chunk import decode_chunk
 from pipeline.errors import REDO, DamagedStoreError
-from pipeline.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
 from pipeline.leakage import neighbour_leakage
-from pipeline.manifest import (
+from pipeline.record_checks import check_record, damaged, redo
+from pipeline.rederive import plan_rederivation, rederive_all
+from pipeline.reporting import Reporter
+from pipeline.runtime.threads import in_order
+from pipeline.state import CHECK_THREADS, sample_damage
+from pipeline.store.chunk.format import decode_chunk
+from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
+from pipeline.store.manifest import (
     MANIFEST_NAME,
     Manifest,
     dump_manifest,
     entry_for,
     parse_manifest,
 )
-from pipeline.record_checks import check_record, damaged, redo
-from pipeline.rederive import plan_rederivation, rederive_all
-from pipeline.reporting import Reporter
-from pipeline.runtime.threads import in_order
-from pipeline.state import CHECK_THREADS, sample_damage
-from pipeline.store import (
+from pipeline.store.reader import (
     METADATA_NAME,
     chunk_key,
     chunk_row,
@@ -36,7 +36,7 @@ from pipeline.store import (
     read_sidecar,
     sidecar_key,
 )
-from pipeline.zarr_metadata import KnownLayouts, group_layout, zarr_documents
+from pipeline.store.zarr_metadata import KnownLayouts, group_layout, zarr_documents
 from schemas.events import VerifySummary
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout

@@ -8,8 +8,8 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.files import StoreFiles
-from pipeline.store import chunk_key, open_store, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import chunk_key, open_store, sidecar_key
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 from scripts.gpu.checking import Bench, NotCheckedError, Result

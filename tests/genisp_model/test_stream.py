@@ -19,7 +19,7 @@ from genisp_model.buffers import BufferPool
 from genisp_model.data import StoreDataset
 from genisp_model.stream import Batch, StreamLoader, dequantised
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store import chunk_key, open_store
+from pipeline.store.reader import chunk_key, open_store
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from pipeline.files import StoreFiles
+from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.conftest import Recorder
 from tests.torture.crash_processes import Running

@@ -18,10 +18,10 @@ from pipeline.errors import (
     StoreError,
     UsageError,
 )
-from pipeline.files import StoreFiles
 from pipeline.ingest import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
 from pipeline.runtime.executor import WorkerDied
 from pipeline.store import open_store
+from pipeline.store.files import StoreFiles
 from pipeline.tasks import develop_source
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe

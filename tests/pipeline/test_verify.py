@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import NoStoreError
-from pipeline.files import StoreFiles
-from pipeline.manifest import dump_manifest, entry_for, parse_manifest
-from pipeline.store import open_store, read_root
+from pipeline.store.files import StoreFiles
+from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
+from pipeline.store.reader import open_store, read_root
 from pipeline.verify import VerifyOptions, _check_samples, _Tally, run_verify
 from schemas.events import VerifySummary
 from schemas.finding import Severity
@@ -170,8 +170,8 @@ def test_sources_finds_a_forged_chunk(
     nod: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
 ) -> None:
     """A chunk and a sidecar that agree with each other, but not with the raw."""
-    from pipeline.chunk import chunk_crc
-    from pipeline.chunk_encoding import encode_chunk
+    from pipeline.store.chunk.encode import encode_chunk
+    from pipeline.store.chunk.format import chunk_crc
 
     ingest(nod, tmp_path / "s.zarr")
     store = open_store(tmp_path / "s.zarr")

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.chunk import chunk_crc, decode_chunk
-from pipeline.chunk_encoding import encode_chunk
 from pipeline.colour import FixedPoint
 from pipeline.develop import develop, plane_names
-from pipeline.manifest import MANIFEST_NAME, entry_for
 from pipeline.raw.reader import decode
 from pipeline.statistics import level_statistics
-from pipeline.store import METADATA_NAME, chunk_key
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.format import chunk_crc, decode_chunk
+from pipeline.store.manifest import MANIFEST_NAME, entry_for
+from pipeline.store.reader import METADATA_NAME, chunk_key
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 from tests.kit.histogram import histogram

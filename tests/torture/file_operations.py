@@ -1,6 +1,7 @@
-"""Every change `pipeline.files` makes to a disk, one by one: to be counted, told, or died at.
+"""Every change `store.files` makes to a disk, one by one: to be counted, told, or died at.
 
-`pipeline.files` changes files through its module's ``os`` only; `watched` puts itself in its place.
+`pipeline.store.files` changes files through its module's ``os`` only; `watched` puts itself in its
+place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-from pipeline.files import TEMPORARY_MARK
+from pipeline.store.files import TEMPORARY_MARK
 
 Kind = Literal[
     "make folder", "open", "write", "sync", "rename", "sync folder", "delete", "remove folder"
@@ -55,7 +56,7 @@ Watcher = Callable[[Operation, Callable[..., Any]], Any]
 
 
 class _WatchedOs:
-    """Stands in for the module ``os`` in `pipeline.files`."""
+    """Stands in for the module ``os`` in `pipeline.store.files`."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -118,6 +119,6 @@ def without_waiting(operation: Operation, do: Callable[..., Any]) -> Any:
 
 @contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """Have every operation of `pipeline.files` in this process pass through `watcher`."""
-    with patch("pipeline.files.os", _WatchedOs(watcher)):
+    """Have every operation of `pipeline.store.files` in this process pass through `watcher`."""
+    with patch("pipeline.store.files.os", _WatchedOs(watcher)):
         yield

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pipeline.files
 import pipeline.ingest
+import pipeline.store.files
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
 from tests.torture.campaign import FaultRow, Scale
@@ -115,7 +115,9 @@ def _write_manifest_every(seconds: float) -> None:
 
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:
     """What is wrong with a run on a bad disk, "" if nothing; and whether it noticed the disk."""
-    left = [path.name for path in store.rglob("*") if pipeline.files.TEMPORARY_MARK in path.name]
+    left = [
+        path.name for path in store.rglob("*") if pipeline.store.files.TEMPORARY_MARK in path.name
+    ]
     if ended.code == scene.exit_code:
         return scene.wrong(store), False
     if ended.code != 1:
@@ -192,7 +194,7 @@ def _limited_files(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRo
 
 
 class FailingOs:
-    """Stands in for the module ``os`` in `pipeline.files`; its n-th call fails, done or not done.
+    """Stands in for the module ``os`` in `store.files`; its n-th call fails, done or not done.
 
     Parameters
     ----------
@@ -229,7 +231,7 @@ class FailingOs:
 
     def install(self) -> None:
         """Stand in from now on."""
-        setattr(pipeline.files, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
+        setattr(pipeline.store.files, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ def _calls(scene: Scene, store: Path) -> list[str]:
     """The calls of an ingest on a disk that works."""
     scene.begin(store)
     counting = FailingOs(0, 0)
-    with patch("pipeline.files.os", counting):
+    with patch("pipeline.store.files.os", counting):
         run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
     return counting.made
 

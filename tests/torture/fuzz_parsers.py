@@ -170,7 +170,7 @@ class _Unseekable:
 
 def _parse_manifest(_: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
-    from pipeline.manifest import parse_manifest, read_header, sealed_header
+    from pipeline.store.manifest import parse_manifest, read_header, sealed_header
 
     def parse(data: bytes) -> None:
         read_header(data)
@@ -185,7 +185,7 @@ def _parse_manifest(_: Path) -> Parse:
 
 def _parse_sidecar(folder: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
-    from pipeline.store import read_sidecar, sidecar_key
+    from pipeline.store.reader import read_sidecar, sidecar_key
 
     files: Any = _files(folder)
 
@@ -202,7 +202,7 @@ def _parse_sidecar(folder: Path) -> Parse:
 
 def _parse_root(folder: Path) -> Parse:
     from pipeline.errors import StoreError
-    from pipeline.store import read_root
+    from pipeline.store.reader import read_root
 
     files: Any = _files(folder)
 
@@ -218,7 +218,7 @@ def _parse_root(folder: Path) -> Parse:
 
 def _files(folder: Path) -> Any:
     """Store files that are held in memory."""
-    from pipeline.files import StoreFiles
+    from pipeline.store.files import StoreFiles
 
     class Held(StoreFiles):
         held: dict[str, bytes]
@@ -377,14 +377,14 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "manifest",
-            ("pipeline.manifest", "schemas.manifest"),
+            ("pipeline.store.manifest", "schemas.manifest"),
             _parse_manifest,
             _seeds_of_store("manifest.jsonl"),
             mutate_lines,
         ),
         Target(
             "sidecar",
-            ("pipeline.store", "schemas.sidecar", "schemas.coco"),
+            ("pipeline.store.reader", "schemas.sidecar", "schemas.coco"),
             _parse_sidecar,
             _seeds_of_store("*/sidecars/DSC01088.json"),
             mutate_json,
@@ -392,7 +392,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "root",
-            ("pipeline.store", "schemas.recipe", "schemas.manifest"),
+            ("pipeline.store.reader", "schemas.recipe", "schemas.manifest"),
             _parse_root,
             _seeds_of_store("zarr.json"),
             mutate_json,

@@ -19,9 +19,9 @@ from typing import Any
 
 from numba.core.caching import UserProvidedCacheLocator
 
-import pipeline.chunk_encoding
 import pipeline.ingest
 import pipeline.kernels
+import pipeline.store.chunk.encode
 from pipeline.tasks import SampleOutcome, SampleTask, develop_source
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import (
@@ -167,7 +167,7 @@ def few_processes(few: FewProcesses) -> Verdict:
 
 def _own_cache(folder: Path) -> Path:
     """A copy of what numba has compiled: compiling takes half a minute."""
-    for module in (pipeline.chunk_encoding, pipeline.kernels):
+    for module in (pipeline.store.chunk.encode, pipeline.kernels):
         source = Path(str(module.__file__))
         locator: Any = UserProvidedCacheLocator
         own = folder / locator.get_suitable_cache_subpath(str(source))

@@ -25,10 +25,10 @@ import numpy.typing as npt
 import rawpy
 
 from pipeline import plan
-from pipeline.files import StoreFiles
 from pipeline.sources.source import Source
 from pipeline.state import StoreState
-from pipeline.store import read_level
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import read_level
 from pipeline.tasks import Failure, ProbeTask, develop_source, probe_source
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar

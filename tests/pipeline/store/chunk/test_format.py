@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 from crc32c import crc32c
 
-from pipeline.chunk import chunk_crc, decode_chunk
-from pipeline.chunk_encoding import encode_chunk
 from pipeline.errors import DamagedStoreError
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec
 
 CODECS: tuple[Codec, ...] = ("lz4", "zstd")

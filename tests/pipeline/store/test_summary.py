@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DamagedStoreError
-from pipeline.info import store_info
-from pipeline.store import open_store, sidecar_key
+from pipeline.store.reader import open_store, sidecar_key
+from pipeline.store.summary import store_info
 from schemas.finding import Finding, Severity
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.naming import MAX_ID_LENGTH, group_name, sample_id
+from pipeline.store.keys import MAX_ID_LENGTH, group_name, sample_id
 from schemas.sidecar import Camera
 
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")

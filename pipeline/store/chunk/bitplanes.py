@@ -20,8 +20,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 
-from pipeline.machine_words import address, instructions, load, load8, load16, store
 from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.addresses import address, instructions, load, load8, load16, store
 
 Bytes = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

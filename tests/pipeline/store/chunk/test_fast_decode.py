@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
-from pipeline import chunk_decoding
-from pipeline.chunk import chunk_crc, decode_chunk
-from pipeline.chunk_decoding import decode_codes, decode_values, mirror, work_size
-from pipeline.chunk_encoding import encode_chunk
 from pipeline.errors import DamagedStoreError
+from pipeline.store.chunk import fast_decode
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.fast_decode import decode_codes, decode_values, mirror, work_size
+from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec
 from tests.fresh_process import run_python
 
@@ -92,7 +92,7 @@ def test_our_own_chunks_are_not_left_to_blosc(monkeypatch: pytest.MonkeyPatch) -
 
     stored = image((3, 203, 301), NIGHT)
     chunk = encode_chunk(stored, "lz4")
-    monkeypatch.setattr(chunk_decoding, "decompress_chunk", never)
+    monkeypatch.setattr(fast_decode, "decompress_chunk", never)
     work, codes = np.empty(work_size(stored.nbytes), np.uint8), np.zeros_like(stored)
     decode_codes(chunk, stored.shape, chunk_crc(chunk), path="", work=work, out=codes)
     np.testing.assert_array_equal(codes, stored)
@@ -135,11 +135,11 @@ FENCED = """
 import struct
 import numpy as np
 from crc32c import crc32c
-from pipeline.chunk import BLOSC_HEADER
-from pipeline.chunk_decoding import decode_codes, work_size
-from pipeline.chunk_encoding import encode_chunk
+from pipeline.store.chunk.format import BLOSC_HEADER
+from pipeline.store.chunk.fast_decode import decode_codes, work_size
+from pipeline.store.chunk.encode import encode_chunk
 from pipeline.errors import DamagedStoreError
-from tests.pipeline.test_chunk_decoding import NIGHT, image
+from tests.pipeline.store.chunk.test_fast_decode import NIGHT, image
 from tests.torture.damage_child import Fenced
 
 stored = image((3, 128, 260), NIGHT)

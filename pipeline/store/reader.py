@@ -4,7 +4,7 @@
     store = open_store("data.zarr")
     sample = store.read("DSC01088", level="packed")
 
-Chunks are decoded directly; only writing metadata needs zarr (`pipeline.zarr_metadata`).
+Chunks are decoded directly; only writing metadata needs zarr (`zarr_metadata`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from pipeline.annotations.boxes import target_arrays
-from pipeline.chunk import damaged_chunk, decode_chunk
 from pipeline.errors import (
     REDO,
     DamagedStoreError,
@@ -32,8 +31,9 @@ from pipeline.errors import (
     NoStoreError,
     UsageError,
 )
-from pipeline.files import StoreFiles
-from pipeline.manifest import (
+from pipeline.store.chunk.format import damaged_chunk, decode_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.manifest import (
     MANIFEST_NAME,
     entry_for,
     parse_manifest,

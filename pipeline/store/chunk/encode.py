@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from pipeline.bitplanes import codes_to_planes, plane_count
-from pipeline.chunk import (
+from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.addresses import WIDE, address, store32
+from pipeline.store.chunk.bitplanes import codes_to_planes, plane_count
+from pipeline.store.chunk.format import (
     BITSHUFFLED,
     BLOCK_TABLE_ENTRY,
     BLOSC_HEADER,
@@ -24,9 +26,7 @@ from pipeline.chunk import (
     STORED,
     UNSPLIT,
 )
-from pipeline.lz4 import TABLE_SIZE, compress, largest_block
-from pipeline.machine_words import WIDE, address, store32
-from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.lz4 import TABLE_SIZE, compress, largest_block
 from schemas.recipe import Codec
 
 Bytes = npt.NDArray[np.uint8]

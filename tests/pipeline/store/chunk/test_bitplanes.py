@@ -10,8 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
-from pipeline.bitplanes import codes_to_planes, find_planes, planes_to_codes, planes_to_values
-from pipeline.machine_words import address
+from pipeline.store.chunk.addresses import address
+from pipeline.store.chunk.bitplanes import (
+    codes_to_planes,
+    find_planes,
+    planes_to_codes,
+    planes_to_values,
+)
 from tests.fresh_process import run_python
 
 
@@ -92,7 +97,7 @@ def test_bit_planes_are_numpy_s() -> None:
 
 def test_the_plainest_processor_makes_the_same_planes(tmp_path: Path) -> None:
     """No instruction set is assumed: compiled for what every processor of this kind has."""
-    code = "from tests.pipeline.test_bitplanes import *; check_against_numpy()"
+    code = "from tests.pipeline.store.chunk.test_bitplanes import *; check_against_numpy()"
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     run_python(code, environment=plain)
     assert any(tmp_path.rglob("*.nbi")), "nothing was compiled anew"

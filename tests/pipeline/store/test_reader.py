@@ -18,8 +18,8 @@ from pipeline.errors import (
     NoStoreError,
     UsageError,
 )
-from pipeline.manifest import dump_manifest, parse_manifest
 from pipeline.store import open_store
+from pipeline.store.manifest import dump_manifest, parse_manifest
 from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest, chunks
@@ -93,7 +93,7 @@ def test_boxes_are_scaled_into_each_level_and_never_rounded(
 
 def test_nothing_heavy_is_imported_to_read(store_path: Path) -> None:
     code = (
-        "import sys; from pipeline.store import open_store; "
+        "import sys; from pipeline.store.reader import open_store; "
         "s = open_store(sys.argv[1]); s.read(s.ids()[0]).xyz; "
         "print([m for m in ('torch','zarr','dask','rawpy','numba') if m in sys.modules])"
     )

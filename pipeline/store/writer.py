@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.files import StoreFiles
-from pipeline.manifest import MANIFEST_NAME, dump_manifest
-from pipeline.store import SIDECARS
-from pipeline.zarr_metadata import zarr_documents
+from pipeline.store.files import StoreFiles
+from pipeline.store.manifest import MANIFEST_NAME, dump_manifest
+from pipeline.store.reader import SIDECARS
+from pipeline.store.zarr_metadata import zarr_documents
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestEntry, ManifestHeader
 from schemas.recipe import Recipe

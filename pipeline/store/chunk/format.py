@@ -1,7 +1,7 @@
 """One image as one zarr chunk: bytes(little) -> blosc(bitshuffle) -> crc32c, the only codec chain.
 
 Chunks are checked and decoded here directly, without zarr's array machinery: the numbers are the
-same (a test compares them), the copies are fewer. `chunk_encoding` makes them; `chunk_decoding`
+same (a test compares them), the copies are fewer. `encode` makes them; `fast_decode`
 reads them faster, with numba.
 """
 
@@ -54,7 +54,7 @@ def check_chunk(chunk: memoryview, crc: str, *, path: str) -> None:
     ------
     DamagedStoreError
         If either checksum differs: damaged, truncated, or another sample's chunk. If the header is
-        not one that `chunk_encoding` leads to.
+        not one that `encode` leads to.
     """
     if len(chunk) <= CRC.size + BLOSC_HEADER.size:
         raise damaged_chunk(f"chunk is cut to {len(chunk)} bytes", path)

@@ -1,7 +1,7 @@
 """Chunks read at several times the speed: `lz4` and `bitplanes` block by block, in a core's cache.
 
-The numbers are those of `pipeline.chunk`, which has Blosc do it, and which decides about every
-chunk that is not as `chunk_encoding` makes them. This module needs numba; reading a sample now and
+The numbers are those of `format`, which has Blosc do it, and which decides about every
+chunk that is not as `encode` makes them. This module needs numba; reading a sample now and
 then does not need this module.
 """
 
@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bitplanes import find_planes, plane_count, planes_to_codes, planes_to_values
-from pipeline.chunk import (
+from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.addresses import WIDE, address, load32
+from pipeline.store.chunk.bitplanes import (
+    find_planes,
+    plane_count,
+    planes_to_codes,
+    planes_to_values,
+)
+from pipeline.store.chunk.format import (
     BITSHUFFLED,
     BLOCK_TABLE_ENTRY,
     BLOSC_HEADER,
@@ -24,9 +31,7 @@ from pipeline.chunk import (
     check_chunk,
     decompress_chunk,
 )
-from pipeline.lz4 import decompress
-from pipeline.machine_words import WIDE, address, load32
-from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.lz4 import decompress
 
 Bytes = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -49,7 +54,7 @@ def work_size(nbytes: int) -> int:
 def decode_codes(
     chunk: memoryview, shape: Shape, crc: str, *, path: str, work: Bytes, out: U16
 ) -> None:
-    """`pipeline.chunk.decode_chunk` into `out`, (3, h, w) uint16, C-contiguous.
+    """`format.decode_chunk` into `out`, (3, h, w) uint16, C-contiguous.
 
     Parameters
     ----------
@@ -107,7 +112,7 @@ def _frame(chunk: memoryview) -> Bytes:
 
 
 def _fast_blocks(chunk: memoryview, nbytes: int, work: Bytes) -> int:
-    """The block size of a chunk as `chunk_encoding` makes them; 0 for any other."""
+    """The block size of a chunk as `encode` makes them; 0 for any other."""
     _, inner, flags, _, claimed, blocksize, _ = BLOSC_HEADER.unpack_from(chunk)
     known = (
         inner == LZ4_VERSION

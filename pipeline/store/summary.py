@@ -6,7 +6,7 @@ from collections import Counter
 
 from pydantic import ValidationError
 
-from pipeline.store import Store, sidecar_key
+from pipeline.store.reader import Store, sidecar_key
 from schemas.info import GroupInfo, SidecarExtract, StoreInfo
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.chunk import zarr_codecs
-from pipeline.files import StoreFiles
-from pipeline.store import METADATA_NAME
+from pipeline.store.chunk.format import zarr_codecs
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import METADATA_NAME
 from schemas.layout import GroupLayout, LevelLayout, StoreLayout
 from schemas.recipe import Recipe
 from schemas.sidecar import FORMAT, FORMAT_VERSION, Camera, Sidecar

@@ -17,8 +17,14 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from pipeline.chunk import BLOSC_HEADER, chunk_crc, decode_chunk, largest_chunk, zarr_codecs
-from pipeline.chunk_encoding import encode_chunk
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.format import (
+    BLOSC_HEADER,
+    chunk_crc,
+    decode_chunk,
+    largest_chunk,
+    zarr_codecs,
+)
 from schemas.recipe import Codec
 
 U16 = npt.NDArray[np.uint16]

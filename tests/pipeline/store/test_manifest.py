@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import DamagedStoreError
-from pipeline.manifest import dump_manifest, parse_manifest, read_header, sealed_header
+from pipeline.store.manifest import dump_manifest, parse_manifest, read_header, sealed_header
 from schemas.manifest import ManifestEntry, ManifestFooter, ManifestHeader
 from schemas.recipe import Recipe
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numcodecs import lz4
 
-from pipeline.lz4 import SHORTEST, TABLE_SIZE, compress, decompress, largest_block
-from pipeline.machine_words import WIDE, address
+from pipeline.store.chunk.addresses import WIDE, address
+from pipeline.store.chunk.lz4 import SHORTEST, TABLE_SIZE, compress, decompress, largest_block
 from tests.fresh_process import run_python
 
 Bytes = npt.NDArray[np.uint8]
@@ -227,8 +227,8 @@ def test_what_breaks_the_rules_of_a_block_s_end_is_refused(block: bytes, nbytes:
 
 FENCED = """
 import numpy as np
-from pipeline.lz4 import decompress
-from pipeline.machine_words import WIDE, address
+from pipeline.store.chunk.lz4 import decompress
+from pipeline.store.chunk.addresses import WIDE, address
 from tests.torture.damage_child import Fenced
 
 fence, rows = Fenced(4096), np.zeros(16, np.int64)

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.machine_words import (
+from pipeline.runtime.compiled import compiled
+from pipeline.store.chunk.addresses import (
     WIDE,
     copy32,
     copy_wide,
@@ -27,7 +28,6 @@ from pipeline.machine_words import (
     store8,
     store16,
 )
-from pipeline.runtime.compiled import compiled
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

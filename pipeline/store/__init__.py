@@ -1,0 +1,23 @@
+"""A store on disk: what is in it, how it is read, how it is written.
+
+    from pipeline.store import open_store
+    store = open_store("data.zarr")
+    sample = store.read("DSC01088", level="packed")
+
+Open `reader` first. Reading needs neither zarr nor numba. What lies where is said in
+docs/store-format.md.
+
+- `files`: the one place that changes a store's files, each change whole or not at all; the lock.
+- `keys`: names of groups and samples.
+- `manifest`: the list of all sources ever seen, as text.
+- `zarr_metadata`: what makes it a zarr store for everybody else.
+- `writer`: metadata and manifest during an ingest.
+- `summary`: what `prep info` says.
+- `chunk`: one image as bytes.
+"""
+
+from __future__ import annotations
+
+from pipeline.store.reader import Sample, Store, open_store
+
+__all__ = ["Sample", "Store", "open_store"]
