@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import develop, kernels, tasks
+from pipeline import tasks
+from pipeline.develop import kernels, steps
 from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from schemas.sidecar import Sidecar
@@ -68,7 +69,7 @@ def stage_clock() -> Iterator[StageClock]:
         (tasks, "decode", "decode"),
         (tasks, "check_mosaic", "inspect rows"),
         (kernels, "develop_rows", "transform, resize, histogram"),
-        (develop, "level_statistics", "statistics"),
+        (steps, "level_statistics", "statistics"),
         (tasks, "encode_chunk", _encoded_level()),
         (StoreFiles, "put", "write and fsync"),
         (Sidecar, "sealed", "sidecar"),

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.develop import QUARTER_TURNS
+from pipeline.develop.resample import AxisWeights
+from pipeline.develop.steps import QUARTER_TURNS
 from pipeline.errors import UnsupportedRawError, UsageError
 from pipeline.raw.decoders.libraw import default_picture
 from pipeline.raw.facts import LEAVE_OUT
 from pipeline.raw.reader import check_container
-from pipeline.resample import AxisWeights
 from pipeline.sources.source import Source, discover
 from pipeline.state import SampleState, StoreState
 from pipeline.store.reader import Store, open_store

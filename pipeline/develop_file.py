@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.colour import FixedPoint, fixed_point
-from pipeline.develop import Level, develop, plane_names
+from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.frame import choose_frame
+from pipeline.develop.steps import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
-from pipeline.frame import choose_frame
 from pipeline.raw.facts import check_levels
 from pipeline.raw.reader import check_mosaic, decode, probe
 from pipeline.safe_text import printable

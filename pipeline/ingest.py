@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import plan
+from pipeline.develop.frame import frame_findings
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
-from pipeline.frame import frame_findings
 from pipeline.inputs import Inputs, gather
 from pipeline.ledger import Ledger
 from pipeline.plan import Item, Placed

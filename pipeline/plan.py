@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.annotations.index import AnnotationIndex
-from pipeline.colour import FixedPoint
-from pipeline.develop import level_size
+from pipeline.develop.colour import FixedPoint
+from pipeline.develop.frame import choose_frame, frame_findings
+from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
-from pipeline.frame import choose_frame, frame_findings
 from pipeline.raw.facts import DecoderName, RawFacts
 from pipeline.sources.source import Source, Start
 from pipeline.state import SampleState, StoreState, annotation_key

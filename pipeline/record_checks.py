@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.colour import FixedPoint, fixed_point
-from pipeline.develop import level_size, plane_names
+from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.steps import level_size, plane_names
 from pipeline.errors import REDO
 from pipeline.store.reader import sidecar_key
 from pipeline.tasks import covers

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.annotations.index import AnnotationIndex
-from pipeline.colour import FixedPoint
-from pipeline.develop import develop
+from pipeline.develop.colour import FixedPoint
+from pipeline.develop.frame import choose_frame
+from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
-from pipeline.frame import choose_frame
 from pipeline.inputs import gather
 from pipeline.raw.reader import check_container, decode
 from pipeline.reporting import Reporter

@@ -12,8 +12,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.colour import FixedPoint, fixed_point
-from pipeline.develop import Level, develop
+from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.steps import Level, develop
 from pipeline.errors import (
     AnnotationError,
     CorruptRawError,

@@ -11,9 +11,9 @@ import zlib
 from functools import cache
 from importlib.metadata import version
 
-from pipeline.colour import largest_code
+from pipeline.develop.colour import largest_code
+from pipeline.develop.kernels import inspect_rows
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.kernels import inspect_rows
 from pipeline.raw.damage import is_doubtful, lost_samples
 from pipeline.raw.decoders.flashraw import (
     FlashrawDeclinedError,

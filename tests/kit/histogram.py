@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.statistics import CODES
+from pipeline.develop.statistics import CODES
 
 
 def histogram(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:

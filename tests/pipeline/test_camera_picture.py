@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.camera_picture import camera_pictures, cell_weights, to_level
+from pipeline.develop.frame import choose_frame
+from pipeline.develop.resample import area_weights
 from pipeline.errors import CorruptRawError, UnsupportedRawError, UsageError
-from pipeline.frame import choose_frame
 from pipeline.raw.decoders.libraw import default_picture, geometry
-from pipeline.resample import area_weights
 from pipeline.sample_set import DngFile, dng_bytes
 from pipeline.store import open_store
 from schemas.recipe import LevelName

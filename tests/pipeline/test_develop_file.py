@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.develop.frame import choose_frame
 from pipeline.develop_file import develop_file
 from pipeline.errors import CorruptRawError, SourceError, UnreadableSourceError
-from pipeline.frame import choose_frame
 from pipeline.raw.facts import Geometry
 from pipeline.sample_set import write_sample_set
 from pipeline.store import open_store

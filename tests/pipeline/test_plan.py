@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.annotations.index import build_index
-from pipeline.colour import FixedPoint, fixed_point
+from pipeline.develop.colour import FixedPoint, fixed_point
 from pipeline.plan import Item, place, survey
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.colour import FixedPoint
-from pipeline.develop import develop, plane_names
+from pipeline.develop.colour import FixedPoint
+from pipeline.develop.statistics import level_statistics
+from pipeline.develop.steps import develop, plane_names
 from pipeline.raw.reader import decode
-from pipeline.statistics import level_statistics
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from pipeline.store.manifest import MANIFEST_NAME, entry_for

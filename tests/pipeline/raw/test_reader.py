@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.colour import camera_to_xyz
+from pipeline.develop.colour import camera_to_xyz
+from pipeline.develop.frame import choose_frame
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.frame import choose_frame
 from pipeline.raw.damage import lost_samples
 from pipeline.raw.decoders.nikon_lossless import coded_bits
 from pipeline.raw.facts import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.colour import (
+from pipeline.develop.colour import (
     D65_WHITE,
     NOISE_ROOM,
     ZERO_STEP,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.colour import FixedPoint
+from pipeline.develop.colour import FixedPoint
 from schemas.sidecar import PlaneStatistics
 
 CODES = 65536

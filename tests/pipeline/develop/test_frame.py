@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline.develop.frame import choose_frame, frame_findings, turned
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
-from pipeline.frame import choose_frame, frame_findings, turned
 from pipeline.raw.cfa import PATTERNS, shifted
 from pipeline.raw.facts import Geometry
 from schemas.sidecar import Frame, Orientation, Rect

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import kernels
-from pipeline.colour import ColourTransform, FixedPoint, colour_transform
+from pipeline.develop import kernels
+from pipeline.develop.colour import ColourTransform, FixedPoint, colour_transform
+from pipeline.develop.resample import area_weights, fitted_size
+from pipeline.develop.statistics import CODES, level_statistics
 from pipeline.raw.cfa import sites
-from pipeline.resample import area_weights, fitted_size
-from pipeline.statistics import CODES, level_statistics
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame, Orientation, PlaneStatistics, Sensor
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.resample import AxisWeights, area_weights, fitted_size
+from pipeline.develop.resample import AxisWeights, area_weights, fitted_size
 
 
 @st.composite

@@ -17,9 +17,9 @@ import rawpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.colour import FixedPoint, camera_to_xyz, fixed_point, largest_code
-from pipeline.develop import Level, develop, level_size, plane_names
-from pipeline.frame import choose_frame
+from pipeline.develop.colour import FixedPoint, camera_to_xyz, fixed_point, largest_code
+from pipeline.develop.frame import choose_frame
+from pipeline.develop.steps import Level, develop, level_size, plane_names
 from pipeline.raw.cfa import PATTERNS, shifted
 from pipeline.raw.facts import Geometry
 from pipeline.raw.reader import decode, probe
@@ -31,7 +31,7 @@ from tests.kit.histogram import histogram
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint16]
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 NIKON_D1 = SHARED / "raws" / "complete" / "RAW_NIKON_D1.NEF"
 needs_the_real_raw = pytest.mark.skipif(
     not NIKON_D1.is_file(), reason=f"the real raw is not beside the checkout ({NIKON_D1})"
