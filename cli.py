@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 
+from pipeline.console.steady_output import SteadyStream
 from pipeline.errors import GenispError, UsageError
-from pipeline.steady_stream import SteadyStream
 
 if TYPE_CHECKING:
+    from pipeline.console.progress import Reporter
     from pipeline.develop_file import Developed
-    from pipeline.reporting import Reporter
     from schemas.recipe import LevelName, Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -425,11 +425,11 @@ def sample(directory: Path, images: int, seed: int, full_size: bool, json: bool)
 
     Scenes are synthetic; formats, levels, matrices and annotation files are the cameras' and NOD's.
     """
-    from pipeline import presenting
+    from pipeline.console import results
     from pipeline.sample_set import write_sample_set
 
     summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
-    _say(presenting.as_json(summary) if json else presenting.sample_text(summary, directory))
+    _say(results.as_json(summary) if json else results.sample_text(summary, directory))
     return 0
 
 
@@ -604,7 +604,7 @@ def train(**options: Any) -> int:
 def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any) -> int:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
     from genisp_model.command import run_evaluation
-    from pipeline import presenting
+    from pipeline.console import results
 
     pictures = None
     if sources:
@@ -613,9 +613,9 @@ def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **op
         pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
     scores = run_evaluation(options, checkpoint, _warn, pictures)
     lines = (
-        map(presenting.as_json, scores)
+        map(results.as_json, scores)
         if json
-        else [presenting.scores_text(scores), presenting.twelve_lines(scores)]
+        else [results.scores_text(scores), results.twelve_lines(scores)]
     )
     for line in lines:
         _say(line)
@@ -749,7 +749,7 @@ def _named_split(text: str) -> tuple[str, str]:
 
 def _reporter(as_json: bool, *, quiet: bool = False) -> Reporter:
     """JSON lines to stdout; or, to stderr, a live line on a terminal and plain lines elsewhere."""
-    from pipeline.reporting import JsonReporter, PlainReporter
+    from pipeline.console.progress import JsonReporter, PlainReporter
 
     if as_json:
         return JsonReporter(click.echo)
@@ -757,16 +757,16 @@ def _reporter(as_json: bool, *, quiet: bool = False) -> Reporter:
         return PlainReporter(lambda text: click.echo(text, err=True), quiet=quiet)
     from rich.console import Console
 
-    from pipeline.terminal import TerminalReporter
+    from pipeline.console.terminal import TerminalReporter
 
     return TerminalReporter(Console(stderr=True), quiet=quiet)
 
 
 def _show(result: Any, kind: str, as_json: bool) -> None:
     """Print a command's result to stdout."""
-    from pipeline import presenting
+    from pipeline.console import results
 
-    _say(presenting.as_json(result) if as_json else presenting.TEXTS[kind](result))
+    _say(results.as_json(result) if as_json else results.TEXTS[kind](result))
 
 
 def _say(text: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
 from pipeline.sample_set import (
     NIKON_D750,
     SONY_RX100M7,

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import plan
+from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
 from pipeline.inputs import Inputs, gather
 from pipeline.ledger import Ledger
 from pipeline.plan import Item, Placed
 from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
-from pipeline.reporting import Reporter
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.safe_text import printable

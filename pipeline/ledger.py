@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.reporting import Reporter
+from pipeline.console.progress import Reporter
 from pipeline.sources.source import Source
 from pipeline.state import StoreState
 from pipeline.store.manifest import entry_for

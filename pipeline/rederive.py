@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.annotations.index import AnnotationIndex
+from pipeline.console.progress import Reporter
 from pipeline.develop.colour import FixedPoint
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
 from pipeline.inputs import gather
 from pipeline.raw.reader import check_container, decode
-from pipeline.reporting import Reporter
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.source import Source, discover
 from pipeline.state import StoreState, read_state

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from pipeline.console.progress import Reporter
 from pipeline.errors import DamagedStoreError
-from pipeline.reporting import Reporter
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
 from pipeline.sources.source import Source

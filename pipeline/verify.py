@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from pipeline.console.progress import Reporter
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.leakage import neighbour_leakage
 from pipeline.record_checks import check_record, damaged, redo
 from pipeline.rederive import plan_rederivation, rederive_all
-from pipeline.reporting import Reporter
 from pipeline.runtime.threads import in_order
 from pipeline.state import CHECK_THREADS, sample_damage
 from pipeline.store.chunk.format import decode_chunk

@@ -44,8 +44,8 @@ def _drawn(bench: Bench) -> Path:
     if missing:
         message = f"cannot ingest without {', '.join(missing)}, and no --store was given"
         raise NotCheckedError(message)
+    from pipeline.console.progress import PlainReporter
     from pipeline.ingest import IngestOptions, run_ingest
-    from pipeline.reporting import PlainReporter
     from pipeline.sample_set import write_sample_set
 
     raws, store = bench.folder / "raws", bench.folder / "samples.zarr"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reporting import error_text, finding_text
+from pipeline.console.progress import error_text, finding_text
 from pipeline.safe_text import json_line, visible, visible_lines
 from schemas.events import ErrorEvent
 from schemas.finding import Finding, Severity

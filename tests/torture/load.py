@@ -17,8 +17,8 @@ from benchmarks.growth import Figures, run_step
 from benchmarks.many_raws import write_many_raws
 from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
+from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
 from pipeline.store.files import StoreFiles
 from pipeline.store.reader import Store, chunk_key, open_store
 from pipeline.verify import VerifyOptions, run_verify

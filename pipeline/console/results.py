@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from pipeline.reporting import clock
+from pipeline.console.progress import clock
 from pipeline.safe_text import json_line
 from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
 from schemas.info import DoctorReport, RenderingScore, StoreInfo

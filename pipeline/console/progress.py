@@ -1,6 +1,6 @@
 """How a long run tells what it does: the calls it makes, and the plain-line and JSON versions.
 
-The version for terminals is in `pipeline.terminal`.
+The version for terminals is in `terminal`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from pipeline.reporting import Pace, error_text, finding_text
+from pipeline.console.progress import Pace, error_text, finding_text
 from schemas.finding import Finding, Severity
 from schemas.sidecar import Sidecar
 
