@@ -16,11 +16,11 @@ import numpy.typing as npt
 from pipeline.develop.resample import AxisWeights
 from pipeline.develop.steps import QUARTER_TURNS
 from pipeline.errors import UnsupportedRawError, UsageError
+from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.raw.decoders.libraw import default_picture
 from pipeline.raw.facts import LEAVE_OUT
 from pipeline.raw.reader import check_container
 from pipeline.sources.source import Source, discover
-from pipeline.state import SampleState, StoreState
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName
 from schemas.sidecar import Frame

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pipeline.develop.colour import FixedPoint, fixed_point
 from pipeline.develop.steps import level_size, plane_names
 from pipeline.errors import REDO
+from pipeline.ingest.worker import covers
 from pipeline.store.reader import sidecar_key
-from pipeline.tasks import covers
 from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe

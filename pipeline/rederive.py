@@ -15,14 +15,14 @@ from pipeline.develop.colour import FixedPoint
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
-from pipeline.inputs import gather
+from pipeline.ingest.inputs import gather
+from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.worker import ProbeTask, probe_source
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.source import Source, discover
-from pipeline.state import StoreState, read_state
 from pipeline.store.files import StoreFiles
 from pipeline.store.reader import read_level, read_sidecar, sidecar_key
-from pipeline.tasks import ProbeTask, probe_source
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe

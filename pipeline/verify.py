@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.console.progress import Reporter
 from pipeline.errors import REDO, DamagedStoreError
+from pipeline.ingest.store_state import CHECK_THREADS, sample_damage
 from pipeline.leakage import neighbour_leakage
 from pipeline.record_checks import check_record, damaged, redo
 from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.runtime.threads import in_order
-from pipeline.state import CHECK_THREADS, sample_damage
 from pipeline.store.chunk.format import decode_chunk
 from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
 from pipeline.store.manifest import (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.ingest import MANIFEST_EVERY
+from pipeline.ingest.run import MANIFEST_EVERY
 from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import MANIFEST_NAME
 from pipeline.store.reader import METADATA_NAME, SIDECARS

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pipeline.ingest
+import pipeline.ingest.run
 import pipeline.store.files
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
@@ -75,7 +75,7 @@ class Small:
     folder: Path
     pages: int = 0
     files: int = 0
-    manifest_every: float = pipeline.ingest.MANIFEST_EVERY
+    manifest_every: float = pipeline.ingest.run.MANIFEST_EVERY
     workers: int = 0
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ def fill(small: Small) -> Verdict:
 
 
 def _write_manifest_every(seconds: float) -> None:
-    pipeline.ingest.MANIFEST_EVERY = seconds
+    pipeline.ingest.run.MANIFEST_EVERY = seconds
 
 
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pipeline.ingest
+import pipeline.ingest.run
 import pipeline.runtime.executor
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.tasks import SampleOutcome, SampleTask, develop_source
+from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.conftest import Recorder
 from tests.torture.crash_scenes import RECIPE
 from tests.torture.file_operations import Operation, watched, without_waiting
@@ -42,14 +42,14 @@ class Death:
     half
         In the middle of it instead: half the bytes of a write are in the file.
     manifest_every
-        Seconds between manifests, as in `pipeline.ingest`; 0 rewrites it after every sample.
+        Seconds between manifests, as in `pipeline.ingest.run`; 0 rewrites it after every sample.
     log
         Where the operations that were done are written, for `read_log`; None: nowhere.
     """
 
     at: int
     half: bool = False
-    manifest_every: float = pipeline.ingest.MANIFEST_EVERY
+    manifest_every: float = pipeline.ingest.run.MANIFEST_EVERY
     log: Path | None = None
 
 
@@ -81,7 +81,7 @@ def _context() -> ForkServerContext:
 
 
 def _die(sources: Path, store: Path, death: Death) -> None:
-    pipeline.ingest.MANIFEST_EVERY = death.manifest_every
+    pipeline.ingest.run.MANIFEST_EVERY = death.manifest_every
     with ExitStack() as stack:
         log = stack.enter_context(death.log.open("ab", buffering=0)) if death.log else None
         count = 0
@@ -120,7 +120,7 @@ def main() -> int:
         stack.enter_context(patch("pipeline.runtime.executor.SILENCE", options.silence))
         if options.how:
             work = _Misbehaving(options.how, options.at, *tokens(options.store))
-            stack.enter_context(patch("pipeline.ingest.develop_source", work))
+            stack.enter_context(patch("pipeline.ingest.run.develop_source", work))
         summary = run_ingest([str(options.sources)], str(options.store), RECIPE, how, Recorder())
     return summary.exit_code
 

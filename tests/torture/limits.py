@@ -20,9 +20,9 @@ from typing import Any
 from numba.core.caching import UserProvidedCacheLocator
 
 import pipeline.develop.kernels
-import pipeline.ingest
+import pipeline.ingest.run
 import pipeline.store.chunk.encode
-from pipeline.tasks import SampleOutcome, SampleTask, develop_source
+from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import (
     Ended,
@@ -107,7 +107,7 @@ def _limit_memory(more: int, *, late: bool) -> None:
         return develop_source(task)
 
     if late:
-        pipeline.ingest.develop_source = develop  # type: ignore[attr-defined]
+        pipeline.ingest.run.develop_source = develop  # type: ignore[attr-defined]
     else:
         now()
 

@@ -18,11 +18,11 @@ from pipeline.errors import (
     StoreError,
     UsageError,
 )
-from pipeline.ingest import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
+from pipeline.ingest.run import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
+from pipeline.ingest.worker import develop_source
 from pipeline.runtime.executor import WorkerDied
 from pipeline.store import open_store
 from pipeline.store.files import StoreFiles
-from pipeline.tasks import develop_source
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest, Recorder, chunks, tree
@@ -459,7 +459,7 @@ def test_decoders_that_disagree_hand_the_class_to_libraw(
             for task in list(tasks):
                 yield task, function(task)
 
-    monkeypatch.setattr("pipeline.ingest.executor", lambda *_, **__: nullcontext(ManyWorkers()))
+    monkeypatch.setattr("pipeline.ingest.run.executor", lambda *_, **__: nullcontext(ManyWorkers()))
     assert ingest(raws, tmp_path / "many.zarr").exit_code == 0
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "s.zarr")
 
@@ -476,7 +476,7 @@ def test_a_raw_whose_workers_die_is_reported_with_what_helps_and_that_helps(
                 yield task, WorkerDied(1.5) if deadly else function(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.ingest.executor", lambda *_, **__: nullcontext(Deadly()))
+        patch.setattr("pipeline.ingest.run.executor", lambda *_, **__: nullcontext(Deadly()))
         summary = ingest(nod, tmp_path / "s.zarr")
     assert (summary.exit_code, summary.failed, summary.ingested) == (3, 1, 5)
     ((code, message, mend),) = recorder.errors.values()

@@ -11,11 +11,11 @@ from pipeline.develop.colour import FixedPoint
 from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
+from pipeline.ingest.store_state import SampleState, StoreState, annotation_key
+from pipeline.ingest.worker import Failure, ProbeOutcome, SampleTask, covers, failure_from
 from pipeline.raw.facts import DecoderName, RawFacts
 from pipeline.sources.source import Source, Start
-from pipeline.state import SampleState, StoreState, annotation_key
 from pipeline.store.keys import group_name, sample_id
-from pipeline.tasks import Failure, ProbeOutcome, SampleTask, covers, failure_from
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.layout import GroupLayout, LevelLayout

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.console.progress import Reporter
+from pipeline.ingest.store_state import StoreState
+from pipeline.ingest.worker import Failure
 from pipeline.sources.source import Source
-from pipeline.state import StoreState
 from pipeline.store.manifest import entry_for
-from pipeline.tasks import Failure
 from schemas.events import IngestSummary
 from schemas.finding import Finding
 from schemas.manifest import ManifestEntry

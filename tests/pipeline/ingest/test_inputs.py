@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.annotations import coco_file
 from pipeline.errors import UsageError
-from pipeline.inputs import gather
+from pipeline.ingest.inputs import gather
 
 COCO = json.dumps({"images": [], "annotations": [], "categories": []})
 

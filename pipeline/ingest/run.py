@@ -1,6 +1,6 @@
 """From sources to a store: survey, probe, place, develop, and leave the store whole.
 
-Everything that decides is pure and elsewhere (`pipeline.plan`); here is the order of the steps. The
+Everything that decides is pure and elsewhere (`placement`); here is the order of the steps. The
 coordinator alone gives out rows and writes metadata and manifest; workers write chunks and
 sidecars.
 """
@@ -17,29 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import plan
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
-from pipeline.inputs import Inputs, gather
-from pipeline.ledger import Ledger
-from pipeline.plan import Item, Placed
-from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
-from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
-from pipeline.runtime.interruption import Interruption
-from pipeline.safe_text import printable
-from pipeline.sources.source import Start
-from pipeline.state import StoreState, read_state, remove_orphans, remove_sample
-from pipeline.store.files import StoreFiles
-from pipeline.store.reader import (
-    made_with,
-    no_store,
-    read_root,
-    read_sidecar,
-    sidecar_key,
-)
-from pipeline.store.writer import StoreWriter
-from pipeline.tasks import (
+from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.outcomes import Ledger
+from pipeline.ingest.placement import Item, Placed, counts, place, survey
+from pipeline.ingest.store_state import StoreState, read_state, remove_orphans, remove_sample
+from pipeline.ingest.worker import (
     Failure,
     ProbeOutcome,
     ProbeTask,
@@ -50,6 +35,20 @@ from pipeline.tasks import (
     probe_source,
     untrusted_finding,
 )
+from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
+from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
+from pipeline.runtime.interruption import Interruption
+from pipeline.safe_text import printable
+from pipeline.sources.source import Start
+from pipeline.store.files import StoreFiles
+from pipeline.store.reader import (
+    made_with,
+    no_store,
+    read_root,
+    read_sidecar,
+    sidecar_key,
+)
+from pipeline.store.writer import StoreWriter
 from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe
@@ -111,14 +110,14 @@ def plan_ingest(
     ledger = Ledger(reporter)
     _report_inputs(inputs, ledger)
     state = read_state(files, reporter, recheck=options.recheck)
-    items = plan.survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
+    items = survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
     for item in items:
         if item.failure is not None:
             ledger.fail(item.source.name, item.failure, item.source)
     to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
     return PlanEvent(
         exit_code=3 if ledger.counts["failed"] else 0,
-        statuses={str(status): count for status, count in plan.counts(items).items()},
+        statuses={str(status): count for status, count in counts(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
         bytes_free=_bytes_free(files),
@@ -238,7 +237,7 @@ class _Run:
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
         self.writer.write_manifest(self.ledger.entries())
-        items = plan.survey(
+        items = survey(
             inputs.raws, self.state, inputs.index, retry_failed=self.options.retry_failed
         )
         for item in items:
@@ -286,7 +285,7 @@ class _Run:
             stopping=lambda: self.stopping,
         ) as workforce:
             probed = self._probe(workforce, to_do)
-            placement = plan.place(probed, self.state, self.recipe, strict=self.options.strict)
+            placement = place(probed, self.state, self.recipe, strict=self.options.strict)
             for item, failure in placement.refused:
                 self.ledger.fail(item.source.name, failure, item.source)
             self._leave_old_places(placement.placed)

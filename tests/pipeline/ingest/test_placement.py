@@ -6,11 +6,11 @@ import pytest
 
 from pipeline.annotations.index import build_index
 from pipeline.develop.colour import FixedPoint, fixed_point
-from pipeline.plan import Item, place, survey
+from pipeline.ingest.placement import Item, place, survey
+from pipeline.ingest.store_state import SampleState, StoreState
+from pipeline.ingest.worker import ProbeOutcome
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
-from pipeline.state import SampleState, StoreState
-from pipeline.tasks import ProbeOutcome
 from schemas.coco import ImageAnnotation
 from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
