@@ -16,7 +16,7 @@ from pipeline.annotations.coco_file import LoadedFile, load_coco
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.annotations.index import MAX_NAMESAKES, AnnotationIndex, build_index, looks_like_coco
 from pipeline.errors import AnnotationError
-from pipeline.leakage import neighbour_leakage
+from pipeline.verify.split_leakage import neighbour_leakage
 from schemas.coco import FLAG_NAMES
 from schemas.finding import Severity
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.leakage import MAX_EXAMPLES, SplitLeakage, neighbour_leakage
+from pipeline.verify.split_leakage import MAX_EXAMPLES, SplitLeakage, neighbour_leakage
 
 
 def test_a_held_out_frame_next_to_a_training_frame_leaks() -> None:

@@ -13,9 +13,6 @@ from dataclasses import dataclass, field, replace
 from pipeline.console.progress import Reporter
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.ingest.store_state import CHECK_THREADS, sample_damage
-from pipeline.leakage import neighbour_leakage
-from pipeline.record_checks import check_record, damaged, redo
-from pipeline.rederive import plan_rederivation, rederive_all
 from pipeline.runtime.threads import in_order
 from pipeline.store.chunk.format import decode_chunk
 from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
@@ -37,6 +34,9 @@ from pipeline.store.reader import (
     sidecar_key,
 )
 from pipeline.store.zarr_metadata import KnownLayouts, group_layout, zarr_documents
+from pipeline.verify.records import check_record, damaged, redo
+from pipeline.verify.rederive import plan_rederivation, rederive_all
+from pipeline.verify.split_leakage import neighbour_leakage
 from schemas.events import VerifySummary
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout

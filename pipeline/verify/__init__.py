@@ -1,0 +1,16 @@
+"""Is a store whole? Every byte, box and number of it is looked at again.
+
+    from pipeline.verify import VerifyOptions, run_verify
+
+Open `run` first: the order of the checks, and what is found.
+
+- `records`: what a sidecar says about its boxes, derived again.
+- `rederive`: samples developed again from their raws, by LibRaw, and compared number by number.
+- `split_leakage`: neighbouring frames of one scene in different splits.
+"""
+
+from __future__ import annotations
+
+from pipeline.verify.run import VerifyOptions, run_verify
+
+__all__ = ["VerifyOptions", "run_verify"]
