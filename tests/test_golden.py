@@ -29,6 +29,7 @@ import rawpy
 from click.testing import CliRunner
 
 import cli
+from pipeline.raw.reader import decoder_version
 from schemas.recipe import Codec, Colour, LevelName
 from tests.conftest import tree
 
@@ -52,8 +53,7 @@ _VERSIONED = ("genisp", "zarr", "numcodecs", "rawpy", "flashraw", "numpy")
 
 def write_everything(folder: Path) -> None:
     """Draw, ingest, verify, describe and ask for help in `folder`, in this process."""
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
-        _hide_versions(patch)
+    with contextlib.chdir(folder), _no_versions():
         _write_helps()
         _say("sample", "sample", "drawn", "--images", 8, "--seed", 3)
         _say("sample-pair", "sample", "pair", "--images", 2, "--seed", 5)
@@ -69,7 +69,8 @@ def write_everything(folder: Path) -> None:
         _meet_damage()
 
 
-def _hide_versions(patch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def _no_versions() -> Iterator[None]:
     """Let every package that a store names be of version 0: another one is not another store."""
     found = importlib.metadata.distribution
 
@@ -79,8 +80,14 @@ def _hide_versions(patch: pytest.MonkeyPatch) -> None:
     def distribution(name: str) -> Any:
         return Nameless() if name in _VERSIONED else found(name)
 
-    patch.setattr(importlib.metadata, "distribution", distribution)
-    patch.setattr(rawpy, "libraw_version", (0, 0, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "distribution", distribution)
+        patch.setattr(rawpy, "libraw_version", (0, 0, 0))
+        decoder_version.cache_clear()
+        try:
+            yield
+        finally:
+            decoder_version.cache_clear()
 
 
 def _write_helps() -> None:
