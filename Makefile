@@ -11,7 +11,7 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check clean
+.PHONY: help demo test check format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -77,6 +77,18 @@ torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disk
 
 gpu-check: $(READY) ## What only a GPU can tell: same numbers, frozen detector, step times, memory
 	$(BIN)/python -m scripts.gpu_check --out gpu-check.json
+
+# The oldest platform names first found win; pip matches each of them exactly.
+GPU_PLATFORMS := $(foreach glibc,_2_34 _2_28 _2_27 _2_24 _2_17 2014 1,--platform manylinux$(glibc)_x86_64)
+GPU_PIP := -m pip download --quiet --only-binary=:all: --python-version 3.12 --implementation cp $(GPU_PLATFORMS) --dest .whl
+
+gpu-wheels: $(READY) ## What gpu-check needs on a machine without a network: wheels in .whl (Python 3.12)
+	rm -rf .whl build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
+	$(BIN)/python $(GPU_PIP) 'pydantic>=2.10'
+	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu/wheels.txt
+	rm -rf build
+	@du -sh .whl
 
 fuzz: $(READY) ## Coverage-guided fuzzing of our own parsers, a minute each (installs atheris)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'

@@ -159,9 +159,12 @@ def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"genisp {version('genisp')}")
+        try:
+            click.echo(f"genisp {version('genisp')}")
+        except PackageNotFoundError:
+            click.echo("genisp, not installed: run from its source tree")
         context.exit(0)
 
 

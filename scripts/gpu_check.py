@@ -4,9 +4,14 @@
     python -m scripts.gpu_check --out gpu.json --store frames.zarr   # where raws cannot be decoded
     python -m scripts.gpu_check --out small.json --device cpu --small
 
-Prints a table; writes all numbers to ``--out`` and all lines to a log beside it, after each check,
-so that what was found survives the machine. Exit code 1 if any check failed. What could not be
-checked is listed as such.
+Prints what it finds; writes all numbers to ``--out``, tables to a Markdown page and all lines to a
+log beside it, after each check, so that what was found survives the machine. Exit code 1 if any
+check failed. What could not be checked is listed as such.
+
+A machine that has torch, torchvision and numba but no network: ``make gpu-wheels`` gathers
+everything else in ``.whl/``. Take the source tree and that folder there, then
+``python3 -m pip install --no-index --no-deps --target site .whl/*.whl`` and run with
+``PYTHONPATH=site``.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from scripts.gpu.loading import equality
 from scripts.gpu.machine import facts, own_tests
 from scripts.gpu.speed import compare_variants, kernels, memory, step_times
 from scripts.gpu.stores import prepare_stores
+from scripts.gpu.tables import markdown
 from scripts.gpu.training import frozen, runs
 
 #: What cannot be done elsewhere comes first: the time may not suffice for the rest.
@@ -68,6 +74,8 @@ def gpu_check(
             "checks": [asdict(result) for result in results],
         }
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        title = "GPU check" if device.startswith("cuda") else f"GPU check on {device}"
+        out.with_suffix(".md").write_text(markdown(results, title), encoding="utf-8")
 
     with TemporaryDirectory(prefix="gpu-check-") as folder, log.open("w", encoding="utf-8") as file:
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner
 
+from pipeline.sample_set import write_sample_set
 from scripts import gpu_check
 from scripts.gpu import machine
-from scripts.gpu.checking import FULL, SMALL, Bench, NotCheckedError, Result, run_checks
+from scripts.gpu.checking import (
+    SMALL,
+    Bench,
+    NotCheckedError,
+    Result,
+    run_checks,
+    with_tf32_products,
+    without_tf32,
+)
 from scripts.gpu.machine import own_tests
+from scripts.gpu.stores import prepare_stores
+from scripts.gpu.tables import markdown
 
 
 @pytest.fixture
@@ -36,6 +48,7 @@ def test_every_check_runs_on_a_cpu(tmp_path: Path) -> None:
     for name, check in checks.items():
         assert check["status"] == ("not checked" if name in without_gpu else "passed"), check
         assert check["summary"] in out.with_suffix(".log").read_text()
+        assert f"| {name} | {check['status']} |" in out.with_suffix(".md").read_text()
         assert check["found"] or name in without_gpu
     assert checks["equality"]["found"]["images compared"] > 30
     assert {row["steps"] for name, row in checks["steps"]["found"].items() if "threads" in name}
@@ -59,9 +72,19 @@ def test_a_failing_check_leaves_the_others(bench: Bench) -> None:
     def unknown(bench: Bench, result: Result) -> None:
         bench.sample_store()
 
+    def nothing(bench: Bench, result: Result) -> None:
+        with result.part("only"):
+            raise NotCheckedError("no such thing here")
+
     saved: list[list[str]] = []
     results = run_checks(
-        {"partly": partly, "broken": broken, "unknown": unknown, "left": broken},
+        {
+            "partly": partly,
+            "broken": broken,
+            "unknown": unknown,
+            "nothing": nothing,
+            "left": broken,
+        },
         bench,
         {"left": "not asked for"},
         lambda results: saved.append([result.summary for result in results]),
@@ -72,6 +95,7 @@ def test_a_failing_check_leaves_the_others(bench: Bench) -> None:
         "partly": "failed",
         "broken": "failed",
         "unknown": "not checked",
+        "nothing": "not checked",
         "left": "not checked",
     }
     assert found["partly"].wrong == ["first: ValueError: of no use", "one is not more than two"]
@@ -79,8 +103,8 @@ def test_a_failing_check_leaves_the_others(bench: Bench) -> None:
     assert found["broken"].wrong == ["RuntimeError: gone"]
     assert "RuntimeError: gone" in found["broken"].error
     assert "there is no store" in found["unknown"].summary
-    assert saved[0] == ["not reached"] * 4
-    assert saved[1] == ["told", *["not reached"] * 3]
+    assert saved[0] == ["not reached"] * 5
+    assert saved[1] == ["told", *["not reached"] * 4]
 
 
 def test_nothing_is_begun_when_the_time_is_over(bench: Bench) -> None:
@@ -109,7 +133,7 @@ def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
 def test_the_own_tests_are_run_and_their_end_is_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.sizes = FULL
+    bench.device = torch.device("cuda")  # nothing is put there
     result = Result("tests")
     script = "print('SKIPPED [1] no CUDA'); print('1 failed'); raise SystemExit(1)"
     monkeypatch.setattr(machine, "PYTEST", ("-c", script))
@@ -117,3 +141,56 @@ def test_the_own_tests_are_run_and_their_end_is_kept(
     assert result.summary == "1 failed"
     assert result.wrong == ["pytest ended with 1"]
     assert result.unchecked == ["SKIPPED [1] no CUDA"]
+
+
+def test_a_run_whose_tests_were_all_skipped_tells_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.device = torch.device("cuda")
+    result = Result("tests")
+    monkeypatch.setattr(machine, "PYTEST", ("-c", "print('1 skipped')"))
+    own_tests(bench, result)
+    assert result.wrong == ["no test ran: all were skipped"]
+
+
+def test_raws_that_are_not_ingested_are_no_store_to_check(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(folder: Path, **options: Any) -> None:
+        write_sample_set(folder, **options)
+        first = min(path for path in folder.rglob("*") if path.suffix in {".ARW", ".NEF"})
+        first.write_bytes(first.read_bytes()[:-5000])
+
+    monkeypatch.setattr("pipeline.sample_set.write_sample_set", spoiled)
+    with pytest.raises(RuntimeError, match="ingest ended with 3: 1 of 2 raws"):
+        prepare_stores(bench, Result("stores"))
+
+
+def test_a_page_shows_rows_as_a_table_and_the_rest_as_a_list() -> None:
+    result = Result("steps", "failed", 2.0, "slow | late")
+    result.found = {
+        "bf16": {"ms a step": 12.3456, "by step": [1.0, 2.0, 3.0, 4.0], "shape": (8, 3)},
+        "float32": {"ms a step": 25, "peak": (1.5, 2.0)},
+        "card": "H100",
+        "top": [{"ms": 1.0, "name": "gemm"}],
+    }
+    result.wrong = ["too slow"]
+    page = markdown([result, Result("memory")], "GPU check").splitlines()
+    assert "| steps | failed | 2 | slow \\| late |" in page
+    assert "| memory | not checked | 0 | not reached |" in page
+    assert "|  | ms a step | shape | peak |" in page
+    assert "| bf16 | 12.35 | 8 / 3 |  |" in page
+    assert "| float32 | 25 |  | 1.5 / 2 |" in page
+    assert "- card: H100" in page
+    assert "| 1 | gemm |" in page
+    assert "- **wrong**: too slow" in page
+
+
+def test_switches_of_tf32_are_put_back_and_stay_readable() -> None:
+    """Where torch's newer switches are set, its compiler cannot read the older ones any more."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, products.allow_tf32)
+    with without_tf32(), with_tf32_products():
+        assert (cudnn.allow_tf32, products.allow_tf32) == (False, True)
+        assert torch.get_float32_matmul_precision() == "high"
+    assert (cudnn.allow_tf32, products.allow_tf32) == before

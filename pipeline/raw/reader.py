@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from pipeline.develop.colour import largest_code
 from pipeline.develop.kernels import inspect_rows
@@ -51,9 +51,12 @@ PROBE_BYTES = 256 * 1024
 
 @cache  # the package's metadata are a file, parsed as an e-mail is
 def decoder_version(name: DecoderName) -> str:
-    """Version of a decoder, as recorded in sidecars."""
+    """Version of a decoder, as recorded in sidecars; ``"unknown"`` for a tree not installed."""
     if name == "genisp":
-        return version("genisp")
+        try:
+            return version("genisp")
+        except PackageNotFoundError:
+            return "unknown"
     return flashraw_version() if name == "flashraw" else libraw_version()
 
 

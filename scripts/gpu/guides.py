@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,3 +127,14 @@ def singles(batch: Batch) -> list[Batch]:
         )
         for slot in range(len(batch))
     ]
+
+
+def in_float64(batch: Batch) -> Batch:
+    """The same numbers in float64."""
+    targets = [target | {"boxes": target["boxes"].double()} for target in batch.targets]
+    return replace(
+        batch,
+        images=batch.images.double(),
+        targets=targets,
+        exposure=batch.exposure.double(),
+    )

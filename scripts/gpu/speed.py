@@ -19,7 +19,15 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.stream import Batch, StreamLoader
 from genisp_model.train import Trainer
 from schemas.recipe import LevelName
-from scripts.gpu.checking import Bench, NotCheckedError, Result, backends, changed
+from scripts.gpu.checking import (
+    Bench,
+    NotCheckedError,
+    Result,
+    backends,
+    changed,
+    with_tf32_products,
+    without_tf32,
+)
 from scripts.gpu.guides import fixed_batch, full_frames, timed_guide, trainer
 
 #: Largest share of a step that may be spent waiting for data.
@@ -51,7 +59,7 @@ def step_times(bench: Bench, result: Result) -> None:
     detector = timed_guide(bench)
     if not full_frames(bench):
         result.unchecked.append("frames of the full size while streaming: the store has others")
-    for amp in (True, False):
+    for amp in bench.amps:
         for level, threads in sizes.streams:
             name = f"{'bf16' if amp else 'float32'}, {level}, {threads} threads"
             with result.part(name):
@@ -166,7 +174,7 @@ def memory(bench: Bench, result: Result) -> None:
         "detector and what else is there, GB": round(held / 1e9, 2),
     }
     bench.say("  peak GB, allocated / reserved")
-    for amp in (True, False):
+    for amp in bench.amps:
         for kept in (True, False):
             name = f"{'bf16' if amp else 'float32'}, {'kept' if kept else 'checkpointed'}"
             row: dict[str, Any] = {}
@@ -237,37 +245,33 @@ class Variant:
 
 
 def variants(bench: Bench) -> dict[str, Variant]:
-    """All that are timed; the first of each arithmetic changes nothing and shows the noise."""
-    cudnn, matmul = backends.cudnn, backends.cuda.matmul
+    """All that are timed, in the order of what they may give; the compiler's minutes come last.
+
+    The first of each arithmetic changes nothing and shows the noise.
+    """
+    cudnn = backends.cudnn
     # Without a GPU the compiler itself would be waited for; there the code path is what counts.
     backend: dict[str, Any] = {} if bench.on_cuda else {"backend": "eager"}
     modes: dict[str, Any] = {"mode": "reduce-overhead"} if bench.on_cuda else backend
+    both = ("channels-last-isp", "channels-last-detector")
     return {
         "nothing (bf16)": Variant(),
-        "fused Adam": Variant(options={"speedups": ("fused-adam",)}),
-        "GenISP channels_last": Variant(options={"speedups": ("channels-last-isp",)}),
         "detector channels_last": Variant(options={"speedups": ("channels-last-detector",)}),
-        "both channels_last": Variant(
-            options={"speedups": ("channels-last-isp", "channels-last-detector")}
-        ),
+        "both channels_last": Variant(options={"speedups": both}),
+        "fused Adam": Variant(options={"speedups": ("fused-adam",)}),
         "cudnn.benchmark": Variant(setting=partial(changed, cudnn, "benchmark", True)),
+        "GenISP channels_last": Variant(options={"speedups": ("channels-last-isp",)}),
         "detector in bf16": Variant(prepare=_detector_in_bf16),
         "activations checkpointed": Variant(options={"checkpoint_activations": True}),
-        "GenISP compiled": Variant(prepare=partial(_compiled, **backend)),
-        "compiled, reduce-overhead": Variant(prepare=partial(_compiled, **modes)),
         "nothing (float32)": Variant(amp=False),
-        "convolutions without TF32": Variant(
-            amp=False, setting=partial(changed, cudnn.conv, "fp32_precision", "ieee")
-        ),
-        "matrix products in TF32": Variant(
-            amp=False, setting=partial(changed, matmul, "fp32_precision", "tf32")
-        ),
+        "float32, both channels_last": Variant(amp=False, options={"speedups": both}),
+        "matrix products in TF32": Variant(amp=False, setting=with_tf32_products),
         "float32, cudnn.benchmark": Variant(
             amp=False, setting=partial(changed, cudnn, "benchmark", True)
         ),
-        "float32, both channels_last": Variant(
-            amp=False, options={"speedups": ("channels-last-isp", "channels-last-detector")}
-        ),
+        "convolutions without TF32": Variant(amp=False, setting=without_tf32),
+        "GenISP compiled": Variant(prepare=partial(_compiled, **backend)),
+        "compiled, reduce-overhead": Variant(prepare=partial(_compiled, **modes)),
     }
 
 
@@ -284,21 +288,22 @@ def compare_variants(bench: Bench, result: Result) -> None:
     bench.say(f"  {'variant':28} {'ms':>8} {'gain':>6}   loss after a step, relative difference")
     with ExitStack() as stack:
         baselines = {
-            amp: stack.enter_context(trainer(bench, store, plain, amp=amp)) for amp in (True, False)
+            amp: stack.enter_context(trainer(bench, store, plain, amp=amp)) for amp in bench.amps
         }
         plain_losses = {amp: _losses(bench, run, batch) for amp, run in baselines.items()}
         for name, variant in variants(bench).items():
-            if bench.is_late or (sizes.variants and name not in sizes.variants):
-                why = "the time given was over" if bench.is_late else "left out at this size"
-                result.unchecked.append(f"{name}: {why}")
-                continue
             with result.part(name):
-                detector, options = copy.deepcopy(plain), variant.options | {"amp": variant.amp}
+                if bench.is_late:
+                    raise NotCheckedError("the time given was over")
+                if sizes.variants and name not in sizes.variants:
+                    raise NotCheckedError("left out at this size")
+                amp = variant.amp and bench.has_bf16
+                detector, options = copy.deepcopy(plain), variant.options | {"amp": amp}
                 with trainer(bench, store, detector, **options) as run:
                     variant.prepare(run)
-                    row = _in_turn(bench, batch, baselines[variant.amp], run, variant)
+                    row = _in_turn(bench, batch, baselines[amp], run, variant)
                 # The first loss is before any step: its difference is the forward pass's own.
-                wanted = plain_losses[variant.amp]
+                wanted = plain_losses[amp]
                 pairs = zip(row["losses"], wanted, strict=True)
                 away = [abs(ours - theirs) / abs(theirs) for ours, theirs in pairs]
                 result.found[name] = row | {"loss differences": away}
@@ -355,14 +360,14 @@ def _timed(bench: Bench, run: Trainer, batch: Batch) -> float:
 
 
 def kernels(bench: Bench, result: Result) -> None:
-    """The fifteen kernels that take most of a bf16 step (operators where there is no GPU)."""
+    """The fifteen kernels that take most of a step (operators where there is no GPU)."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if bench.on_cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     sizes = bench.sizes
     detector = timed_guide(bench)
     batch = fixed_batch(bench, sizes.batch)
-    with trainer(bench, bench.frame_store("resized"), detector, amp=True) as run:
+    with trainer(bench, bench.frame_store("resized"), detector, amp=bench.has_bf16) as run:
         for _ in range(sizes.warm):
             run._train_step([batch])
         bench.synchronise()

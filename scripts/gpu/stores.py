@@ -52,7 +52,11 @@ def _drawn(bench: Bench) -> Path:
     write_sample_set(raws, images=bench.sizes.raws, seed=1, full_size=bench.sizes.full_size)
     recipe = Recipe(levels=("packed", "resized"), fit=bench.sizes.fit)
     reporter = PlainReporter(bench.say, quiet=True)
-    run_ingest([str(raws)], str(store), recipe, IngestOptions(), reporter)
+    done = run_ingest([str(raws)], str(store), recipe, IngestOptions(), reporter)
+    if done.exit_code or done.samples != bench.sizes.raws:
+        raise RuntimeError(
+            f"ingest ended with {done.exit_code}: {done.samples} of {bench.sizes.raws} raws"
+        )
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,23 +14,33 @@ from torch import Tensor
 from genisp_model.command import run_training
 from genisp_model.detector import FrozenDetector
 from genisp_model.stream import Batch
-from scripts.gpu.checking import Bench, NotCheckedError, Result, backends, changed
-from scripts.gpu.guides import SAMPLE, fixed_batch, guide, load_guide, singles, trainer
+from scripts.gpu.checking import Bench, NotCheckedError, Result, without_tf32
+from scripts.gpu.guides import (
+    SAMPLE,
+    fixed_batch,
+    guide,
+    in_float64,
+    load_guide,
+    singles,
+    trainer,
+)
 
 #: Biases that the InstanceNorm behind them subtracts again: their gradients are rounding.
 WITHOUT_EFFECT = {"shallow.conv1.bias", "shallow.conv2.bias"}
 
 #: What torch's convolutions do in float32 unless told otherwise.
 TF32 = "float32 as torch has it"
-IEEE, BF16 = "IEEE float32", "bf16"
+FLOAT64, IEEE, BF16 = "float64", "IEEE float32", "bf16"
 
-#: Arithmetic -> autocast, full float32 in convolutions, and what may differ between a batch of
-#: three and three of one: the loss, and the gradient's distance, both relative. Both hold for
-#: trained weights. Random ones amplify rounding some hundredfold: there only the first is required.
-ARITHMETIC: dict[str, tuple[bool, bool, float, float]] = {
-    IEEE: (False, True, 1e-4, 1e-2),
-    TF32: (False, False, 2e-3, 0.1),
-    BF16: (True, False, 2e-2, 0.3),
+#: Arithmetic -> what may differ between a batch of three and three of one: the loss, and the
+#: gradient's distance, both relative. All hold for trained weights. Random ones amplify rounding
+#: some hundredfold, in float32 to 2 or 3 % of the gradient: there only float64 is held to its
+#: limits (the loss itself is summed in float32), and the others are told.
+ARITHMETIC: dict[str, tuple[float, float]] = {
+    FLOAT64: (1e-6, 1e-6),
+    IEEE: (1e-4, 1e-2),
+    TF32: (2e-3, 0.1),
+    BF16: (2e-2, 0.3),
 }
 
 
@@ -38,7 +49,7 @@ def frozen(bench: Bench, result: Result) -> None:
     bench.frame_store("resized")
     for name, weights in dict([SAMPLE, (bench.sizes.detector, bench.sizes.weights)]).items():
         detector = guide(bench, name, weights)
-        for amp in (False, True):
+        for amp in bench.amps:
             label = f"{name}, {'bf16' if amp else 'float32'}"
             with result.part(label):
                 _frozen(bench, result, detector, label, amp=amp)
@@ -49,8 +60,9 @@ def frozen(bench: Bench, result: Result) -> None:
                 _three(bench, result, detector, arithmetic)
         with result.part(f"{name}, bf16 and float32"):
             _low_precision(bench, result, detector)
-    with result.part("CPU and device"):
-        _as_on_a_cpu(bench, result)
+    for arithmetic in (FLOAT64, IEEE):
+        with result.part(f"CPU and device, {arithmetic}"):
+            _as_on_a_cpu(bench, result, arithmetic)
     result.summary = "hash, anchors, gradients; three of one; against the CPU"
 
 
@@ -92,49 +104,59 @@ def _anchors(detector: FrozenDetector) -> list[Tensor]:
 
 def _three(bench: Bench, result: Result, detector: FrozenDetector, arithmetic: str) -> None:
     """A batch of three is three batches of one."""
-    amp, ieee, *limits = ARITHMETIC[arithmetic]
+    if arithmetic == BF16:
+        _require_bf16(bench)
     batch = fixed_batch(bench, 3)
-    convolutions = backends.cudnn.conv
-    with changed(convolutions, "fp32_precision", "ieee") if ieee else nullcontext():
-        together = _step(bench, detector, [batch], amp=amp)
-        apart = _step(bench, detector, singles(batch), amp=amp)
-    required = arithmetic == IEEE or detector.weights != "none"
+    together = _step(bench, detector, [batch], arithmetic)
+    apart = _step(bench, detector, singles(batch), arithmetic)
+    required = arithmetic == FLOAT64 or detector.weights != "none"
     name = f"{detector.name}, batch of three, {arithmetic}"
-    _judge(result, name, (together, apart), limits if required else None)
+    _judge(result, name, (together, apart), ARITHMETIC[arithmetic] if required else None)
 
 
 def _low_precision(bench: Bench, result: Result, detector: FrozenDetector) -> None:
     """A step in bf16 beside one in float32."""
+    _require_bf16(bench)
     batch = fixed_batch(bench, 1)
-    steps = [_step(bench, detector, [batch], amp=amp) for amp in (False, True)]
+    steps = [_step(bench, detector, [batch], arithmetic) for arithmetic in (TF32, BF16)]
     required = detector.weights != "none"
     name = f"{detector.name}, bf16 and float32"
-    _judge(result, name, steps, [2e-2, 0.3] if required else None)
+    _judge(result, name, steps, ARITHMETIC[BF16] if required else None)
 
 
-def _as_on_a_cpu(bench: Bench, result: Result) -> None:
-    """One step from the same start, in full float32."""
+def _require_bf16(bench: Bench) -> None:
+    if not bench.has_bf16:
+        raise NotCheckedError("the device does not compute in bfloat16")
+
+
+def _as_on_a_cpu(bench: Bench, result: Result, arithmetic: str) -> None:
+    """One step from the same start."""
     steps = []
     for device in (torch.device("cpu"), bench.device):
         detector = load_guide(*SAMPLE, device)
         batch = fixed_batch(bench, 1, device)
-        with changed(backends.cudnn.conv, "fp32_precision", "ieee"):
-            steps.append(_step(bench, detector, [batch], amp=False))
-    _judge(result, "CPU and device", steps, [1e-4, 1e-2])
+        steps.append(_step(bench, detector, [batch], arithmetic))
+    _judge(result, f"CPU and device, {arithmetic}", steps, ARITHMETIC[arithmetic])
 
 
 def _step(
-    bench: Bench, detector: FrozenDetector, window: list[Batch], *, amp: bool
+    bench: Bench, detector: FrozenDetector, window: list[Batch], arithmetic: str
 ) -> tuple[float, Tensor]:
     """Loss and gradient, one vector on the CPU, of the first step."""
-    with trainer(bench, bench.frame_store("resized"), detector, amp=amp) as run:
+    store = bench.frame_store("resized")
+    if arithmetic == FLOAT64:
+        detector, window = copy.deepcopy(detector).double(), [in_float64(one) for one in window]
+    full = without_tf32() if arithmetic == IEEE else nullcontext()
+    with full, trainer(bench, store, detector, amp=arithmetic == BF16) as run:
+        if arithmetic == FLOAT64:
+            run.isp.double()
         loss = run._train_step(window).loss
         gradients = [parameter.grad for parameter in run.isp.parameters()]
     return loss, torch.cat([g.flatten().cpu() for g in gradients if g is not None])
 
 
 def _judge(
-    result: Result, name: str, steps: Sequence[tuple[float, Tensor]], limits: list[float] | None
+    result: Result, name: str, steps: Sequence[tuple[float, Tensor]], limits: Sequence[float] | None
 ) -> None:
     """Note how far two steps are apart, relatively, in loss and gradient; hold it to limits."""
     one, other = steps
@@ -150,6 +172,7 @@ def runs(bench: Bench, result: Result) -> None:
     """Whole runs as the command makes them: bf16; deterministic; the same, stopped and resumed."""
     bench.frame_store("resized")
     with result.part("bf16 run"):
+        _require_bf16(bench)
         result.found["bf16"] = _run(bench, "bf16", amp=True)
     try:
         with result.part("deterministic run"):

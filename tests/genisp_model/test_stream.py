@@ -21,7 +21,7 @@ from genisp_model.stream import Batch, StreamLoader, dequantised
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.reader import chunk_key, open_store
 
-ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 @pytest.fixture(scope="session")
@@ -258,7 +258,8 @@ def test_codes_converted_by_torch_are_the_same_numbers(dataset: StoreDataset) ->
     assert torch.equal(images[0], dataset[0][0])
 
 
-@ON_CUDA
+@pytest.mark.cuda
+@WITHOUT_CUDA
 def test_a_cuda_device_gets_the_same_batches(dataset: StoreDataset) -> None:
     for _ in range(3):
         expected = list(StreamLoader(dataset, flip=0.5))
