@@ -39,6 +39,7 @@ from pipeline.store.reader import (
     read_sidecar,
     sidecar_key,
 )
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
@@ -129,7 +130,9 @@ class SampleIndex:
         It is a whole number, so the difference is exact and the value is rounded once, on any
         device.
         """
-        zeros = [round(-group.add_offset / group.scale_factor) for group in self.groups]
+        zeros = [
+            FixedPoint(group.scale_factor, group.add_offset).zero_code for group in self.groups
+        ]
         return np.array(zeros, np.float32)[self.group_numbers]
 
 

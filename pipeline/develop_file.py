@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.colour import fixed_point
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
@@ -19,6 +19,7 @@ from pipeline.raw.reader import check_mosaic, decode, probe
 from pipeline.safe_text import printable
 from pipeline.sources.location import reading
 from pipeline.sources.source import Source
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame
 
@@ -100,5 +101,5 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
 
 def _values(level: Level, point: FixedPoint) -> npt.NDArray[np.float32]:
     """The same numbers as `pipeline.store.reader.Sample.xyz`."""
-    zero_code = np.float32(round(-point.add_offset / point.scale_factor))
+    zero_code = np.float32(point.zero_code)
     return (level.stored.astype(np.float32) - zero_code) * np.float32(point.scale_factor)

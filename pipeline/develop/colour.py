@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UnsupportedRawError
+from pipeline.raw.facts import largest_code
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour
 from schemas.sidecar import Sensor
 
@@ -21,20 +23,9 @@ Matrix = npt.NDArray[np.float64]
 #: XYZ of D65 white: the row sums of LibRaw's ``xyz_rgb`` (sRGB -> XYZ).
 D65_WHITE = np.array([0.95047, 1.0000001, 1.08883])
 
-#: Samples may exceed the white level by this much before a file counts as damaged: Sony's ARW2
-#: codes reach 17204 where white is 16383 (1.0501).
-CODE_HEADROOM = 17 / 16
-
 #: The camera RGB range is rounded outwards to this step, so that files of one camera whose
 #: black levels differ a little share one fixed point.
 RANGE_STEP = 1 / 32
-
-#: Dark pixels scatter around 0. Where that is just above a multiple of a high power of two, their
-#: codes share the upper bits, and bit planes that are constant cost neither bytes nor time: a
-#: store is 2 % smaller, and reads with a quarter less of LZ4's work, than with 0 anywhere.
-ZERO_STEP = 4096
-#: Codes below 0 that share them, too: some 60 DN of a 14-bit file.
-NOISE_ROOM = 128
 
 #: Above this a matrix inverts to noise; real cameras stay below 10.
 MAX_CONDITION = 1e3
@@ -53,25 +44,6 @@ class ColourTransform:
     gains: tuple[float, float, float]
     matrix: Matrix
     clipped: bool
-
-
-@dataclass(frozen=True)
-class FixedPoint:
-    """``value = stored * scale_factor + add_offset``, stored in 0..65535; 0 has an exact code."""
-
-    scale_factor: float
-    add_offset: float
-
-    @classmethod
-    def spanning(cls, lowest: float, highest: float) -> FixedPoint:
-        """The finest fixed point that holds every value from `lowest` <= 0 to `highest`.
-
-        And whose code of 0 lies `NOISE_ROOM` above a multiple of `ZERO_STEP`, or is 0 where nothing
-        is negative: a step is up to 7 % coarser for it, 1 to 3 % with the cameras at hand.
-        """
-        zeros = range(NOISE_ROOM, 65535, ZERO_STEP) if lowest < 0 else (0,)
-        scale, zero = min((max(-lowest / (z or 1), highest / (65535 - z)), z) for z in zeros)
-        return cls(scale_factor=scale, add_offset=-zero * scale)
 
 
 def camera_to_xyz(xyz_to_camera: npt.ArrayLike, *, path: str = "") -> Matrix:
@@ -125,11 +97,6 @@ def camera_range(sensor: Sensor) -> tuple[float, float]:
     lowest = -max(sensor.black) / span
     highest = (largest_code(sensor) - min(sensor.black)) / span
     return floor(lowest / RANGE_STEP) * RANGE_STEP, ceil(highest / RANGE_STEP) * RANGE_STEP
-
-
-def largest_code(sensor: Sensor) -> int:
-    """Largest sample in DN that is still believed."""
-    return ceil(sensor.white * CODE_HEADROOM)
 
 
 def fixed_point(sensor: Sensor, colour: Colour, *, path: str = "") -> FixedPoint:

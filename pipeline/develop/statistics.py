@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.develop.colour import FixedPoint
+from schemas.fixed_point import FixedPoint
 from schemas.sidecar import PlaneStatistics
 
 CODES = 65536
@@ -38,8 +38,7 @@ def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) 
     cumulative = np.cumsum(counts[codes], dtype=np.int64)
     total = int(cumulative[-1])
     code_sum = int(np.dot(codes, counts[codes].astype(np.int64)))
-    zero_code = round(-fixed_point.add_offset / fixed_point.scale_factor)
-    below_zero = int(np.searchsorted(codes, zero_code))
+    below_zero = int(np.searchsorted(codes, fixed_point.zero_code))
 
     def value(code: float) -> float:
         return code * fixed_point.scale_factor + fixed_point.add_offset

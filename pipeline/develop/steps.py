@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.develop import kernels
-from pipeline.develop.colour import ColourTransform, FixedPoint, colour_transform
+from pipeline.develop.colour import ColourTransform, colour_transform
 from pipeline.develop.resample import area_weights, fitted_size
 from pipeline.develop.statistics import CODES, level_statistics
 from pipeline.raw.cfa import sites
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame, Orientation, PlaneStatistics, Sensor
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.annotations.index import AnnotationIndex
-from pipeline.develop.colour import FixedPoint
 from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
 from pipeline.ingest.store_state import SampleState, StoreState, annotation_key
-from pipeline.ingest.worker import Failure, ProbeOutcome, SampleTask, covers, failure_from
+from pipeline.ingest.worker import Failure, ProbeOutcome, SampleTask, failure_from
 from pipeline.raw.facts import DecoderName, RawFacts
 from pipeline.sources.source import Source, Start
 from pipeline.store.keys import group_name, sample_id
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
+from schemas.fixed_point import FixedPoint
 from schemas.layout import GroupLayout, LevelLayout
 from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
@@ -103,7 +103,7 @@ class Placed:
             annotation=self.annotation,
             findings=self.findings,
             recipe=recipe,
-            fixed_point=FixedPoint(level.scale_factor, level.add_offset),
+            fixed_point=level.fixed_point,
             decoder=decoder,
             cross_check=cross_check,
             decoder_class=self.facts.decoder_class,
@@ -254,7 +254,7 @@ def _group_points(framed: Sequence[_Framed], state: StoreState) -> dict[str, Fix
     points: dict[str, FixedPoint] = {}
     for name, layout in state.groups.items():
         level = next(iter(layout.levels.values()))
-        points[name] = FixedPoint(level.scale_factor, level.add_offset)
+        points[name] = level.fixed_point
     for group, *_, own in framed:
         if group in state.groups:
             continue
@@ -264,12 +264,12 @@ def _group_points(framed: Sequence[_Framed], state: StoreState) -> dict[str, Fix
 
 def _union(first: FixedPoint, second: FixedPoint) -> FixedPoint:
     """The narrower one if the other covers it, else one that holds both ranges."""
-    if covers(first, second):
+    if first.covers(second):
         return first
-    if covers(second, first):
+    if second.covers(first):
         return second
     low = min(first.add_offset, second.add_offset)
-    high = max(p.add_offset + 65535 * p.scale_factor for p in (first, second))
+    high = max(first.highest, second.highest)
     return FixedPoint.spanning(low, high)
 
 
@@ -280,7 +280,7 @@ def _objection(
     findings: Sequence[Finding],
     strict: bool,
 ) -> Failure | None:
-    if not covers(group, own):
+    if not group.covers(own):
         reason = "its levels need a wider value range than its group in this store has"
         return Failure("other", reason, "ingest these files into a store of their own")
     boxes = () if annotation is None else annotation.boxes

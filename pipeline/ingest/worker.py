@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import Level, develop
 from pipeline.errors import (
     AnnotationError,
@@ -41,6 +41,7 @@ from pipeline.store.files import StoreFiles
 from pipeline.store.reader import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
+from schemas.fixed_point import FixedPoint
 from schemas.manifest import FailureCode
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import (
@@ -235,22 +236,11 @@ def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
     sensor = decoded.levels.sensor(task.frame)
     check_mosaic(decoded, task.frame, sensor, path=path)
     own = fixed_point(sensor, task.recipe.colour, path=path)
-    if not covers(task.fixed_point, own):
+    if not task.fixed_point.covers(own):
         message = "its levels need a wider value range than its group's other files have"
         hint = "ingest these files into a store of their own"
         raise UnsupportedRawError(message, path=path, hint=hint)
     return sensor
-
-
-def covers(group: FixedPoint, own: FixedPoint) -> bool:
-    """Whether a group's fixed point holds every value a file can have, to within a code."""
-    slack = group.scale_factor
-
-    def ends(point: FixedPoint) -> tuple[float, float]:
-        return point.add_offset, point.add_offset + 65535 * point.scale_factor
-
-    (low, high), (own_low, own_high) = ends(group), ends(own)
-    return own_low >= low - slack and own_high <= high + slack
 
 
 def _commit(

@@ -25,6 +25,10 @@ MAX_DIMENSION = 32_768
 #: damaged, and would make the fixed point of its whole group coarse.
 MAX_BLACK_SHARE = 1 / 4
 
+#: Samples may exceed the white level by this much before a file counts as damaged: Sony's ARW2
+#: codes reach 17204 where white is 16383 (1.0501).
+CODE_HEADROOM = 17 / 16
+
 #: White balance goes up to about 5 (blue under candles).
 MAX_BALANCE = 32.0
 
@@ -170,3 +174,8 @@ def _single(value: float) -> float:
     # Not str(): that depends on numpy's print options, which any library may have changed.
     spelled = np.format_float_scientific(np.float32(value), unique=True)
     return float(spelled) if math.isfinite(value) else 0.0
+
+
+def largest_code(sensor: Sensor) -> int:
+    """Largest sample in DN that is still believed."""
+    return math.ceil(sensor.white * CODE_HEADROOM)

@@ -11,7 +11,6 @@ import zlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.develop.colour import largest_code
 from pipeline.develop.kernels import inspect_rows
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.raw.damage import is_doubtful, lost_samples
@@ -25,7 +24,15 @@ from pipeline.raw.decoders.flashraw import (
 from pipeline.raw.decoders.libraw import decode_libraw, geometry, libraw_version
 from pipeline.raw.decoders.nikon_lossless import decode_lossless, lossless_image
 from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_blocks
-from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
+from pipeline.raw.facts import (
+    COPY_AGAIN,
+    LEAVE_OUT,
+    DecodedRaw,
+    DecoderName,
+    Geometry,
+    RawFacts,
+    largest_code,
+)
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
 from schemas.sidecar import Camera, Capture, Frame, Sensor
 

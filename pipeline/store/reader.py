@@ -88,8 +88,7 @@ class Sample:
     def xyz(self) -> npt.NDArray[np.float32]:
         """(3, H, W) float32 CIE XYZ (D65), about 0..1, unclipped (camera RGB for that recipe)."""
         record = self.sidecar.levels[self.level]
-        # The offset is a whole number of steps: subtracted first, 0 stays exactly 0.
-        zero_code = np.float32(round(-record.add_offset / record.scale_factor))
+        zero_code = np.float32(record.fixed_point.zero_code)
         return (self.stored.astype(np.float32) - zero_code) * np.float32(record.scale_factor)
 
     @cached_property

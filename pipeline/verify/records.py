@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import level_size, plane_names
 from pipeline.errors import REDO
-from pipeline.ingest.worker import covers
 from pipeline.store.reader import sidecar_key
 from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding, Severity
@@ -49,7 +48,7 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
             yield wrong("shape", f"{level} is {record.shape}, not (3, {height}, {width})")
         if tuple(record.statistics) != plane_names(recipe):
             yield wrong("statistics", f"{level} has planes {tuple(record.statistics)}")
-        if not covers(FixedPoint(record.scale_factor, record.add_offset), own):
+        if not record.fixed_point.covers(own):
             yield wrong("range", f"{level} cannot hold all values its sensor can produce")
     for code, message in _check_annotation(sidecar):
         yield wrong(code, message)

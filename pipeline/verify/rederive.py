@@ -11,7 +11,6 @@ import numpy as np
 
 from pipeline.annotations.index import AnnotationIndex
 from pipeline.console.progress import Reporter
-from pipeline.develop.colour import FixedPoint
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
@@ -180,8 +179,7 @@ def _wrong_pixels(
         yield "underivable", "levels or matrix differ from LibRaw's"
         return
     record = next(iter(sidecar.levels.values()))
-    point = FixedPoint(record.scale_factor, record.add_offset)
-    levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, point)
+    levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
     for name, level in levels.items():
         stored = read_level(files, sidecar, name).stored
         wrong = int(np.count_nonzero(stored != level.stored))

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.develop.colour import FixedPoint
 from pipeline.develop.statistics import level_statistics
 from pipeline.develop.steps import develop, plane_names
 from pipeline.raw.reader import decode
@@ -196,7 +195,7 @@ def _with_pixels(
     for level, stored in pixels.items():
         record = levels[level]
         chunk = bytes(encode_chunk(stored, RECIPE.codec))
-        point = FixedPoint(record.scale_factor, record.add_offset)
+        point = record.fixed_point
         levels[level] = record.model_copy(
             update={
                 "nbytes": len(chunk),
@@ -215,8 +214,7 @@ def _with_moved_crop(bench: Bench, sidecar: Sidecar) -> Faults:
     raw = next(path for path in bench.sources.rglob("*") if path.stem == sidecar.id)
     mosaic = decode(raw.read_bytes(), "libraw", path=raw.name).mosaic
     record = sidecar.levels["packed"]
-    point = FixedPoint(record.scale_factor, record.add_offset)
-    levels = develop(mosaic, frame, sidecar.sensor, RECIPE, point)
+    levels = develop(mosaic, frame, sidecar.sensor, RECIPE, record.fixed_point)
     moved = sidecar.model_copy(update={"frame": frame})
     return _with_pixels(bench, moved, {name: level.stored for name, level in levels.items()})
 

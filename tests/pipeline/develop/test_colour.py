@@ -9,17 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.develop.colour import (
-    D65_WHITE,
-    NOISE_ROOM,
-    ZERO_STEP,
-    FixedPoint,
-    camera_to_xyz,
-    colour_transform,
-    fixed_point,
-    largest_code,
-)
+from pipeline.develop.colour import D65_WHITE, camera_to_xyz, colour_transform, fixed_point
 from pipeline.errors import UnsupportedRawError
+from pipeline.raw.facts import largest_code
+from schemas.fixed_point import NOISE_ROOM, ZERO_STEP, FixedPoint
 from schemas.recipe import Colour
 from schemas.sidecar import Matrix3, Sensor
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.develop.colour import FixedPoint
 from pipeline.develop.statistics import CODES, level_statistics
+from schemas.fixed_point import FixedPoint
 from tests.kit.histogram import histogram
 
 # Binary fractions: decoded values are exact, so the oracle's floats are too.

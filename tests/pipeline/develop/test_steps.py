@@ -17,13 +17,14 @@ import rawpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.develop.colour import FixedPoint, camera_to_xyz, fixed_point, largest_code
+from pipeline.develop.colour import camera_to_xyz, fixed_point
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop, level_size, plane_names
 from pipeline.raw.cfa import PATTERNS, shifted
-from pipeline.raw.facts import Geometry
+from pipeline.raw.facts import Geometry, largest_code
 from pipeline.raw.reader import decode, probe
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes, nef_bytes
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
 from tests.kit.histogram import histogram

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from pipeline.annotations.index import build_index
-from pipeline.develop.colour import FixedPoint, fixed_point
+from pipeline.develop.colour import fixed_point
 from pipeline.ingest.placement import Item, place, survey
 from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.ingest.worker import ProbeOutcome
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
 from schemas.coco import ImageAnnotation
+from schemas.fixed_point import FixedPoint
 from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Rect
