@@ -7,8 +7,9 @@
 Open `reader` first. Reading needs neither zarr nor numba. What lies where is said in
 docs/store-format.md.
 
-- `files`: the one place that changes a store's files, each change whole or not at all; the lock.
-- `keys`: names of groups and samples.
+- `files`: a store's files by their keys. Under it, `disk` makes every change whole or not at all,
+  and `lock` lets one ingest write at a time.
+- `keys`: where in a store what is, and what groups and samples are called.
 - `manifest`: the list of all sources ever seen, as text.
 - `zarr_metadata`: what makes it a zarr store for everybody else.
 - `writer`: metadata and manifest during an ingest.

@@ -15,7 +15,9 @@ from pipeline.errors import REDO, DamagedStoreError
 from pipeline.ingest.store_state import CHECK_THREADS, sample_damage
 from pipeline.runtime.threads import in_order
 from pipeline.store.chunk.format import decode_chunk
-from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME, TEMPORARY_MARK, StoreFiles
+from pipeline.store.disk import TEMPORARY_MARK
+from pipeline.store.files import StoreFiles
+from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import (
     MANIFEST_NAME,
     Manifest,

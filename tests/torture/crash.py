@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.ingest.run import MANIFEST_EVERY
-from pipeline.store.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import MANIFEST_NAME
 from pipeline.store.reader import METADATA_NAME, SIDECARS
 from tests.torture import crash_processes

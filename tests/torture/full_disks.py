@@ -15,7 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pipeline.ingest.run
-import pipeline.store.files
+import pipeline.store.disk
+import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
 from tests.torture.campaign import FaultRow, Scale
@@ -116,7 +117,7 @@ def _write_manifest_every(seconds: float) -> None:
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:
     """What is wrong with a run on a bad disk, "" if nothing; and whether it noticed the disk."""
     left = [
-        path.name for path in store.rglob("*") if pipeline.store.files.TEMPORARY_MARK in path.name
+        path.name for path in store.rglob("*") if pipeline.store.disk.TEMPORARY_MARK in path.name
     ]
     if ended.code == scene.exit_code:
         return scene.wrong(store), False
@@ -194,7 +195,7 @@ def _limited_files(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRo
 
 
 class FailingOs:
-    """Stands in for the module ``os`` in `store.files`; its n-th call fails, done or not done.
+    """Stands in for the module ``os`` in `store.disk` and `lock`; its n-th call fails, done or not.
 
     Parameters
     ----------
@@ -231,7 +232,8 @@ class FailingOs:
 
     def install(self) -> None:
         """Stand in from now on."""
-        setattr(pipeline.store.files, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
+        for module in (pipeline.store.disk, pipeline.store.lock):
+            setattr(module, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ def _calls(scene: Scene, store: Path) -> list[str]:
     """The calls of an ingest on a disk that works."""
     scene.begin(store)
     counting = FailingOs(0, 0)
-    with patch("pipeline.store.files.os", counting):
+    with patch("pipeline.store.disk.os", counting), patch("pipeline.store.lock.os", counting):
         run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
     return counting.made
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import pipeline.store.files
+import pipeline.store.lock
 from pipeline.errors import DamagedStoreError, StoreError, StoreLockedError
 from pipeline.store.files import StoreFiles
 from tests.torture.file_operations import Operation, watched
@@ -182,7 +182,7 @@ def test_a_new_writer_waits_for_commits_of_the_last_one(
     with files.lock():
         assert time.monotonic() - started > 0.2
     ended.join()
-    monkeypatch.setattr(pipeline.store.files, "LAST_COMMITS", 0.1)
+    monkeypatch.setattr(pipeline.store.lock, "LAST_COMMITS", 0.1)
     with files.lock() as lease:
         commit = files.commit(lease)
         commit.__enter__()
@@ -287,10 +287,10 @@ def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: St
 def test_the_file_that_names_the_lock_s_holder_may_hold_anything(
     files: StoreFiles, said: bytes, nbytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.store.files, "NAMING", 0.1)
+    monkeypatch.setattr(pipeline.store.lock, "NAMING", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     with files.lock() as lease:
-        named = files.path(pipeline.store.files.OWNER_NAME)
+        named = files.path(pipeline.store.lock.OWNER_NAME)
         named.write_bytes(said)
         os.truncate(named, nbytes)
         with pytest.raises(StoreLockedError, match="another process"), files.lock():
