@@ -55,7 +55,8 @@ from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
 from genisp_model.stream import Batch, StreamLoader, _Reading
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import chunk_key, open_store, sidecar_key
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 
 BATCH = 2

@@ -31,14 +31,9 @@ from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
 from pipeline.store.chunk.format import largest_chunk
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import (
-    Store,
-    chunk_key,
-    open_store,
-    read_chunk_into,
-    read_sidecar,
-    sidecar_key,
-)
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import Store, open_store
+from pipeline.store.samples import read_chunk_into, read_sidecar
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar

@@ -19,7 +19,8 @@ from genisp_model.isp import GenISP
 from genisp_model.train import Say
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import open_store, read_root
+from pipeline.store.header import read_root
+from pipeline.store.reader import open_store
 from schemas.recipe import Codec, Colour, LevelName, Recipe
 from schemas.training import TrainConfig
 

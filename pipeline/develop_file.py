@@ -100,6 +100,6 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
 
 
 def _values(level: Level, point: FixedPoint) -> npt.NDArray[np.float32]:
-    """The same numbers as `pipeline.store.reader.Sample.xyz`."""
+    """The same numbers as `pipeline.store.samples.Sample.xyz`."""
     zero_code = np.float32(point.zero_code)
     return (level.stored.astype(np.float32) - zero_code) * np.float32(point.scale_factor)

@@ -7,7 +7,6 @@ sidecars.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,11 @@ import numpy as np
 
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
-from pipeline.errors import DamagedStoreError, IncompatibleStoreError, StoreError
+from pipeline.errors import StoreError
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import Item, Placed, counts, place, survey
-from pipeline.ingest.store_state import StoreState, read_state, remove_orphans, remove_sample
+from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.worker import (
     Failure,
     ProbeOutcome,
@@ -38,16 +37,12 @@ from pipeline.ingest.worker import (
 from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
-from pipeline.safe_text import printable
 from pipeline.sources.source import Start
+from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import (
-    made_with,
-    no_store,
-    read_root,
-    read_sidecar,
-    sidecar_key,
-)
+from pipeline.store.header import store_recipe
+from pipeline.store.keys import sidecar_key
+from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
 from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity
@@ -154,47 +149,6 @@ def run_ingest(
                 return run.run(inputs)
         finally:
             reporter.close()
-
-
-def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
-    """Check that a path can take samples of a recipe; the versions of the store there, or {}.
-
-    Raises
-    ------
-    IncompatibleStoreError
-        If the store there was made with another recipe.
-    NoStoreError
-        If something that is no store is there.
-    StoreError
-        If it is a link that leads nowhere.
-    DamagedStoreError
-        If it does not say how its samples were made, and they were not all made like this.
-    """
-    if files.root.is_symlink() and not files.root.exists():
-        raise StoreError(
-            f"it is a symbolic link that leads nowhere: {printable(os.readlink(files.root))}",
-            path=str(files.root),
-            hint="mount or make what it points to, or remove the link",
-        )
-    if files.root.exists() and not files.root.is_dir():
-        raise no_store(files)
-    if all(name.startswith(".") for name in files.names()):
-        return {}
-    try:
-        recipe, versions = read_root(files)
-    except DamagedStoreError:
-        # Both files that describe the store are gone, but every sample knows its recipe.
-        if not made_with(files, wanted):
-            raise
-        return {}
-    if recipe != wanted:
-        raise IncompatibleStoreError(
-            "the store was made with another recipe"
-            f"\n  store: {recipe.describe()}\n  asked: {wanted.describe()}",
-            path=str(files.root),
-            hint="use the store's own options, or another --store for the new recipe",
-        )
-    return versions
 
 
 def _report_inputs(inputs: Inputs, ledger: Ledger) -> None:

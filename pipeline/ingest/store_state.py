@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -14,34 +12,18 @@ from pipeline.errors import DamagedStoreError
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
 from pipeline.sources.source import Source
-from pipeline.store.chunk.format import check_chunk
 from pipeline.store.files import StoreFiles
+from pipeline.store.header import read_root
+from pipeline.store.layouts import group_layout
 from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
-from pipeline.store.reader import (
-    METADATA_NAME,
-    SIDECARS,
-    chunk_key,
-    chunk_row,
-    committed,
-    read_chunk,
-    read_root,
-    read_sidecar,
-    sidecar_key,
-)
-from pipeline.store.zarr_metadata import group_layout
+from pipeline.store.samples import committed, read_sidecar, sample_damage
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
 from schemas.manifest import ManifestEntry
-from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
 #: Chunks checked at once; checksums release the interpreter.
 CHECK_THREADS = 4
-
-LEVELS: tuple[LevelName, ...] = ("packed", "resized")
-
-#: What `pipeline.store.keys.group_name` makes; other folders in a store are left alone.
-_GROUP_NAME = re.compile(r".+_\d+x\d+")
 
 
 @dataclass(frozen=True)
@@ -200,70 +182,6 @@ def _in_own_rows(
 
     done = {key: settled(key) for key in sorted(samples, key=standing)}
     return (done[key] for key in samples)
-
-
-def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
-    """What is wrong with a sample's chunks, "" if nothing."""
-    for level, record in sidecar.levels.items():
-        key = chunk_key(sidecar.group, level, sidecar.row)
-        try:
-            if recheck:
-                chunk = read_chunk(files, sidecar, level)
-                check_chunk(chunk, record.crc32c, path=str(files.path(key)))
-            elif files.size(key) != record.nbytes:
-                return f"the {level} chunk is missing or has another size"
-        except DamagedStoreError as error:
-            return error.message
-    return ""
-
-
-def remove_orphans(files: StoreFiles, owners: Iterable[ManifestEntry]) -> None:
-    """Delete what interrupted ingests left: chunks, sidecars and groups that no owner has.
-
-    Parameters
-    ----------
-    owners
-        Every sample of the store, damaged ones included.
-    """
-    rows: dict[str, set[int | None]] = defaultdict(set)
-    sidecars: dict[str, set[str]] = defaultdict(set)
-    for entry in owners:
-        rows[entry.group or ""].add(entry.row)
-        sidecars[entry.group or ""].add(f"{entry.id}.json")
-    for group in files.names():
-        for key in _chunk_files(files, group):
-            if chunk_row(key.rsplit("/", 1)[-1]) not in rows[group]:
-                files.delete(key)
-        for name in files.names(f"{group}/{SIDECARS}"):
-            if name.endswith(".json") and name not in sidecars[group]:
-                files.delete(f"{group}/{SIDECARS}/{name}")
-        if not rows[group] and _GROUP_NAME.fullmatch(group):
-            _remove_group(files, group)
-
-
-def _remove_group(files: StoreFiles, name: str) -> None:
-    """Delete the metadata of a group without samples, and its folders where they are empty."""
-    for level in LEVELS:
-        files.delete(f"{name}/{level}/{METADATA_NAME}")
-        files.remove_empty_folder(f"{name}/{level}")
-    files.delete(f"{name}/{METADATA_NAME}")
-    files.remove_empty_folder(f"{name}/{SIDECARS}")
-    files.remove_empty_folder(name)
-
-
-def remove_sample(files: StoreFiles, entry: ManifestEntry, levels: Sequence[LevelName]) -> None:
-    """Uncommit a sample and delete its chunks."""
-    files.delete(sidecar_key(entry.group or "", entry.id or ""))
-    if entry.row is not None:
-        for level in levels:
-            files.delete(chunk_key(entry.group or "", level, entry.row))
-
-
-def _chunk_files(files: StoreFiles, group: str) -> Iterator[str]:
-    for level in LEVELS:
-        for name in files.names(f"{group}/{level}"):
-            if chunk_row(name) is not None:
-                yield f"{group}/{level}/{name}"
 
 
 def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:

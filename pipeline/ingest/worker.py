@@ -38,7 +38,7 @@ from pipeline.sources.source import Source, Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import chunk_key, sidecar_key
+from pipeline.store.keys import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.fixed_point import FixedPoint

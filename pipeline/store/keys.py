@@ -1,11 +1,16 @@
-"""Names inside a store: group and sample ids, safe on every file system."""
+"""Where in a store what is, and what groups and samples are called: safe on every file system."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
+from schemas.recipe import LevelName
 from schemas.sidecar import Camera
+
+METADATA_NAME = "zarr.json"
+SIDECARS = "sidecars"
+_CHUNK_NAME = re.compile(r"c\.(0|[1-9][0-9]{0,15})\.0\.0\.0")
 
 MAX_ID_LENGTH = 100
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -13,6 +18,9 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 #: store's folder means something else: a file half written, zarr's own metadata.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.tmp-.*|zarr", re.IGNORECASE)
 _DIGEST_LENGTHS = (8, 16, 64)
+
+#: What `group_name` makes; other folders in a store are left alone.
+GROUP_NAME = re.compile(r".+_\d+x\d+")
 
 
 def group_name(camera: Camera, frame_size: tuple[int, int]) -> str:
@@ -50,3 +58,19 @@ def sample_id(stem: str, source_name: str, taken: set[str]) -> str:
             if name.casefold() not in taken:
                 return name
         hashed += b"\0"  # someone knows the digest, and calls files by all its forms
+
+
+def chunk_key(group: str, level: LevelName, row: int) -> str:
+    """Where a row's chunk is: zarr's default key encoding with "." as separator, flat folders."""
+    return f"{group}/{level}/c.{row}.0.0.0"
+
+
+def chunk_row(name: str) -> int | None:
+    """The row whose chunk a file of this name is; None if it is no chunk's name."""
+    found = _CHUNK_NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def sidecar_key(group: str, sample_id: str) -> str:
+    """Where a sample's sidecar is."""
+    return f"{group}/{SIDECARS}/{sample_id}.json"

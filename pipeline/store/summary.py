@@ -6,7 +6,8 @@ from collections import Counter
 
 from pydantic import ValidationError
 
-from pipeline.store.reader import Store, sidecar_key
+from pipeline.store.keys import sidecar_key
+from pipeline.store.reader import Store
 from schemas.info import GroupInfo, SidecarExtract, StoreInfo
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import level_size, plane_names
 from pipeline.errors import REDO
-from pipeline.store.reader import sidecar_key
+from pipeline.store.keys import sidecar_key
 from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe

@@ -21,7 +21,8 @@ from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.source import Source, discover
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import read_level, read_sidecar, sidecar_key
+from pipeline.store.keys import sidecar_key
+from pipeline.store.samples import read_level, read_sidecar
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe

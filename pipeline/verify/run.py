@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.console.progress import Reporter
 from pipeline.errors import REDO, DamagedStoreError
-from pipeline.ingest.store_state import CHECK_THREADS, sample_damage
+from pipeline.ingest.store_state import CHECK_THREADS
 from pipeline.runtime.threads import in_order
 from pipeline.store.chunk.format import decode_chunk
 from pipeline.store.disk import TEMPORARY_MARK
 from pipeline.store.files import StoreFiles
+from pipeline.store.header import read_root
+from pipeline.store.keys import METADATA_NAME, chunk_key, chunk_row, sidecar_key
+from pipeline.store.layouts import KnownLayouts, group_layout
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import (
     MANIFEST_NAME,
@@ -25,17 +28,8 @@ from pipeline.store.manifest import (
     entry_for,
     parse_manifest,
 )
-from pipeline.store.reader import (
-    METADATA_NAME,
-    chunk_key,
-    chunk_row,
-    committed,
-    read_chunk,
-    read_root,
-    read_sidecar,
-    sidecar_key,
-)
-from pipeline.store.zarr_metadata import KnownLayouts, group_layout, zarr_documents
+from pipeline.store.samples import committed, read_chunk, read_sidecar, sample_damage
+from pipeline.store.zarr_metadata import zarr_documents
 from pipeline.verify.records import check_record, damaged, redo
 from pipeline.verify.rederive import plan_rederivation, rederive_all
 from pipeline.verify.split_leakage import neighbour_leakage

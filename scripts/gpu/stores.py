@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import chunk_key, open_store, sidecar_key
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 from scripts.gpu.checking import Bench, NotCheckedError, Result

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.ingest.store_state import sample_damage
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import SIDECARS, committed, read_sidecar
+from pipeline.store.keys import SIDECARS
+from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Recorder, tree

@@ -19,9 +19,9 @@ from pipeline.errors import GenispError
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
 from pipeline.store.files import StoreFiles
+from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
 from pipeline.store.lock import LOCK_NAME
 from pipeline.store.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
-from pipeline.store.reader import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary
 from schemas.finding import Finding, Severity

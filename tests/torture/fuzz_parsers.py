@@ -185,7 +185,8 @@ def _parse_manifest(_: Path) -> Parse:
 
 def _parse_sidecar(folder: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
-    from pipeline.store.reader import read_sidecar, sidecar_key
+    from pipeline.store.keys import sidecar_key
+    from pipeline.store.samples import read_sidecar
 
     files: Any = _files(folder)
 
@@ -202,7 +203,7 @@ def _parse_sidecar(folder: Path) -> Parse:
 
 def _parse_root(folder: Path) -> Parse:
     from pipeline.errors import StoreError
-    from pipeline.store.reader import read_root
+    from pipeline.store.header import read_root
 
     files: Any = _files(folder)
 
@@ -384,7 +385,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "sidecar",
-            ("pipeline.store.reader", "schemas.sidecar", "schemas.coco"),
+            ("pipeline.store.samples", "schemas.sidecar", "schemas.coco"),
             _parse_sidecar,
             _seeds_of_store("*/sidecars/DSC01088.json"),
             mutate_json,
@@ -392,7 +393,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "root",
-            ("pipeline.store.reader", "schemas.recipe", "schemas.manifest"),
+            ("pipeline.store.header", "schemas.recipe", "schemas.manifest"),
             _parse_root,
             _seeds_of_store("zarr.json"),
             mutate_json,

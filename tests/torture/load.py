@@ -20,7 +20,8 @@ from genisp_model.stream import StreamLoader
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import Store, chunk_key, open_store
+from pipeline.store.keys import chunk_key
+from pipeline.store.reader import Store, open_store
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar

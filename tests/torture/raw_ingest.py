@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key
 from pipeline.store.manifest import MANIFEST_NAME, parse_manifest
-from pipeline.store.reader import chunk_key, read_level, read_sidecar
+from pipeline.store.samples import read_level, read_sidecar
 from schemas.sidecar import Sidecar
 from tests.torture.campaign import FaultRow
 from tests.torture.raw_mutations import Seed

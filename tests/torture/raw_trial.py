@@ -29,7 +29,7 @@ from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.worker import Failure, ProbeTask, develop_source, probe_source
 from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
-from pipeline.store.reader import read_level
+from pipeline.store.samples import read_level
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DamagedStoreError
-from pipeline.store.reader import open_store, sidecar_key
+from pipeline.store.keys import sidecar_key
+from pipeline.store.reader import open_store
 from pipeline.store.summary import store_info
 from schemas.finding import Finding, Severity
 

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.errors import NoStoreError
 from pipeline.store.files import StoreFiles
+from pipeline.store.header import read_root
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
-from pipeline.store.reader import open_store, read_root
+from pipeline.store.reader import open_store
 from pipeline.verify.run import VerifyOptions, _check_samples, _Tally, run_verify
 from schemas.events import VerifySummary
 from schemas.finding import Severity
