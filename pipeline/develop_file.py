@@ -14,8 +14,9 @@ from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.ingest.worker import failure_from
+from pipeline.raw.damage import check_mosaic
 from pipeline.raw.facts import check_levels
-from pipeline.raw.reader import check_mosaic, decode, probe
+from pipeline.raw.reader import decode, probe
 from pipeline.safe_text import printable
 from pipeline.sources.location import reading
 from pipeline.sources.source import Source

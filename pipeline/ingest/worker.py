@@ -23,17 +23,10 @@ from pipeline.errors import (
     UnreadableSourceError,
     UnsupportedRawError,
 )
+from pipeline.raw.damage import check_mosaic, may_hide_damage
+from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
 from pipeline.raw.facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
-from pipeline.raw.reader import (
-    PROBE_BYTES,
-    FlashrawDeclinedError,
-    check_container,
-    check_mosaic,
-    decode,
-    decoder_version,
-    may_hide_damage,
-    probe,
-)
+from pipeline.raw.reader import PROBE_BYTES, check_container, decode, decoder_version, probe
 from pipeline.sources.source import Source, Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc

@@ -11,9 +11,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import CorruptRawError
 from pipeline.raw.decoders.nikon_lossless import fills_its_strip
-from pipeline.raw.facts import DecodedRaw
-from pipeline.raw.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts
+from pipeline.raw.facts import COPY_AGAIN, DecodedRaw, largest_code
+from pipeline.raw.rows import inspect_rows
+from pipeline.raw.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, read_tiff
+from schemas.sidecar import Frame, Sensor
+
+#: Sensors saturate below the format's white: Sony's RX100 VII at 15360 of 16383, Nikon's D750 at
+#: about 15520. A constant row above this share of white is an overexposed one.
+SATURATION_SHARE = 0.9
 
 #: Samples at the very end that are lost for sure: eight zeros where black is far above 0, or eight
 #: samples that fall by one and the same amount.
@@ -24,6 +31,53 @@ _CLIPPED_RUN: Final = 16
 
 #: Zero bits read as Nikon's code say "127 less than the last of this colour" (31 less for 12 bits).
 _FALL: Final = 16
+
+
+def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> None:
+    """Refuse pixels no sensor gives: what a decoder leaves when it ran out of data.
+
+    Raises
+    ------
+    CorruptRawError
+        If the mosaic has another size than announced, rows repeat or are blank, its end is what
+        decoders make of no data, no sample is above black, or samples exceed what the white level
+        allows.
+    """
+    height, width = decoded.mosaic.shape
+    if (width, height) != frame.raw_size:
+        message = f"decoded to {width}x{height}, but the file announces {frame.raw_size}"
+        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+    crop = frame.crop
+    # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
+    darkest = SATURATION_SHARE * sensor.white if min(sensor.black) > 0 else 0
+    largest, repeated, blank = inspect_rows(
+        decoded.mosaic, (crop.y, crop.x), (crop.height, crop.width), int(darkest)
+    )
+    if largest <= max(sensor.black):
+        message = f"no sample is above the black level (largest {largest} DN): no image data"
+    elif repeated or blank:
+        message = (
+            f"{repeated + blank} of {crop.height} rows are blank or repeat the row above: "
+            "the data ends early or was lost"
+        )
+    elif lost := lost_samples(
+        decoded.mosaic[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width],
+        min(sensor.black),
+    ):
+        message = f"the last {lost} samples or more are no image: the data ends early or was lost"
+    elif largest > largest_code(sensor):
+        message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
+    else:
+        return
+    raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+
+
+def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
+    """Whether LibRaw has to be asked about what flashraw made of a file; see `is_doubtful`."""
+    if decoded.decoder == "genisp":
+        return False  # it decodes nothing it has a doubt about
+    facts = read_tiff(data, path=path)
+    return facts is not None and is_doubtful(decoded, facts)
 
 
 def lost_samples(part: npt.NDArray[np.uint16], black: float) -> int:

@@ -1,8 +1,8 @@
 """The one seam to raw decoding: one reference, two faster decoders, one answer.
 
 LibRaw is the reference: geometry always comes from it. Where they have been compared with LibRaw
-(`cross_check` decides when), `sony_arw2` and `nikon_lossless` decode what they were
-made for, and flashraw the rest; LibRaw decodes everything else.
+(`cross_check` decides when), `sony_arw2` and `nikon_lossless` decode what they were made for, and
+flashraw the rest; LibRaw decodes everything else.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import zlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.develop.kernels import inspect_rows
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.raw.damage import is_doubtful, lost_samples
 from pipeline.raw.decoders.flashraw import (
     FlashrawDeclinedError,
     FlashrawFacts,
@@ -24,30 +22,9 @@ from pipeline.raw.decoders.flashraw import (
 from pipeline.raw.decoders.libraw import decode_libraw, geometry, libraw_version
 from pipeline.raw.decoders.nikon_lossless import decode_lossless, lossless_image
 from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_blocks
-from pipeline.raw.facts import (
-    COPY_AGAIN,
-    LEAVE_OUT,
-    DecodedRaw,
-    DecoderName,
-    Geometry,
-    RawFacts,
-    largest_code,
-)
+from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
-from schemas.sidecar import Camera, Capture, Frame, Sensor
-
-__all__ = [
-    "FlashrawDeclinedError",
-    "check_container",
-    "check_mosaic",
-    "decode",
-    "may_hide_damage",
-    "probe",
-]
-
-#: Sensors saturate below the format's white: Sony's RX100 VII at 15360 of 16383, Nikon's D750 at
-#: about 15520. A constant row above this share of white is an overexposed one.
-SATURATION_SHARE = 0.9
+from schemas.sidecar import Camera, Capture
 
 #: The largest of the codes of red, green and blue in a colour filter array (TIFF/EP).
 _BLUE = 2
@@ -161,53 +138,6 @@ def _decode_own(data: bytes, *, path: str) -> DecodedRaw | None:
     if mosaic is None or mosaic.shape[::-1] != facts.geometry.raw_size:
         return None
     return DecodedRaw(mosaic, facts.levels, "genisp", mosaic)
-
-
-def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
-    """Whether LibRaw has to be asked about what flashraw made of a file; see `is_doubtful`."""
-    if decoded.decoder == "genisp":
-        return False  # it decodes nothing it has a doubt about
-    facts = read_tiff(data, path=path)
-    return facts is not None and is_doubtful(decoded, facts)
-
-
-def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> None:
-    """Refuse pixels no sensor gives: what a decoder leaves when it ran out of data.
-
-    Raises
-    ------
-    CorruptRawError
-        If the mosaic has another size than announced, rows repeat or are blank, its end is what
-        decoders make of no data, no sample is above black, or samples exceed what the white level
-        allows.
-    """
-    height, width = decoded.mosaic.shape
-    if (width, height) != frame.raw_size:
-        message = f"decoded to {width}x{height}, but the file announces {frame.raw_size}"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
-    crop = frame.crop
-    # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
-    darkest = SATURATION_SHARE * sensor.white if min(sensor.black) > 0 else 0
-    largest, repeated, blank = inspect_rows(
-        decoded.mosaic, (crop.y, crop.x), (crop.height, crop.width), int(darkest)
-    )
-    if largest <= max(sensor.black):
-        message = f"no sample is above the black level (largest {largest} DN): no image data"
-    elif repeated or blank:
-        message = (
-            f"{repeated + blank} of {crop.height} rows are blank or repeat the row above: "
-            "the data ends early or was lost"
-        )
-    elif lost := lost_samples(
-        decoded.mosaic[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width],
-        min(sensor.black),
-    ):
-        message = f"the last {lost} samples or more are no image: the data ends early or was lost"
-    elif largest > largest_code(sensor):
-        message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
-    else:
-        return
-    raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
 
 
 def _decoder_class(facts: FlashrawFacts, sizes: Geometry, tiff: TiffFacts | None) -> str:

@@ -21,6 +21,7 @@ from numba.core.caching import UserProvidedCacheLocator
 
 import pipeline.develop.kernels
 import pipeline.ingest.run
+import pipeline.raw.rows
 import pipeline.store.chunk.encode
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.torture.campaign import FaultRow, Scale
@@ -167,7 +168,7 @@ def few_processes(few: FewProcesses) -> Verdict:
 
 def _own_cache(folder: Path) -> Path:
     """A copy of what numba has compiled: compiling takes half a minute."""
-    for module in (pipeline.store.chunk.encode, pipeline.develop.kernels):
+    for module in (pipeline.store.chunk.encode, pipeline.develop.kernels, pipeline.raw.rows):
         source = Path(str(module.__file__))
         locator: Any = UserProvidedCacheLocator
         own = folder / locator.get_suitable_cache_subpath(str(source))

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from pipeline.develop.colour import camera_to_xyz
 from pipeline.develop.frame import choose_frame
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.raw.damage import lost_samples
+from pipeline.raw.damage import check_mosaic, lost_samples, may_hide_damage
+from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
 from pipeline.raw.decoders.nikon_lossless import coded_bits
 from pipeline.raw.facts import (
     DecodedRaw,
@@ -34,16 +35,7 @@ from pipeline.raw.facts import (
     differences,
     matrix3,
 )
-from pipeline.raw.reader import (
-    PROBE_BYTES,
-    FlashrawDeclinedError,
-    check_container,
-    check_mosaic,
-    decode,
-    decoder_version,
-    may_hide_damage,
-    probe,
-)
+from pipeline.raw.reader import PROBE_BYTES, check_container, decode, decoder_version, probe
 from pipeline.sample_set import (
     CFA_PATTERNS,
     NIKON_D750,
