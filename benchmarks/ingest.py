@@ -27,14 +27,7 @@ from typing import Any
 
 import rawpy
 
-from benchmarks.machine import (
-    cpu_seconds,
-    in_turn,
-    machine_facts,
-    peak_memory,
-    summary,
-    write_json,
-)
+from benchmarks.machine import cpu_seconds, in_turn, machine_facts, peak_memory, summary, write_json
 from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
 from benchmarks.stages import STAGES, stage_clock
 from pipeline.ingest import worker
@@ -43,7 +36,7 @@ from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.runtime.executor import KEPT_MEMORY
-from pipeline.sources.source import discover
+from pipeline.sources.discover import discover
 from pipeline.store.files import StoreFiles
 from schemas.recipe import Recipe
 

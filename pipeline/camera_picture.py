@@ -20,7 +20,8 @@ from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.raw.decoders.libraw import default_picture
 from pipeline.raw.facts import LEAVE_OUT
 from pipeline.raw.reader import check_container
-from pipeline.sources.source import Source, discover
+from pipeline.sources.discover import discover
+from pipeline.sources.source import Source
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName
 from schemas.sidecar import Frame

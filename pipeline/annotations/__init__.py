@@ -6,5 +6,5 @@ Open `index` first: it answers, for a raw, what all files together say about it.
 - `columns`: the records of a large file, kept as arrays until one is asked for.
 - `json_lists`: the records of a large JSON file, one after another.
 - `file_findings`: notes about a file, counted where there are many of one kind.
-- `boxes`: boxes as arrays: formats, scales, checks.
+- `boxes`: boxes as arrays: formats and scales. `box_checks`: what is wrong with them.
 """

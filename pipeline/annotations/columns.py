@@ -16,15 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.annotations.boxes import BoxTable, box_findings
-from schemas.coco import (
-    FLAG_NAMES,
-    Box,
-    CocoAnnotation,
-    CocoImage,
-    ImageAnnotation,
-    RecordId,
-)
+from pipeline.annotations.box_checks import BoxTable, box_findings
+from schemas.coco import FLAG_NAMES, Box, CocoAnnotation, CocoImage, ImageAnnotation, RecordId
 from schemas.finding import Finding, Severity
 
 MAX_NAME_BYTES: Final = 255

@@ -10,7 +10,8 @@ from pipeline.annotations.coco_file import LoadedFile, load_coco, refuse_oversiz
 from pipeline.annotations.index import AnnotationIndex, build_index, looks_like_coco
 from pipeline.annotations.json_lists import is_json
 from pipeline.errors import SourceError, UsageError
-from pipeline.sources.source import MEMBER_MARK, Source, discover
+from pipeline.sources.discover import discover
+from pipeline.sources.source import MEMBER_MARK, Source
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.worker import ProbeTask, probe_source
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
-from pipeline.sources.source import Source, discover
+from pipeline.sources.discover import discover
+from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import sidecar_key
 from pipeline.store.samples import read_level, read_sidecar

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from pipeline.annotations.boxes import (
-    BoxTable,
-    box_findings,
-    clip_boxes,
-    near_duplicates,
-    scale_boxes,
-    target_arrays,
-    xywh_to_xyxy,
-)
+from pipeline.annotations.box_checks import BoxTable, box_findings, near_duplicates
+from pipeline.annotations.boxes import clip_boxes, scale_boxes, target_arrays, xywh_to_xyxy
 from schemas.coco import Box
 from schemas.finding import Finding, Severity
 

@@ -16,8 +16,9 @@ import pytest
 
 from pipeline.errors import CorruptRawError, UnreadableSourceError, UsageError
 from pipeline.safe_text import printable
+from pipeline.sources.discover import RAW_SUFFIXES, Discovery, discover
 from pipeline.sources.location import reading
-from pipeline.sources.source import MAX_SOURCE_BYTES, RAW_SUFFIXES, Discovery, Source, discover
+from pipeline.sources.source import MAX_SOURCE_BYTES, Source
 
 SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 RAWS = SHARED / "raws"
