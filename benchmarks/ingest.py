@@ -35,7 +35,7 @@ from pipeline.ingest.placement import Item, place
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY
-from pipeline.runtime.executor import KEPT_MEMORY
+from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
 from pipeline.store.files import StoreFiles
 from schemas.recipe import Recipe

@@ -23,7 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pipeline.ingest.run
-import pipeline.runtime.executor
+import pipeline.runtime.dask_cluster
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.conftest import Recorder
@@ -111,13 +111,13 @@ def main() -> int:
     parser.add_argument("store", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=120.0)
-    parser.add_argument("--silence", type=float, default=pipeline.runtime.executor.SILENCE)
+    parser.add_argument("--silence", type=float, default=pipeline.runtime.dask_cluster.SILENCE)
     parser.add_argument("--how", choices=["killed", "stopped", "stuck"])
     parser.add_argument("--at", type=int, default=1, help="operation of the first commit")
     options = parser.parse_args()
     how = IngestOptions(workers=options.workers, time_limit=options.time_limit)
     with ExitStack() as stack:
-        stack.enter_context(patch("pipeline.runtime.executor.SILENCE", options.silence))
+        stack.enter_context(patch("pipeline.runtime.dask_cluster.SILENCE", options.silence))
         if options.how:
             work = _Misbehaving(options.how, options.at, *tokens(options.store))
             stack.enter_context(patch("pipeline.ingest.run.develop_source", work))

@@ -148,7 +148,8 @@ def few_processes(few: FewProcesses) -> Verdict:
     before = ["setpriv", f"--reuid={few.user}", "--clear-groups", "--inh-caps=+dac_read_search"]
     before += ["--ambient-caps=+dac_read_search", "prlimit", f"--nproc={few.most}"]
     impatient = (
-        "import cli, pipeline.runtime.executor as s; s.START = s.PATIENCE = 15.0; cli.prep_main()"
+        "import cli; from pipeline.runtime import dask_cluster, executor; "
+        "dask_cluster.START = executor.PATIENCE = 15.0; cli.prep_main()"
     )
     process = subprocess.Popen(
         [*before, sys.executable, "-c", impatient, *map(str, arguments(scene, store, 2))],

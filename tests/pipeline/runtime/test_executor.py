@@ -18,7 +18,8 @@ from distributed.comm.core import connect
 from distributed.security import Security
 
 from pipeline.errors import GenispError
-from pipeline.runtime import executor as scheduler
+from pipeline.runtime import dask_cluster
+from pipeline.runtime import executor as executing
 from pipeline.runtime.executor import WorkerDied, executor
 from tests.pipeline.runtime.faulty_work import (
     DeadlyAnswer,
@@ -57,7 +58,7 @@ def test_a_task_is_not_blamed_for_one_death_of_its_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed from outside, stopped for good, or gone before its result was fetched."""
-    monkeypatch.setattr(scheduler, "SILENCE", 0.0)
+    monkeypatch.setattr(dask_cluster, "SILENCE", 0.0)
     exits, stops, answers = (str(tmp_path / name) for name in ("exit", "stop", "answer"))
     with executor(2, time_limit=3) as workforce:
         results = dict(workforce.run(misbehave, iter(["a", f"exit once:{exits}", "b"])))
@@ -80,7 +81,7 @@ def test_workers_that_do_not_start_are_tried_again_and_then_an_error(
     monkeypatch.setattr(distributed, "LocalCluster", fail)
     with pytest.raises(GenispError, match="do not start") as raised, executor(2, time_limit=1):
         pass
-    assert len(tried) == scheduler.STARTS
+    assert len(tried) == dask_cluster.STARTS
     assert "no memory" in raised.value.message
     assert "the same command" in raised.value.hint
 
@@ -90,8 +91,8 @@ def test_a_run_without_workers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     workers: dict[str, int] = {}
     cluster = SimpleNamespace(scheduler=SimpleNamespace(workers=workers))
     client = SimpleNamespace(cluster=cluster)
-    workforce = scheduler._DaskExecutor(client, 2, 1.0, lambda: False)
-    monkeypatch.setattr(scheduler, "PATIENCE", 0.0)
+    workforce = executing._DaskExecutor(client, 2, 1.0, lambda: False)
+    monkeypatch.setattr(executing, "PATIENCE", 0.0)
     workers["tcp"] = 1
     workforce._require_workers()
     workers.clear()
@@ -159,7 +160,7 @@ def _page(port: int, path: str) -> int | None:
 def test_only_this_runs_processes_reach_the_workers() -> None:
     """Dask obeys whoever can connect, and every user of the machine can connect to 127.0.0.1."""
     with executor(2, time_limit=20) as workforce:
-        assert isinstance(workforce, scheduler._DaskExecutor)
+        assert isinstance(workforce, executing._DaskExecutor)
         run = workforce.run(misbehave, iter("abcdef"))
         results = [next(run)]
         processes = [me := psutil.Process(), *me.children(recursive=True)]
