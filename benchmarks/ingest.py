@@ -31,8 +31,9 @@ from benchmarks.machine import cpu_seconds, in_turn, machine_facts, peak_memory,
 from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
 from benchmarks.stages import STAGES, stage_clock
 from pipeline.ingest import worker
-from pipeline.ingest.placement import Item, place
+from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
+from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.runtime.dask_cluster import KEPT_MEMORY

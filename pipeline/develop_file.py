@@ -13,7 +13,7 @@ from pipeline.develop.colour import fixed_point
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop, plane_names
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
-from pipeline.ingest.worker import failure_from
+from pipeline.ingest.failure import failure_from
 from pipeline.raw.damage import check_mosaic
 from pipeline.raw.facts import check_levels
 from pipeline.raw.reader import decode, probe

@@ -7,8 +7,8 @@ and manifest; workers write chunks and sidecars.
 
 - `inputs`: raws and annotations among the sources.
 - `store_state`: what the store holds already, and whether it is whole.
-- `placement`: what each source needs, and the group and row it goes to; pure.
-- `worker`: what is done with one raw, in a worker's process.
+- `survey`: what each source needs. `placement`: the group and row it goes to. Both are pure.
+- `worker`: what is done with one raw, in a worker's process. `failure`: why it could not be.
 - `outcomes`: what became of every source, for reports and the manifest.
 """
 

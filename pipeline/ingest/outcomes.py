@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.console.progress import Reporter
+from pipeline.ingest.failure import Failure
 from pipeline.ingest.store_state import StoreState
-from pipeline.ingest.worker import Failure
 from pipeline.sources.source import Source
 from pipeline.store.manifest import entry_for
 from schemas.events import IngestSummary

@@ -1,46 +1,29 @@
-"""What an ingest will do, decided before pixels are read. Pure: no file is touched here."""
+"""Where each sample goes: frame, group, id and row, decided before pixels are read. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pipeline.annotations.index import AnnotationIndex
 from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
-from pipeline.ingest.store_state import SampleState, StoreState, annotation_key
-from pipeline.ingest.worker import Failure, ProbeOutcome, SampleTask, failure_from
+from pipeline.ingest.failure import Failure, failure_from
+from pipeline.ingest.store_state import StoreState
+from pipeline.ingest.survey import Item
+from pipeline.ingest.worker import ProbeOutcome, SampleTask
 from pipeline.raw.facts import DecoderName, RawFacts
-from pipeline.sources.source import Source, Start
+from pipeline.sources.source import Start
 from pipeline.store.keys import group_name, sample_id
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
 from schemas.layout import GroupLayout, LevelLayout
-from schemas.manifest import ManifestEntry
 from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Frame
 
-Status = Literal["new", "changed", "damaged", "reannotate", "up-to-date", "failed-before"]
-
 _Value = TypeVar("_Value")
-
-#: Failures that the same bytes would repeat; the others depend on annotations and are tried again.
-_REPEATABLE = frozenset({"unsupported", "corrupt", "crash"})
-
-
-@dataclass(frozen=True)
-class Item:
-    """One source and what is to be done about it."""
-
-    source: Source
-    status: Status
-    sample: SampleState | None = None
-    annotations: tuple[ImageAnnotation, ...] = ()
-    failure: Failure | None = None
-    annotated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,46 +123,6 @@ class _Once:
     def __call__(self, value: _Value) -> _Value:
         known: _Value = self._known.setdefault(value, value)
         return known
-
-
-def survey(
-    sources: Sequence[Source], state: StoreState, index: AnnotationIndex, *, retry_failed: bool
-) -> list[Item]:
-    """Compare sources and annotations with the store; one item a source, in order."""
-    return [_survey_one(source, state, index, retry_failed) for source in sources]
-
-
-def _survey_one(
-    source: Source, state: StoreState, index: AnnotationIndex, retry_failed: bool
-) -> Item:
-    sample = state.sample_of(source)
-    try:
-        annotations = index.lookup(source.name)
-    except SourceError as error:
-        return Item(source, "new", sample, failure=failure_from(error))
-    if sample is None:
-        before = state.failures.get(source.name)
-        if before is not None and not retry_failed and _unchanged(source, before):
-            failure = Failure(before.code, before.reason, before.mend)
-            return Item(source, "failed-before", failure=failure)
-        return Item(source, "new", None, annotations, annotated=bool(annotations))
-    entry = sample.entry
-    annotated = bool(annotations) or sample.annotation != ""
-    if sample.damage:
-        return Item(source, "damaged", sample, annotations, annotated=annotated)
-    if (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
-        return Item(source, "changed", sample, annotations, annotated=annotated)
-    if not annotations or sample.annotation in map(annotation_key, annotations):
-        return Item(source, "up-to-date", sample, annotated=annotated)
-    fitting = tuple(a for a in annotations if a.size == sample.frame_size)
-    if fitting:
-        return Item(source, "reannotate", sample, fitting)
-    return Item(source, "changed", sample, annotations)
-
-
-def _unchanged(source: Source, before: ManifestEntry) -> bool:
-    same = (before.size, before.mtime_ns) == (source.size, source.mtime_ns)
-    return same and before.code in _REPEATABLE
 
 
 def place(
@@ -346,11 +289,3 @@ class _Places:
             row += 1
         self._next[group] = row + 1
         return name, row
-
-
-def counts(items: Iterable[Item]) -> Mapping[Status, int]:
-    """How many items have each status."""
-    found: dict[Status, int] = {}
-    for item in items:
-        found[item.status] = found.get(item.status, 0) + 1
-    return found

@@ -19,18 +19,18 @@ import numpy as np
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import StoreError
+from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
-from pipeline.ingest.placement import Item, Placed, counts, place, survey
+from pipeline.ingest.placement import Placed, place
 from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.survey import Item, counts, survey
 from pipeline.ingest.worker import (
-    Failure,
     ProbeOutcome,
     ProbeTask,
     SampleOutcome,
     SampleTask,
     develop_source,
-    failure_from,
     probe_source,
     untrusted_finding,
 )

@@ -8,21 +8,17 @@ bad source costs itself only.
 from __future__ import annotations
 
 import hashlib
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import Level, develop
 from pipeline.errors import (
-    AnnotationError,
     CorruptRawError,
-    FrameMismatchError,
-    SourceError,
     StoreError,
-    UnreadableSourceError,
     UnsupportedRawError,
 )
+from pipeline.ingest.failure import Failure, failure_from
 from pipeline.raw.damage import check_mosaic, may_hide_damage
 from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
 from pipeline.raw.facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
@@ -35,7 +31,6 @@ from pipeline.store.keys import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
 from schemas.fixed_point import FixedPoint
-from schemas.manifest import FailureCode
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import (
     Camera,
@@ -47,23 +42,6 @@ from schemas.sidecar import (
     Sidecar,
     SourceRecord,
 )
-
-_CODES: dict[type[SourceError], FailureCode] = {
-    UnreadableSourceError: "unreadable",
-    UnsupportedRawError: "unsupported",
-    CorruptRawError: "corrupt",
-    FrameMismatchError: "frame",
-    AnnotationError: "annotation",
-}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a source was not ingested."""
-
-    code: FailureCode
-    reason: str
-    mend: str
 
 
 @dataclass(frozen=True)
@@ -132,20 +110,6 @@ class SampleOutcome:
     failure: Failure | None = None
     store_error: StoreError | None = None
     disagreement: str = ""
-
-
-def failure_from(error: Exception) -> Failure:
-    """The failure an exception stands for; an unexpected one keeps its last frames."""
-    if isinstance(error, SourceError):
-        return Failure(_CODES.get(type(error), "other"), error.message, error.hint)
-    if isinstance(error, MemoryError):
-        mend = "free memory or give fewer --workers, then run the same command"
-        return Failure("other", "there is not enough memory for it", mend)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    reason = (
-        f"unexpected {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    )
-    return Failure("other", reason, "please report this with the file's name and this line")
 
 
 def probe_source(task: ProbeTask) -> ProbeOutcome:

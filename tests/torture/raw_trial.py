@@ -24,9 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import rawpy
 
-from pipeline.ingest.placement import Item, place
+from pipeline.ingest.failure import Failure
+from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
-from pipeline.ingest.worker import Failure, ProbeTask, develop_source, probe_source
+from pipeline.ingest.survey import Item
+from pipeline.ingest.worker import ProbeTask, develop_source, probe_source
 from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from pipeline.store.samples import read_level

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.annotations.index import build_index
 from pipeline.develop.colour import fixed_point
-from pipeline.ingest.placement import Item, place, survey
+from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import SampleState, StoreState
+from pipeline.ingest.survey import Item, survey
 from pipeline.ingest.worker import ProbeOutcome
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
