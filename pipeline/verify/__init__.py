@@ -4,7 +4,8 @@
 
 Open `run` first: the order of the checks, and what is found.
 
-- `records`: what a sidecar says about its boxes, derived again.
+- `samples`: one sample alone. `records`: a sidecar against the recipe and itself.
+- `structure`: samples, manifest, metadata and files against each other.
 - `rederive`: samples developed again from their raws, by LibRaw, and compared number by number.
 - `split_leakage`: neighbouring frames of one scene in different splits.
 """
