@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -14,9 +14,7 @@ from pipeline.console.progress import clock
 from pipeline.safe_text import json_line
 from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
 from schemas.info import DoctorReport, RenderingScore, StoreInfo
-
-if TYPE_CHECKING:
-    from pipeline.sample_set import SampleSetSummary
+from schemas.sample_set import SampleSetSummary
 
 
 def as_json(result: Any) -> str:

@@ -15,10 +15,11 @@ from pipeline.sample_set.camera_file import (
     Mosaic,
 )
 from pipeline.sample_set.composition import Scene, compose_scene
-from pipeline.sample_set.dataset import SampleSetSummary, write_sample_set
+from pipeline.sample_set.dataset import write_sample_set
 from pipeline.sample_set.dng import X_TRANS, DngFile, dng_bytes, write_dng
 from pipeline.sample_set.nef import NefCompression, nef_bytes, write_nef
 from pipeline.sample_set.scene import RenderedScene, render_scene, without_thing
+from schemas.sample_set import SampleSetSummary
 
 __all__ = [
     "CFA_PATTERNS",

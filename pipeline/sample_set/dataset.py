@@ -30,34 +30,12 @@ from pipeline.sample_set.sensor import (
     white_balance,
 )
 from pipeline.sample_set.tiff import ByteOrder
+from schemas.sample_set import SampleSetSummary
 
 _log = logging.getLogger(__name__)
 
 # NOD's frames get dark down to this; learning-experiment range, share of white.
 _DARKEST, _BRIGHTEST = 0.003, 0.03
-
-
-@dataclass(frozen=True)
-class SampleSetSummary:
-    """What was written.
-
-    Parameters
-    ----------
-    raws, annotations
-        Paths of the files.
-    boxes
-        Number of boxes in all annotation files.
-    size
-        Bytes of all files together.
-    cameras
-        Camera models, as the files name them.
-    """
-
-    raws: tuple[Path, ...]
-    annotations: tuple[Path, ...]
-    boxes: int
-    size: int
-    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)
