@@ -49,10 +49,7 @@ class Sample:
 
     @cached_property
     def _targets(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        record = self.sidecar.levels[self.level]
-        boxes = () if self.sidecar.annotation is None else self.sidecar.annotation.boxes
-        width, height = self.sidecar.frame.size
-        return target_arrays(boxes, width, height, record.scale_x, record.scale_y)
+        return targets(self.sidecar, self.level)
 
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
@@ -63,6 +60,15 @@ class Sample:
     def labels(self) -> npt.NDArray[np.int64]:
         """(n,) int64 COCO ids: 1 person, 2 bicycle, 3 car."""
         return self._targets[1]
+
+
+def targets(
+    sidecar: Sidecar, level: LevelName
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Boxes and labels of a sample in a level's pixels (`Sample.boxes`, `Sample.labels`)."""
+    record = sidecar.levels[level]
+    boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
+    return target_arrays(boxes, *sidecar.frame.size, record.scale_x, record.scale_y)
 
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
