@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.sample_set.annotation_file import Shot, coco_document, split_shots
-from pipeline.sample_set.arw import ArwCompression, arw_bytes
-from pipeline.sample_set.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
-from pipeline.sample_set.composition import compose_scene
-from pipeline.sample_set.light import Floats, temperature_rgb
-from pipeline.sample_set.nef import NefCompression, nef_bytes
-from pipeline.sample_set.scene import render_scene
+from pipeline.sample_set.formats.arw import ArwCompression, arw_bytes
+from pipeline.sample_set.formats.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
+from pipeline.sample_set.formats.nef import NefCompression, nef_bytes
+from pipeline.sample_set.formats.tiff_writer import ByteOrder
+from pipeline.sample_set.scene.composition import compose_scene
+from pipeline.sample_set.scene.light import Floats, temperature_rgb
+from pipeline.sample_set.scene.render import render_scene
 from pipeline.sample_set.sensor import (
     NIKON_D750_MATRIX,
     SONY_RX100M7_MATRIX,
@@ -29,7 +30,6 @@ from pipeline.sample_set.sensor import (
     expose,
     white_balance,
 )
-from pipeline.sample_set.tiff import ByteOrder
 from schemas.sample_set import SampleSetSummary
 
 _log = logging.getLogger(__name__)

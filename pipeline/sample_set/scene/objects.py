@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.sample_set.canvas import Part, Point
-from pipeline.sample_set.light import Rgb
+from pipeline.sample_set.scene.canvas import Part, Point
+from pipeline.sample_set.scene.light import Rgb
 
 Place = Callable[[float, float, float], Point]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.sample_set.tiff import (
+from pipeline.sample_set.formats.tiff_writer import (
     ByteOrder,
     Directory,
     Field,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sample_set import car, objects
-from pipeline.sample_set.canvas import Part, View
-from pipeline.sample_set.light import Lamp, scaled, temperature_rgb
-from pipeline.sample_set.street import Street
+from pipeline.sample_set.scene import car, objects
+from pipeline.sample_set.scene.canvas import Part, View
+from pipeline.sample_set.scene.light import Lamp, scaled, temperature_rgb
+from pipeline.sample_set.scene.street import Street
 
 PERSON, BICYCLE, CAR = 1, 2, 3  # COCO category ids, as NOD uses them
 

@@ -11,15 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.sample_set import (
-    CFA_PATTERNS,
-    SONY_RX100M7,
-    Cfa,
-    arw_bytes,
-    encode_arw2,
-    write_arw,
-)
-from pipeline.sample_set.tiff import ByteOrder
+from pipeline.sample_set import CFA_PATTERNS, SONY_RX100M7, Cfa, arw_bytes, encode_arw2, write_arw
+from pipeline.sample_set.formats.tiff_writer import ByteOrder
 from tests.pipeline.sample_set.decoders import fast, libraw, random_mosaic
 
 

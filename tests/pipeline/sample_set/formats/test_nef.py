@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sample_set import CFA_PATTERNS, NIKON_D750, Cfa, NefCompression, nef_bytes, write_nef
-from pipeline.sample_set.tiff import ByteOrder
+from pipeline.sample_set.formats.tiff_writer import ByteOrder
 from tests.pipeline.sample_set.decoders import fast, libraw, random_mosaic
 
 COMPRESSIONS: tuple[NefCompression, ...] = ("lossless", "uncompressed", "packed12")

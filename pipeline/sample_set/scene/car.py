@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from pipeline.sample_set.canvas import Part, Point
-from pipeline.sample_set.light import Rgb
-from pipeline.sample_set.objects import PAINT, RUBBER, TAILLIGHT, Place, choose
+from pipeline.sample_set.scene.canvas import Part, Point
+from pipeline.sample_set.scene.light import Rgb
+from pipeline.sample_set.scene.objects import PAINT, RUBBER, TAILLIGHT, Place, choose
 
 _GLASS: Rgb = (0.05, 0.06, 0.07)
 

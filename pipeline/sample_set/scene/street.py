@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sample_set.canvas import Part, View
-from pipeline.sample_set.light import Floats, Lamp, Rgb, irradiance
+from pipeline.sample_set.scene.canvas import Part, View
+from pipeline.sample_set.scene.light import Floats, Lamp, Rgb, irradiance
 
 _ROWS_AT_ONCE = 128  # keeps a band's temporaries in the cache
 _FLOOR = 3.2  # storey height, metres

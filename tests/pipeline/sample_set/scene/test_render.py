@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.sample_set import Scene, compose_scene, render_scene, without_thing
-from pipeline.sample_set.canvas import polygon_distance
-from pipeline.sample_set.light import Lamp, irradiance
+from pipeline.sample_set.scene.canvas import polygon_distance
+from pipeline.sample_set.scene.light import Lamp, irradiance
 
 WIDTH, HEIGHT = 360, 240
 

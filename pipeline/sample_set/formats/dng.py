@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.sample_set.camera_file import raw_directory
-from pipeline.sample_set.tiff import (
+from pipeline.sample_set.formats.camera_file import raw_directory
+from pipeline.sample_set.formats.tiff_writer import (
     ByteOrder,
     Directory,
     Field,

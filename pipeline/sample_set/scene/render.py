@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sample_set.canvas import Canvas, Part
-from pipeline.sample_set.composition import Scene, Thing
-from pipeline.sample_set.light import RGB_TO_XYZ, Floats, Rgb, irradiance, scaled
-from pipeline.sample_set.street import Street, lamp_post, render_street
+from pipeline.sample_set.scene.canvas import Canvas, Part
+from pipeline.sample_set.scene.composition import Scene, Thing
+from pipeline.sample_set.scene.light import RGB_TO_XYZ, Floats, Rgb, irradiance, scaled
+from pipeline.sample_set.scene.street import Street, lamp_post, render_street
 
 Illumination = Literal["night", "day"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sample_set.light import Floats, Rgb
+from pipeline.sample_set.scene.light import Floats, Rgb
 
 Point = tuple[float, float, float]  # X right, Y up from the ground, Z away from the camera; metres
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.sample_set.camera_file import (
+from pipeline.sample_set.formats.camera_file import (
     NIKON_D750,
     CameraFile,
     Mosaic,
@@ -18,7 +18,7 @@ from pipeline.sample_set.camera_file import (
     raw_directory,
     require_mosaic,
 )
-from pipeline.sample_set.tiff import (
+from pipeline.sample_set.formats.tiff_writer import (
     Directory,
     Field,
     Strip,

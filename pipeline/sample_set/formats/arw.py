@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.sample_set.camera_file import (
+from pipeline.sample_set.formats.camera_file import (
     SONY_RX100M7,
     CameraFile,
     Mosaic,
@@ -17,7 +17,7 @@ from pipeline.sample_set.camera_file import (
     raw_directory,
     require_mosaic,
 )
-from pipeline.sample_set.tiff import Directory, long_field, short_field, tiff_bytes
+from pipeline.sample_set.formats.tiff_writer import Directory, long_field, short_field, tiff_bytes
 
 ArwCompression = Literal["arw2", "uncompressed"]
 
