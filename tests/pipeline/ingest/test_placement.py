@@ -2,13 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from pipeline.annotations.index import build_index
 from pipeline.develop.colour import fixed_point
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import SampleState, StoreState
-from pipeline.ingest.survey import Item, survey
+from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeOutcome
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
@@ -169,38 +166,6 @@ def test_the_candidate_that_fits_the_frame_is_taken() -> None:
     item = Item(raw("A.NEF"), "new", annotations=(said(5472, 3648), said(64, 48)))
     (placed,) = place([probed(item)], StoreState(), Recipe(), strict=False).placed
     assert placed.annotation == said(64, 48)
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        (raw("a.NEF"), "up-to-date"),
-        (raw("moved/a.NEF"), "up-to-date"),
-        (raw("a.NEF", size=11), "changed"),
-        (raw("a.NEF", mtime_ns=2), "changed"),
-        (raw("b.NEF"), "damaged"),
-        (raw("c.NEF"), "failed-before"),
-        (raw("c.NEF", size=11), "new"),
-        (raw("d.NEF"), "new"),
-        (raw("e.NEF"), "new"),
-    ],
-)
-def test_a_source_is_compared_with_what_is_stored(source: Source, expected: str) -> None:
-    state = state_with(
-        entry("a.NEF", 0),
-        entry("b.NEF", 1),
-        entry("c.NEF", 2, status="failed", id=None, code="corrupt"),
-        entry("d.NEF", 3, status="failed", id=None, code="frame"),
-        damaged=("b",),
-    )
-    (item,) = survey([source], state, build_index([]), retry_failed=False)
-    assert item.status == expected
-
-
-def test_failures_are_tried_again_on_request() -> None:
-    failed = entry("c.NEF", 2, status="failed", id=None, code="corrupt")
-    (item,) = survey([raw("c.NEF")], state_with(failed), build_index([]), retry_failed=True)
-    assert item.status == "new"
 
 
 def test_the_fixed_point_of_a_store_is_never_changed_by_newcomers() -> None:
