@@ -18,7 +18,7 @@ from pipeline.raw.decoders.nikon_lossless import (
 from pipeline.raw.reader import decode
 from pipeline.raw.tiff import TiffFacts, TiffImage, read_tiff
 from pipeline.sample_set import NIKON_D750, nef_bytes
-from tests.pipeline.raw.test_reader import dim, file_of, noise
+from tests.kit.raw_files import dim, file_of, noise
 
 Mosaic = npt.NDArray[np.uint16]
 DEPTHS = (12, 14)
