@@ -50,8 +50,8 @@ Figures = dict[str, float]
 
 
 def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> Figures:
+    from pipeline.console.progress import PlainReporter
     from pipeline.ingest import IngestOptions, run_ingest
-    from pipeline.reporting import PlainReporter
     from schemas.recipe import Recipe
 
     options = IngestOptions(workers=workers, recheck=recheck)
@@ -71,8 +71,8 @@ def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> 
 
 
 def _verify(folder: Path, *, quick: bool) -> Figures:
-    from pipeline.files import StoreFiles
-    from pipeline.reporting import PlainReporter
+    from pipeline.console.progress import PlainReporter
+    from pipeline.store.files import StoreFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     def work() -> Figures:

@@ -54,8 +54,9 @@ from benchmarks.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
 from genisp_model.stream import StreamLoader, _Finished, _Reading
-from pipeline.files import StoreFiles
-from pipeline.store import chunk_key, open_store, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 
 BATCH = 2

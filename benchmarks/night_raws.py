@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
 from pipeline.sample_set import (
     NIKON_D750,
     SONY_RX100M7,
@@ -26,8 +26,8 @@ from pipeline.sample_set import (
     nef_bytes,
     render_scene,
 )
-from pipeline.sample_set.camera_file import CameraFile
-from pipeline.sample_set.light import Floats
+from pipeline.sample_set.formats.camera_file import CameraFile
+from pipeline.sample_set.scene.light import Floats
 from pipeline.sample_set.sensor import (
     NIKON_D750_MATRIX,
     SONY_RX100M7_MATRIX,

@@ -65,7 +65,8 @@ from benchmarks.peer_formats import (
 from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
 from pipeline.store import Store, open_store
-from pipeline.zarr_metadata import group_layout, zarr_documents
+from pipeline.store.layouts import group_layout
+from pipeline.store.zarr_metadata import zarr_documents
 from schemas.layout import StoreLayout
 
 RAWS = 4  # distinct

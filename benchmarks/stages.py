@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import develop, kernels, tasks
-from pipeline.files import StoreFiles
-from pipeline.sources import Source
+from pipeline.develop import kernels, steps
+from pipeline.ingest import worker
+from pipeline.sources.source import Source
+from pipeline.store.files import StoreFiles
 from schemas.sidecar import Sidecar
 
 REST = "everything else"
@@ -59,21 +60,21 @@ class StageClock:
 
 @contextmanager
 def stage_clock() -> Iterator[StageClock]:
-    """Time `tasks.develop_source`, called as ``tasks.develop_source``, by stage."""
+    """Time `worker.develop_source`, called as ``worker.develop_source``, by stage."""
     clock = StageClock()
     places: list[tuple[Any, str, str | Callable[..., str]]] = [
         (Source, "read_bytes", "read"),
         (hashlib, "sha256", "sha256"),
-        (tasks, "check_container", "container check"),
-        (tasks, "decode", "decode"),
-        (tasks, "check_mosaic", "inspect rows"),
+        (worker, "check_container", "container check"),
+        (worker, "decode", "decode"),
+        (worker, "check_mosaic", "inspect rows"),
         (kernels, "develop_rows", "transform, resize, histogram"),
-        (develop, "level_statistics", "statistics"),
-        (tasks, "encode_chunk", _encoded_level()),
+        (steps, "level_statistics", "statistics"),
+        (worker, "encode_chunk", _encoded_level()),
         (StoreFiles, "put", "write and fsync"),
         (Sidecar, "sealed", "sidecar"),
         (Sidecar, "to_json", "sidecar"),
-        (tasks, "develop_source", REST),
+        (worker, "develop_source", REST),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     try:

@@ -24,9 +24,9 @@ from crc32c import crc32c
 
 from benchmarks.machine import machine_facts, write_json
 from benchmarks.night_raws import ARW2, write_night_raws
-from pipeline.files import StoreFiles
+from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
+from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 

@@ -18,8 +18,9 @@ from genisp_model.command import choose_device
 from genisp_model.isp import GenISP
 from genisp_model.train import Say
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
-from pipeline.files import StoreFiles
-from pipeline.store import open_store, read_root
+from pipeline.store.files import StoreFiles
+from pipeline.store.header import read_root
+from pipeline.store.reader import open_store
 from schemas.recipe import Codec, Colour, LevelName, Recipe
 from schemas.training import TrainConfig
 

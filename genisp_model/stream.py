@@ -39,8 +39,8 @@ from genisp_model.augment import (
 from genisp_model.buffers import BufferPool, ByteArray, codes, floats
 from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target, target_of
 from genisp_model.sampling import BatchPlan, Cursor, Purpose, chosen, fingerprint
-from pipeline.chunk_decoding import mirror
 from pipeline.errors import DamagedStoreError, UsageError
+from pipeline.store.chunk.fast_decode import mirror
 
 _log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from genisp_model.comparison import TRAINED, UNTRAINED, compare
 from genisp_model.data import StoreDataset
 from genisp_model.detector import load_frozen_detector
 from genisp_model.evaluate import Evaluation, paired_ap_gain, paired_gain
+from pipeline.console.progress import PlainReporter
+from pipeline.console.results import scores_text
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.presenting import scores_text
-from pipeline.reporting import PlainReporter
 from pipeline.sample_set import write_sample_set
 from schemas.recipe import Recipe
 

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.sample_set.annotation_file import Shot, coco_document, split_shots
-from pipeline.sample_set.arw import ArwCompression, arw_bytes
-from pipeline.sample_set.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
-from pipeline.sample_set.composition import compose_scene
-from pipeline.sample_set.light import Floats, temperature_rgb
-from pipeline.sample_set.nef import NefCompression, nef_bytes
-from pipeline.sample_set.scene import render_scene
+from pipeline.sample_set.formats.arw import ArwCompression, arw_bytes
+from pipeline.sample_set.formats.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
+from pipeline.sample_set.formats.nef import NefCompression, nef_bytes
+from pipeline.sample_set.formats.tiff_writer import ByteOrder
+from pipeline.sample_set.scene.composition import compose_scene
+from pipeline.sample_set.scene.light import Floats, temperature_rgb
+from pipeline.sample_set.scene.render import render_scene
 from pipeline.sample_set.sensor import (
     NIKON_D750_MATRIX,
     SONY_RX100M7_MATRIX,
@@ -29,35 +30,12 @@ from pipeline.sample_set.sensor import (
     expose,
     white_balance,
 )
-from pipeline.sample_set.tiff import ByteOrder
+from schemas.sample_set import SampleSetSummary
 
 _log = logging.getLogger(__name__)
 
 # NOD's frames get dark down to this; learning-experiment range, share of white.
 _DARKEST, _BRIGHTEST = 0.003, 0.03
-
-
-@dataclass(frozen=True)
-class SampleSetSummary:
-    """What was written.
-
-    Parameters
-    ----------
-    raws, annotations
-        Paths of the files.
-    boxes
-        Number of boxes in all annotation files.
-    size
-        Bytes of all files together.
-    cameras
-        Camera models, as the files name them.
-    """
-
-    raws: tuple[Path, ...]
-    annotations: tuple[Path, ...]
-    boxes: int
-    size: int
-    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sample_set.camera_file import Cfa, Mosaic
-from pipeline.sample_set.light import RGB_TO_XYZ, Floats, Rgb
+from pipeline.sample_set.formats.camera_file import Cfa, Mosaic
+from pipeline.sample_set.scene.light import RGB_TO_XYZ, Floats, Rgb
 
 Matrix = tuple[Rgb, Rgb, Rgb]
 

@@ -8,8 +8,9 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.files import StoreFiles
-from pipeline.store import chunk_key, open_store, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 from scripts.gpu.checking import Bench, NotCheckedError, Result
@@ -44,8 +45,8 @@ def _drawn(bench: Bench) -> Path:
     if missing:
         message = f"cannot ingest without {', '.join(missing)}, and no --store was given"
         raise NotCheckedError(message)
+    from pipeline.console.progress import PlainReporter
     from pipeline.ingest import IngestOptions, run_ingest
-    from pipeline.reporting import PlainReporter
     from pipeline.sample_set import write_sample_set
 
     raws, store = bench.folder / "raws", bench.folder / "samples.zarr"

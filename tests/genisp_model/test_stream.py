@@ -20,7 +20,8 @@ from genisp_model.buffers import BufferPool
 from genisp_model.data import StoreDataset
 from genisp_model.stream import Batch, StreamLoader, dequantised, sent_together
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store import chunk_key, open_store
+from pipeline.store.keys import chunk_key
+from pipeline.store.reader import open_store
 
 WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

@@ -176,7 +176,7 @@ def _serve(folder: Path) -> None:
 def _warm_up(folder: Path) -> None:
     """Import, compile and load whatever a command needs: each child has it at once."""
     os.fsync = _written  # nobody pulls the plug here: that is the crash campaign's
-    for module in ("pipeline.terminal", "rich.progress", "pipeline.presenting"):
+    for module in ("pipeline.console.terminal", "rich.progress", "pipeline.console.results"):
         import_module(module)
     write_tiny_raw(folder / "nod" / "a.ARW", 0)
     write_tiny_raw(folder / "nod" / "b.NEF", 0)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME
-from pipeline.ingest import MANIFEST_EVERY
-from pipeline.manifest import MANIFEST_NAME
-from pipeline.store import METADATA_NAME, SIDECARS
+from pipeline.ingest.run import MANIFEST_EVERY
+from pipeline.store.keys import METADATA_NAME, SIDECARS
+from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+from pipeline.store.manifest import MANIFEST_NAME
 from tests.torture import crash_processes
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.crash_scenes import Scene, first_ingest, update

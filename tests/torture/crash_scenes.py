@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DamagedStoreError, GenispError
-from pipeline.files import StoreFiles
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
-from pipeline.state import sample_damage
-from pipeline.store import SIDECARS, committed, read_sidecar
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import SIDECARS
+from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Recorder, tree

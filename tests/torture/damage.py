@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.manifest import MANIFEST_NAME
-from pipeline.store import METADATA_NAME, SIDECARS
+from pipeline.store.keys import METADATA_NAME, SIDECARS
+from pipeline.store.manifest import MANIFEST_NAME
 from schemas.recipe import Recipe
 from tests.torture import damage_forged, damage_loader
 from tests.torture.campaign import FaultRow, Scale

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from genisp_model.data import StoreDataset
-from pipeline.chunk import chunk_crc, decode_chunk
-from pipeline.chunk_decoding import decode_codes, work_size
-from pipeline.chunk_encoding import encode_chunk
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.store import open_store
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.fast_decode import decode_codes, work_size
+from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec, LevelName
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage_forged import believable_edits, crafted_lists, crafted_sidecars

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.chunk import chunk_crc, decode_chunk
-from pipeline.chunk_encoding import encode_chunk
-from pipeline.colour import FixedPoint
-from pipeline.develop import develop, plane_names
-from pipeline.manifest import MANIFEST_NAME, entry_for
-from pipeline.raw import decode
-from pipeline.statistics import histogram, level_statistics
-from pipeline.store import METADATA_NAME, chunk_key
+from pipeline.develop.statistics import level_statistics
+from pipeline.develop.steps import develop, plane_names
+from pipeline.raw.reader import decode
+from pipeline.store.chunk.encode import encode_chunk
+from pipeline.store.chunk.format import chunk_crc, decode_chunk
+from pipeline.store.keys import METADATA_NAME, chunk_key
+from pipeline.store.manifest import MANIFEST_NAME, entry_for
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
+from tests.kit.histogram import histogram
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage_kit import (
     RECIPE,
@@ -195,7 +195,7 @@ def _with_pixels(
     for level, stored in pixels.items():
         record = levels[level]
         chunk = bytes(encode_chunk(stored, RECIPE.codec))
-        point = FixedPoint(record.scale_factor, record.add_offset)
+        point = record.fixed_point
         levels[level] = record.model_copy(
             update={
                 "nbytes": len(chunk),
@@ -214,8 +214,7 @@ def _with_moved_crop(bench: Bench, sidecar: Sidecar) -> Faults:
     raw = next(path for path in bench.sources.rglob("*") if path.stem == sidecar.id)
     mosaic = decode(raw.read_bytes(), "libraw", path=raw.name).mosaic
     record = sidecar.levels["packed"]
-    point = FixedPoint(record.scale_factor, record.add_offset)
-    levels = develop(mosaic, frame, sidecar.sensor, RECIPE, point)
+    levels = develop(mosaic, frame, sidecar.sensor, RECIPE, record.fixed_point)
     moved = sidecar.model_copy(update={"frame": frame})
     return _with_pixels(bench, moved, {name: level.stored for name, level in levels.items()})
 

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import GenispError
-from pipeline.files import LOCK_NAME, StoreFiles
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
-from pipeline.store import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
+from pipeline.store.lock import LOCK_NAME
+from pipeline.store.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary
 from schemas.finding import Finding, Severity

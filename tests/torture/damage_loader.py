@@ -15,7 +15,8 @@ import torch
 from genisp_model.data import StoreDataset, Target
 from genisp_model.stream import Batch, StreamLoader
 from pipeline.errors import DamagedStoreError
-from pipeline.store import SIDECARS, open_store
+from pipeline.store.keys import SIDECARS
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage_kit import Bench, Damage, Faults

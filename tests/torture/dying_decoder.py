@@ -52,7 +52,7 @@ def _patch_our_seam(module: Any) -> None:
     module.decode = dying_decode
 
 
-_PATCHES = {"rawpy": _patch_rawpy, "pipeline.raw": _patch_our_seam}
+_PATCHES = {"rawpy": _patch_rawpy, "pipeline.raw.reader": _patch_our_seam}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,6 +1,7 @@
-"""Every change `pipeline.files` makes to a disk, one by one: to be counted, told, or died at.
+"""Every change a store makes to a disk, one by one: to be counted, told, or died at.
 
-`pipeline.files` changes files through its module's ``os`` only; `watched` puts itself in its place.
+`pipeline.store.disk` and `lock` change files through their modules' ``os`` only, and nothing else
+there changes any; `watched` puts itself in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-from pipeline.files import TEMPORARY_MARK
+from pipeline.store.disk import TEMPORARY_MARK
 
 Kind = Literal[
     "make folder", "open", "write", "sync", "rename", "sync folder", "delete", "remove folder"
@@ -55,7 +56,7 @@ Watcher = Callable[[Operation, Callable[..., Any]], Any]
 
 
 class _WatchedOs:
-    """Stands in for the module ``os`` in `pipeline.files`."""
+    """Stands in for the module ``os`` in `pipeline.store.disk` and `lock`."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -118,6 +119,7 @@ def without_waiting(operation: Operation, do: Callable[..., Any]) -> Any:
 
 @contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """Have every operation of `pipeline.files` in this process pass through `watcher`."""
-    with patch("pipeline.files.os", _WatchedOs(watcher)):
+    """Have every change of a store's files in this process pass through `watcher`."""
+    watching = _WatchedOs(watcher)
+    with patch("pipeline.store.disk.os", watching), patch("pipeline.store.lock.os", watching):
         yield

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pipeline.files
-import pipeline.ingest
+import pipeline.ingest.run
+import pipeline.store.disk
+import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
 from tests.torture.campaign import FaultRow, Scale
@@ -75,7 +76,7 @@ class Small:
     folder: Path
     pages: int = 0
     files: int = 0
-    manifest_every: float = pipeline.ingest.MANIFEST_EVERY
+    manifest_every: float = pipeline.ingest.run.MANIFEST_EVERY
     workers: int = 0
 
     def __str__(self) -> str:
@@ -110,12 +111,14 @@ def fill(small: Small) -> Verdict:
 
 
 def _write_manifest_every(seconds: float) -> None:
-    pipeline.ingest.MANIFEST_EVERY = seconds
+    pipeline.ingest.run.MANIFEST_EVERY = seconds
 
 
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:
     """What is wrong with a run on a bad disk, "" if nothing; and whether it noticed the disk."""
-    left = [path.name for path in store.rglob("*") if pipeline.files.TEMPORARY_MARK in path.name]
+    left = [
+        path.name for path in store.rglob("*") if pipeline.store.disk.TEMPORARY_MARK in path.name
+    ]
     if ended.code == scene.exit_code:
         return scene.wrong(store), False
     if ended.code != 1:
@@ -192,7 +195,7 @@ def _limited_files(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRo
 
 
 class FailingOs:
-    """Stands in for the module ``os`` in `pipeline.files`; its n-th call fails, done or not done.
+    """Stands in for the module ``os`` in `store.disk` and `lock`; its n-th call fails, done or not.
 
     Parameters
     ----------
@@ -229,7 +232,8 @@ class FailingOs:
 
     def install(self) -> None:
         """Stand in from now on."""
-        setattr(pipeline.files, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
+        for module in (pipeline.store.disk, pipeline.store.lock):
+            setattr(module, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,7 @@ def _calls(scene: Scene, store: Path) -> list[str]:
     """The calls of an ingest on a disk that works."""
     scene.begin(store)
     counting = FailingOs(0, 0)
-    with patch("pipeline.files.os", counting):
+    with patch("pipeline.store.disk.os", counting), patch("pipeline.store.lock.os", counting):
         run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
     return counting.made
 

@@ -68,7 +68,7 @@ class Target:
 
 def _parse_tiff(_: Path) -> Parse:
     from pipeline.errors import CorruptRawError
-    from pipeline.tiff import check_extents, read_tiff
+    from pipeline.raw.tiff import check_extents, read_tiff
 
     def parse(data: bytes) -> None:
         try:
@@ -89,7 +89,8 @@ def _seeds_tiff(_: Path) -> Iterator[bytes]:
 
 
 def _parse_coco(_: Path) -> Parse:
-    from pipeline.annotations import build_index, load_coco, looks_like_coco
+    from pipeline.annotations.coco_file import load_coco
+    from pipeline.annotations.index import build_index, looks_like_coco
     from pipeline.errors import AnnotationError
 
     def parse(data: bytes) -> None:
@@ -118,15 +119,15 @@ def _seeds_coco(folder: Path) -> Iterator[bytes]:
 def _parse_zip(_: Path) -> Parse:
     import io
 
-    import pipeline.archive
-    from pipeline.archive import list_members, read_member, read_member_start
+    import pipeline.sources.zip_archive
     from pipeline.errors import SourceError
+    from pipeline.sources.zip_archive import list_members, read_member, read_member_start
 
     path = "fuzzed.zip"
 
     def parse(data: bytes) -> None:
         # A real file takes five times as long; a URL would have its exceptions explained away.
-        setattr(pipeline.archive, "open_location", lambda _: io.BytesIO(data))  # noqa: B010
+        setattr(pipeline.sources.zip_archive, "open_location", lambda _: io.BytesIO(data))  # noqa: B010
         try:
             listing = list_members(path)
         except SourceError as error:
@@ -169,7 +170,7 @@ class _Unseekable:
 
 def _parse_manifest(_: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
-    from pipeline.manifest import parse_manifest, read_header, sealed_header
+    from pipeline.store.manifest import parse_manifest, read_header, sealed_header
 
     def parse(data: bytes) -> None:
         read_header(data)
@@ -184,7 +185,8 @@ def _parse_manifest(_: Path) -> Parse:
 
 def _parse_sidecar(folder: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
-    from pipeline.store import read_sidecar, sidecar_key
+    from pipeline.store.keys import sidecar_key
+    from pipeline.store.samples import read_sidecar
 
     files: Any = _files(folder)
 
@@ -201,7 +203,7 @@ def _parse_sidecar(folder: Path) -> Parse:
 
 def _parse_root(folder: Path) -> Parse:
     from pipeline.errors import StoreError
-    from pipeline.store import read_root
+    from pipeline.store.header import read_root
 
     files: Any = _files(folder)
 
@@ -217,7 +219,7 @@ def _parse_root(folder: Path) -> Parse:
 
 def _files(folder: Path) -> Any:
     """Store files that are held in memory."""
-    from pipeline.files import StoreFiles
+    from pipeline.store.files import StoreFiles
 
     class Held(StoreFiles):
         held: dict[str, bytes]
@@ -355,25 +357,35 @@ def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tiff", ("pipeline.tiff", "pipeline.tiff_reader"), _parse_tiff, _seeds_tiff),
+        Target("tiff", ("pipeline.raw.tiff", "pipeline.raw.tiff_reader"), _parse_tiff, _seeds_tiff),
         Target(
             "coco",
-            ("pipeline.coco_reader", "pipeline.boxes", "pipeline.annotations", "schemas.coco"),
+            (
+                "pipeline.annotations.coco_file",
+                "pipeline.annotations.boxes",
+                "pipeline.annotations.index",
+                "schemas.coco",
+            ),
             _parse_coco,
             _seeds_coco,
             mutate_json,
         ),
-        Target("zip", ("pipeline.zip_scan", "pipeline.archive", "zipfile"), _parse_zip, _seeds_zip),
+        Target(
+            "zip",
+            ("pipeline.sources.cut_zip", "pipeline.sources.zip_archive", "zipfile"),
+            _parse_zip,
+            _seeds_zip,
+        ),
         Target(
             "manifest",
-            ("pipeline.manifest", "schemas.manifest"),
+            ("pipeline.store.manifest", "schemas.manifest"),
             _parse_manifest,
             _seeds_of_store("manifest.jsonl"),
             mutate_lines,
         ),
         Target(
             "sidecar",
-            ("pipeline.store", "schemas.sidecar", "schemas.coco"),
+            ("pipeline.store.samples", "schemas.sidecar", "schemas.coco"),
             _parse_sidecar,
             _seeds_of_store("*/sidecars/DSC01088.json"),
             mutate_json,
@@ -381,7 +393,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "root",
-            ("pipeline.store", "schemas.recipe", "schemas.manifest"),
+            ("pipeline.store.header", "schemas.recipe", "schemas.manifest"),
             _parse_root,
             _seeds_of_store("zarr.json"),
             mutate_json,

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from pipeline.coco_reader import MAX_FILE_BYTES
+from pipeline.annotations.coco_file import MAX_FILE_BYTES
 from tests.torture.command_server import LONG_AGO, TINY_FRAME
 from tests.torture.hostile_bench import ROOM, Result, Trial, Variant, coco, raw_like, write_old
 

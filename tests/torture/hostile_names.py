@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.location import printable
+from pipeline.safe_text import printable
 from tests.torture.command_server import LONG_AGO, TINY_FRAME
 from tests.torture.hostile_bench import (
     Result,

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pipeline.ingest
-import pipeline.scheduler
+import pipeline.ingest.run
+import pipeline.runtime.dask_cluster
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.tasks import SampleOutcome, SampleTask, develop_source
+from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.conftest import Recorder
 from tests.torture.crash_scenes import RECIPE
 from tests.torture.file_operations import Operation, watched, without_waiting
@@ -42,14 +42,14 @@ class Death:
     half
         In the middle of it instead: half the bytes of a write are in the file.
     manifest_every
-        Seconds between manifests, as in `pipeline.ingest`; 0 rewrites it after every sample.
+        Seconds between manifests, as in `pipeline.ingest.run`; 0 rewrites it after every sample.
     log
         Where the operations that were done are written, for `read_log`; None: nowhere.
     """
 
     at: int
     half: bool = False
-    manifest_every: float = pipeline.ingest.MANIFEST_EVERY
+    manifest_every: float = pipeline.ingest.run.MANIFEST_EVERY
     log: Path | None = None
 
 
@@ -81,7 +81,7 @@ def _context() -> ForkServerContext:
 
 
 def _die(sources: Path, store: Path, death: Death) -> None:
-    pipeline.ingest.MANIFEST_EVERY = death.manifest_every
+    pipeline.ingest.run.MANIFEST_EVERY = death.manifest_every
     with ExitStack() as stack:
         log = stack.enter_context(death.log.open("ab", buffering=0)) if death.log else None
         count = 0
@@ -111,16 +111,16 @@ def main() -> int:
     parser.add_argument("store", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=120.0)
-    parser.add_argument("--silence", type=float, default=pipeline.scheduler.SILENCE)
+    parser.add_argument("--silence", type=float, default=pipeline.runtime.dask_cluster.SILENCE)
     parser.add_argument("--how", choices=["killed", "stopped", "stuck"])
     parser.add_argument("--at", type=int, default=1, help="operation of the first commit")
     options = parser.parse_args()
     how = IngestOptions(workers=options.workers, time_limit=options.time_limit)
     with ExitStack() as stack:
-        stack.enter_context(patch("pipeline.scheduler.SILENCE", options.silence))
+        stack.enter_context(patch("pipeline.runtime.dask_cluster.SILENCE", options.silence))
         if options.how:
             work = _Misbehaving(options.how, options.at, *tokens(options.store))
-            stack.enter_context(patch("pipeline.ingest.develop_source", work))
+            stack.enter_context(patch("pipeline.ingest.run.develop_source", work))
         summary = run_ingest([str(options.sources)], str(options.store), RECIPE, how, Recorder())
     return summary.exit_code
 

@@ -19,10 +19,11 @@ from typing import Any
 
 from numba.core.caching import UserProvidedCacheLocator
 
-import pipeline.chunk_encoding
-import pipeline.ingest
-import pipeline.kernels
-from pipeline.tasks import SampleOutcome, SampleTask, develop_source
+import pipeline.develop.kernels
+import pipeline.ingest.run
+import pipeline.raw.rows
+import pipeline.store.chunk.encode
+from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import (
     Ended,
@@ -107,7 +108,7 @@ def _limit_memory(more: int, *, late: bool) -> None:
         return develop_source(task)
 
     if late:
-        pipeline.ingest.develop_source = develop  # type: ignore[attr-defined]
+        pipeline.ingest.run.develop_source = develop  # type: ignore[attr-defined]
     else:
         now()
 
@@ -146,7 +147,10 @@ def few_processes(few: FewProcesses) -> Verdict:
     os.chown(store.parent, few.user, few.user)
     before = ["setpriv", f"--reuid={few.user}", "--clear-groups", "--inh-caps=+dac_read_search"]
     before += ["--ambient-caps=+dac_read_search", "prlimit", f"--nproc={few.most}"]
-    impatient = "import cli, pipeline.scheduler as s; s.START = s.PATIENCE = 15.0; cli.prep_main()"
+    impatient = (
+        "import cli; from pipeline.runtime import dask_cluster, executor; "
+        "dask_cluster.START = executor.PATIENCE = 15.0; cli.prep_main()"
+    )
     process = subprocess.Popen(
         [*before, sys.executable, "-c", impatient, *map(str, arguments(scene, store, 2))],
         env=environment(NUMBA_CACHE_DIR=str(_own_cache(store.parent / "cache"))),
@@ -165,7 +169,7 @@ def few_processes(few: FewProcesses) -> Verdict:
 
 def _own_cache(folder: Path) -> Path:
     """A copy of what numba has compiled: compiling takes half a minute."""
-    for module in (pipeline.chunk_encoding, pipeline.kernels):
+    for module in (pipeline.store.chunk.encode, pipeline.develop.kernels, pipeline.raw.rows):
         source = Path(str(module.__file__))
         locator: Any = UserProvidedCacheLocator
         own = folder / locator.get_suitable_cache_subpath(str(source))

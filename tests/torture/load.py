@@ -17,10 +17,11 @@ from benchmarks.growth import Figures, run_step
 from benchmarks.many_raws import write_many_raws
 from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
-from pipeline.files import StoreFiles
+from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.reporting import PlainReporter
-from pipeline.store import Store, chunk_key, open_store
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key
+from pipeline.store.reader import Store, open_store
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar

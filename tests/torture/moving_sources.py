@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-import pipeline.archive
-import pipeline.ingest
-import pipeline.sources
-import pipeline.tasks
-from pipeline.location import open_location
+import pipeline.ingest.run
+import pipeline.ingest.worker
+import pipeline.sources.source
+import pipeline.sources.zip_archive
+from pipeline.ingest.worker import SampleOutcome, SampleTask
 from pipeline.sample_set import SONY_RX100M7, write_arw
-from pipeline.tasks import SampleOutcome, SampleTask
+from pipeline.sources.location import open_location
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import Ended, Verdict, command, drop_privileges, tried
 from tests.torture.crash_scenes import Scene, settled, write_sources
@@ -162,7 +162,7 @@ def _prepare(moving: Moving, sources: Path, change: Callable[[], None]) -> None:
     """In the ingesting process: have the change happen, once, at its moment."""
     drop_privileges()  # else root reads what is unreadable
     if moving.short_probe:
-        pipeline.tasks.PROBE_BYTES = _SHORT_PROBE  # type: ignore[attr-defined]
+        pipeline.ingest.worker.PROBE_BYTES = _SHORT_PROBE  # type: ignore[attr-defined]
     path, done = sources / moving.place, list[bool]()
 
     def once() -> None:
@@ -171,7 +171,7 @@ def _prepare(moving: Moving, sources: Path, change: Callable[[], None]) -> None:
             change()
 
     if moving.moment == "after listing":
-        _after(pipeline.ingest, "gather", once)
+        _after(pipeline.ingest.run, "gather", once)
     elif moving.moment in ("after probing", "after its commit"):
         _around_commit(moving, once)
     else:
@@ -195,7 +195,7 @@ def _after(owner: Any, name: str, act: Callable[[], None]) -> None:
 
 
 def _around_commit(moving: Moving, act: Callable[[], None]) -> None:
-    develop = pipeline.tasks.develop_source
+    develop = pipeline.ingest.worker.develop_source
 
     def around(task: SampleTask) -> SampleOutcome:
         target = task.source.name.endswith(_TARGET.name)
@@ -206,13 +206,13 @@ def _around_commit(moving: Moving, act: Callable[[], None]) -> None:
             act()
         return outcome
 
-    pipeline.ingest.develop_source = around  # type: ignore[attr-defined]
+    pipeline.ingest.run.develop_source = around  # type: ignore[attr-defined]
 
 
 def _in_reading(moving: Moving, path: Path, at: int, act: Callable[[], None]) -> None:
     """Act in the `at`-th reading of a file; 0: in the first one that develops the target."""
     count, developing = 0, False
-    develop = pipeline.tasks.develop_source
+    develop = pipeline.ingest.worker.develop_source
 
     def around(task: SampleTask) -> SampleOutcome:
         nonlocal developing
@@ -228,9 +228,9 @@ def _in_reading(moving: Moving, path: Path, at: int, act: Callable[[], None]) ->
         due = count == at if at else developing
         return _Disturbed(file, moving.moment, act) if due else file
 
-    pipeline.ingest.develop_source = around  # type: ignore[attr-defined]
-    pipeline.sources.open_location = opened  # type: ignore[attr-defined]
-    pipeline.archive.open_location = opened  # type: ignore[attr-defined]
+    pipeline.ingest.run.develop_source = around  # type: ignore[attr-defined]
+    pipeline.sources.source.open_location = opened  # type: ignore[attr-defined]
+    pipeline.sources.zip_archive.open_location = opened  # type: ignore[attr-defined]
 
 
 class _Disturbed:

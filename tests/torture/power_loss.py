@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import SIDECARS
+from pipeline.store.keys import SIDECARS
 from tests.torture.file_operations import Operation
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.files import StoreFiles
-from pipeline.manifest import MANIFEST_NAME, parse_manifest
-from pipeline.store import chunk_key, read_level, read_sidecar
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key
+from pipeline.store.manifest import MANIFEST_NAME, parse_manifest
+from pipeline.store.samples import read_level, read_sidecar
 from schemas.sidecar import Sidecar
 from tests.torture.campaign import FaultRow
 from tests.torture.raw_mutations import Seed

@@ -1,6 +1,6 @@
 """Ways to spoil a raw, each a function of a random generator and a good file.
 
-Nothing here is read by `pipeline.tiff`: the walk over directories is its own, so that a mistake
+Nothing here is read by `pipeline.raw.tiff`: the walk over directories is its own, so that a mistake
 there cannot hide a place from the mutations.
 """
 

@@ -24,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 import rawpy
 
-from pipeline import plan
-from pipeline.files import StoreFiles
-from pipeline.sources import Source
-from pipeline.state import StoreState
-from pipeline.store import read_level
-from pipeline.tasks import Failure, ProbeTask, develop_source, probe_source
+from pipeline.ingest.failure import Failure
+from pipeline.ingest.placement import place
+from pipeline.ingest.store_state import StoreState
+from pipeline.ingest.survey import Item
+from pipeline.ingest.worker import ProbeTask, develop_source, probe_source
+from pipeline.sources.source import Source
+from pipeline.store.files import StoreFiles
+from pipeline.store.samples import read_level
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 
@@ -168,8 +170,8 @@ class _Attempt:
         source = self._source(suffix, data)
         recipe = Recipe(fit=(60, 40))
         probed = probe_source(ProbeTask(source, recipe.colour))
-        item = plan.Item(source, "new")
-        placement = plan.place([(item, probed)], StoreState(), recipe, strict=False)
+        item = Item(source, "new")
+        placement = place([(item, probed)], StoreState(), recipe, strict=False)
         if placement.refused:
             return placement.refused[0][1]
         (one,) = placement.placed

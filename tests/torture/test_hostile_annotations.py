@@ -6,8 +6,7 @@ from pathlib import Path, PurePosixPath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.naming import sample_id
-from pipeline.store import sidecar_key
+from pipeline.store.keys import sample_id, sidecar_key
 from tests.torture import hostile_documents, hostile_names, hostile_records, hostile_zips
 from tests.torture.campaign import Scale
 from tests.torture.command_server import Ended

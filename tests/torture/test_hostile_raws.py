@@ -82,7 +82,7 @@ def test_a_parser_that_raises_what_is_not_ours_is_found(
         lines.append("find = u.find_spec")
         lines.append("u.find_spec = lambda name, *a: None if name == 'atheris' else find(name, *a)")
     lines += [
-        "import pipeline.tiff_reader as reader",
+        "import pipeline.raw.tiff_reader as reader",
         "def require(self, what, start, length):",
         "    if start + length > self.size: raise struct.error('unpack requires more bytes')",
         "reader.TiffReader.require = require",

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pipeline.files
-from pipeline.files import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+import pipeline.store.lock
+from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import Begun, Ended, Verdict, begun, command, nothing, tried
 from tests.torture.crash_scenes import Scene
@@ -74,7 +74,7 @@ def never_waiting() -> None:
     clock = SimpleNamespace(
         monotonic=time.monotonic, strftime=time.strftime, gmtime=time.gmtime, sleep=refuse
     )
-    setattr(pipeline.files, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
+    setattr(pipeline.store.lock, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 def stopped(running: Begun) -> bool:
@@ -158,7 +158,7 @@ def refused_second(meeting: Meeting) -> list[Verdict]:
     second = meeting.second()
     took = time.monotonic() - since
     wrong = _refusal(second, first.pid if meeting.at else None)
-    if took > _AT_ONCE + (pipeline.files.NAMING if meeting.at == 0 else 0):
+    if took > _AT_ONCE + (pipeline.store.lock.NAMING if meeting.at == 0 else 0):
         wrong = wrong or f"refused after {took:.1f} s"
     looked = _looked(meeting.store)
     if stamps(meeting.store) != before:
