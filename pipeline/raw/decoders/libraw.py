@@ -116,7 +116,7 @@ def _cleared_memory() -> Iterator[None]:
 
     LibRaw decodes into memory it does not clear. A decoder that gives up without an error then
     leaves there whatever was: the last picture, for example. Zeros are noticed, and the same for
-    everybody (`reader.check_mosaic`). Costs a write of the mosaic: 5 ms for 20 megapixels.
+    everybody (`damage.check_mosaic`). Costs a write of the mosaic: 5 ms for 20 megapixels.
     """
     mallopt = _mallopt()
     if mallopt is None:
