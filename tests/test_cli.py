@@ -25,7 +25,7 @@ from schemas.events import (
 )
 from schemas.info import DoctorReport, StoreInfo
 from tests.conftest import tree
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 AnyEvent: TypeAdapter[object] = TypeAdapter(
     ErrorEvent

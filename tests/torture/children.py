@@ -83,7 +83,7 @@ def tried(
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of a decoder do not survive fork
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # others have memory that no limit counts
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.torture.warm_ingest", "tests.torture.resources"])
+    context.set_forkserver_preload(["tests.kit.warm_ingest", "tests.torture.resources"])
     rows: dict[str, FaultRow] = {}
     with ProcessPoolExecutor(at_once, mp_context=context, max_tasks_per_child=1) as pool:
         futures: list[tuple[Parameters, Future[Verdict | list[Verdict]]]] = [

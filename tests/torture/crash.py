@@ -20,10 +20,10 @@ from pipeline.ingest.run import MANIFEST_EVERY
 from pipeline.store.keys import METADATA_NAME, SIDECARS
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import MANIFEST_NAME
+from tests.kit.file_operations import Operation
+from tests.kit.scenes import Scene, first_ingest, update
 from tests.torture import crash_processes
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.crash_scenes import Scene, first_ingest, update
-from tests.torture.file_operations import Operation
 from tests.torture.killed_ingest import Death, read_log, run_dying
 from tests.torture.power_loss import Disk, promised
 

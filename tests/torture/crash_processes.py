@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 
 from pipeline.errors import StoreLockedError
+from tests.kit.scenes import RECIPE, Scene, many_samples
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.crash_scenes import RECIPE, Scene, many_samples
 from tests.torture.killed_ingest import tokens
 
 #: File operations of a commit: opening the lock on commits, then three puts of five each.

@@ -19,6 +19,7 @@ import pipeline.store.disk
 import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
+from tests.kit.scenes import RECIPE, Scene
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import (
     Ended,
@@ -34,7 +35,6 @@ from tests.torture.children import (
     remount,
     tried,
 )
-from tests.torture.crash_scenes import RECIPE, Scene
 
 PAGE = 4096
 _PLENTY = "size=64M,nr_inodes=20000"

@@ -27,8 +27,8 @@ import pipeline.runtime.dask_cluster
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.conftest import Recorder
-from tests.torture.crash_scenes import RECIPE
-from tests.torture.file_operations import Operation, watched, without_waiting
+from tests.kit.file_operations import Operation, watched, without_waiting
+from tests.kit.scenes import RECIPE
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_log(path: Path) -> list[Operation]:
 def _context() -> ForkServerContext:
     """A server process that has imported everything, so that each child starts in milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.torture.warm_ingest", "tests.torture.killed_ingest"])
+    context.set_forkserver_preload(["tests.kit.warm_ingest", "tests.torture.killed_ingest"])
     return context
 
 

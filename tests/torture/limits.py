@@ -24,6 +24,7 @@ import pipeline.ingest.run
 import pipeline.raw.rows
 import pipeline.store.chunk.encode
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
+from tests.kit.scenes import Scene, large_samples
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import (
     Ended,
@@ -38,7 +39,6 @@ from tests.torture.children import (
     real,
     tried,
 )
-from tests.torture.crash_scenes import Scene, large_samples
 from tests.torture.full_disks import arguments
 
 _M_MMAP_THRESHOLD = -3  # of mallopt

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.store.keys import SIDECARS
-from tests.torture.file_operations import Operation
+from tests.kit.file_operations import Operation
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.kit.scenes import first_ingest, update
 from tests.torture import clocks, full_disks, limits, moving_sources, readers, writers
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.crash_scenes import first_ingest, update
 
 
 def run(scale: Scale, folder: Path) -> Iterator[FaultRow]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.scenes import first_ingest
 from tests.torture import crash_processes
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.crash import Played, at_file_operations
-from tests.torture.crash_scenes import first_ingest
 
 
 def assert_survived(rows: list[FaultRow]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.scenes import Scene, first_ingest, update
 from tests.torture import clocks, full_disks, limits, moving_sources, readers, writers
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.crash_scenes import Scene, first_ingest, update
 
 SHORT = Scale(share=0.02)
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import pipeline.store.lock
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+from tests.kit.file_operations import Operation, watched, without_waiting
+from tests.kit.scenes import Scene
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.children import Begun, Ended, Verdict, begun, command, nothing, tried
-from tests.torture.crash_scenes import Scene
-from tests.torture.file_operations import Operation, watched, without_waiting
 from tests.torture.full_disks import arguments
 
 _HUNG = 60.0
@@ -114,7 +114,7 @@ def scene_ingest(scene: Scene, store: Path) -> None:
     """The scene's ingest, by the watcher that is in place."""
     from pipeline.ingest import IngestOptions, run_ingest
     from tests.conftest import Recorder
-    from tests.torture.crash_scenes import RECIPE
+    from tests.kit.scenes import RECIPE
 
     run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.conftest import Recorder
+from tests.kit.scenes import many_samples
 from tests.torture.crash_processes import Running
-from tests.torture.crash_scenes import many_samples
 
 
 def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.store import open_store
 from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest, chunks
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 

@@ -13,7 +13,7 @@ from numcodecs import lz4
 
 from pipeline.store.chunk.addresses import WIDE, address
 from pipeline.store.chunk.lz4 import SHORTEST, TABLE_SIZE, compress, decompress, largest_block
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 Bytes = npt.NDArray[np.uint8]
 

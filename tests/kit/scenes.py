@@ -22,7 +22,7 @@ from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Recorder, tree
-from tests.torture.file_operations import watched, without_waiting
+from tests.kit.file_operations import watched, without_waiting
 
 RECIPE = Recipe(fit=(20, 16))
 _MODIFIED = 1_600_000_000  # seconds since 1970: sidecars record it, so it must not vary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.torture.crash_scenes import first_ingest
+from tests.kit.scenes import first_ingest
 
 with tempfile.TemporaryDirectory() as _folder:
     first_ingest(Path(_folder))
