@@ -95,7 +95,7 @@ gpu-wheels: $(READY) ## What gpu-check needs on a machine without a network: whe
 
 fuzz: $(READY) ## Coverage-guided fuzzing of our own parsers, a minute each (installs atheris)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
-	$(BIN)/python -m tests.torture.fuzz_parsers --seconds 60
+	$(BIN)/python -m tests.torture.hostile_raws.fuzz_parsers --seconds 60
 
 audit: $(AUDIT_READY) ## Known vulnerabilities of what is installed in .venv (asks pypi.org)
 	@# Local versions (2.11.0+cpu) are unknown there.

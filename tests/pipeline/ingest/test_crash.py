@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of an ingest; SIGKILL and loss of power are in tests/torture/crash.py."""
+"""Ctrl-C in the middle of an ingest; SIGKILL and loss of power are in tests/torture/crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.conftest import Recorder
 from tests.kit.scenes import many_samples
-from tests.torture.crash_processes import Running
+from tests.torture.crash.processes import Running
 
 
 def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) -> None:
