@@ -73,7 +73,7 @@ bench-reproduction: $(READY) ## CPU seconds an image of ingest beside the reprod
 	$(BIN)/python -m benchmarks.reproduction
 
 proof: $(READY) ## Does GenISP learn? Three seeds, held-out scenes, about half an hour on two cores
-	$(BIN)/python -m scripts.learning_proof --out proof-run
+	$(BIN)/python -m scripts.learning.proof --out proof-run
 
 torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disks, 20,000 samples (minutes)
 	$(BIN)/python -m tests.torture --json torture.json
@@ -89,7 +89,7 @@ gpu-wheels: $(READY) ## What gpu-check needs on a machine without a network: whe
 	rm -rf .whl build
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
 	$(BIN)/python $(GPU_PIP) 'pydantic>=2.10'
-	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu/wheels.txt
+	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu_check/wheels.txt
 	rm -rf build
 	@du -sh .whl
 

@@ -1,6 +1,6 @@
 """Does GenISP learn through the frozen stand-in detector? Seeds 0, 1, 2, held-out scenes, paired.
 
-    python -m scripts.learning_proof --out proof --images 160 --epochs 4
+    python -m scripts.learning.proof --out proof --images 160 --epochs 4
 
 Draws a sample set, ingests it, trains one network a seed, and scores it on the held-out split (val
 and test together would share neighbours with train, so a second set with another seed is drawn for

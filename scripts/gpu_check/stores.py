@@ -13,7 +13,7 @@ from pipeline.store.keys import chunk_key, sidecar_key
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
-from scripts.gpu.checking import Bench, NotCheckedError, Result
+from scripts.gpu_check.checking import Bench, NotCheckedError, Result
 
 DECODING = ("rawpy", "flashraw", "dask", "distributed", "fsspec", "zarr")
 LEVELS: tuple[LevelName, ...] = ("resized", "packed")

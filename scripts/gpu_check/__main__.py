@@ -25,14 +25,14 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
-from scripts.gpu.checking import FULL, SMALL, Bench, Check, Result, run_checks
-from scripts.gpu.engine import engine_check
-from scripts.gpu.loading import equality
-from scripts.gpu.machine import facts, own_tests
-from scripts.gpu.speed import compare_variants, kernels, memory, step_times
-from scripts.gpu.stores import prepare_stores
-from scripts.gpu.tables import markdown
-from scripts.gpu.training import frozen, runs
+from scripts.gpu_check.checking import FULL, SMALL, Bench, Check, Result, run_checks
+from scripts.gpu_check.engine import engine_check
+from scripts.gpu_check.loading import equality
+from scripts.gpu_check.machine import facts, own_tests
+from scripts.gpu_check.speed import compare_variants, kernels, memory, step_times
+from scripts.gpu_check.stores import prepare_stores
+from scripts.gpu_check.tables import markdown
+from scripts.gpu_check.training import frozen, runs
 
 #: What cannot be done elsewhere comes first: the time may not suffice for the rest.
 CHECKS: dict[str, Check] = {

@@ -19,7 +19,7 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.stream import Batch, StreamLoader
 from genisp_model.train import Trainer
 from schemas.recipe import LevelName
-from scripts.gpu.checking import (
+from scripts.gpu_check.checking import (
     Bench,
     NotCheckedError,
     Result,
@@ -28,7 +28,7 @@ from scripts.gpu.checking import (
     with_tf32_products,
     without_tf32,
 )
-from scripts.gpu.guides import fixed_batch, full_frames, timed_guide, trainer
+from scripts.gpu_check.guides import fixed_batch, full_frames, timed_guide, trainer
 
 #: Largest share of a step that may be spent waiting for data.
 WAIT_LIMIT = 0.02

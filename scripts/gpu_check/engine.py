@@ -19,7 +19,7 @@ from genisp_model.frozen_engine import FrozenEngine
 from genisp_model.frozen_losses import Objects
 from genisp_model.isp import GenISP
 from genisp_model.stream import Batch
-from scripts.gpu.checking import (
+from scripts.gpu_check.checking import (
     Bench,
     NotCheckedError,
     Result,
@@ -27,7 +27,7 @@ from scripts.gpu.checking import (
     changed,
     without_tf32,
 )
-from scripts.gpu.guides import SAMPLE, fixed_batch, guide, timed_guide
+from scripts.gpu_check.guides import SAMPLE, fixed_batch, guide, timed_guide
 
 _cuda: Any = torch.cuda
 

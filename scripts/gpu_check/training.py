@@ -14,8 +14,8 @@ from torch import Tensor
 from genisp_model.command import run_training
 from genisp_model.detector import FrozenDetector
 from genisp_model.stream import Batch
-from scripts.gpu.checking import Bench, NotCheckedError, Result, without_tf32
-from scripts.gpu.guides import (
+from scripts.gpu_check.checking import Bench, NotCheckedError, Result, without_tf32
+from scripts.gpu_check.guides import (
     SAMPLE,
     fixed_batch,
     guide,

@@ -1,8 +1,8 @@
 """What makes GenISP learn: the default, and the default with one thing changed.
 
-    python -m scripts.ablation --store A.zarr --unseen B.zarr --epochs 1
+    python -m scripts.learning.ablation --store A.zarr --unseen B.zarr --epochs 1
 
-Both stores as `scripts.learning_proof` makes them. Prints one line a variant.
+Both stores as `scripts.learning.proof` makes them. Prints one line a variant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genisp_model.isp import GenISP, GenISPConfig
 from genisp_model.runlog import RunFolder
 from genisp_model.stream import StreamLoader
 from genisp_model.train import Trainer
-from scripts.learning_proof import DETECTOR, WEIGHTS, train_options
+from scripts.learning.proof import DETECTOR, WEIGHTS, train_options
 
 DEFAULT = GenISPConfig()
 #: Name -> network and learning rate; each differs from the first in one thing.

@@ -1,6 +1,6 @@
 """Train the stand-in detector on well-lit drawings of the sample scenes.
 
-    python -m scripts.train_sample_detector --out FILE [--minutes M] [--steps N] [--seed S]
+    python -m scripts.learning.train_sample_detector --out FILE [--minutes M] [--steps N] [--seed S]
 
 Scenes come from `pipeline.sample_set`, by day, with seeds far from those ``prep sample`` uses, and
 are rendered as `genisp_model.renderings.render_classical` does. The detector must know the objects

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.gpu.checking import Result
+from scripts.gpu_check.checking import Result
 
 #: Significant digits of a number in a table; the JSON file has all of them.
 DIGITS = 4

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genisp_model.data import StoreDataset
 from genisp_model.stream import Batch, StreamLoader
-from scripts.gpu.checking import Bench, Result
+from scripts.gpu_check.checking import Bench, Result
 
 EPOCHS = 2
 PREFETCH = (1, 2, 3, 4)

@@ -19,7 +19,7 @@ from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.runlog import RunFolder
 from genisp_model.stream import Batch, StreamLoader
 from genisp_model.train import Trainer
-from scripts.gpu.checking import Bench
+from scripts.gpu_check.checking import Bench
 
 SAMPLE = ("sample_retinanet", "sample")
 

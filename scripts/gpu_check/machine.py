@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from scripts.gpu.checking import Bench, NotCheckedError, Result
+from scripts.gpu_check.checking import Bench, NotCheckedError, Result
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
