@@ -51,13 +51,13 @@ bench-loader: $(READY) ## Images/s of the streaming loader beside DataLoader ove
 bench-peers: $(PEERS_READY) ## Images/s of the streaming loader beside LitData, MDS, WebDataset, zarr, ...
 	$(PEERS)/bin/python -m benchmarks.peers
 
-$(PEERS_READY): $(READY) pyproject.toml benchmarks/peers-no-deps.txt benchmarks/peers-zarr2.txt
+$(PEERS_READY): $(READY) pyproject.toml benchmarks/peers/no-deps.txt benchmarks/peers/zarr2.txt
 	rm -rf $(PEERS)
 	$(BIN)/python -m venv $(PEERS)
 	$(BIN)/python -c 'import sysconfig as s; open(s.get_path("purelib", vars={"base": "$(PEERS)"}) + "/project.pth", "w").write(s.get_path("purelib"))'
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-no-deps.txt
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-zarr2.txt --target $(PEERS)/zarr2
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/no-deps.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/zarr2.txt --target $(PEERS)/zarr2
 	touch $@
 
 bench-scaling: $(READY) ## How an ingest grows with workers, images, megapixels

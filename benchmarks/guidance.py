@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import in_turn, machine_facts, summary, write_json
+from benchmarks.kit.machine import in_turn, machine_facts, summary, write_json
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.frozen_engine import FrozenEngine
 from genisp_model.isp import GenISP

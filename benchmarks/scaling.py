@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest import ALLOCATORS, KEPT, in_fresh_process, plan_samples
-from benchmarks.machine import machine_facts, write_json
-from benchmarks.night_raws import ARW2, RawFormat, write_night_raws
+from benchmarks.kit.machine import machine_facts, write_json
+from benchmarks.kit.night_raws import ARW2, RawFormat, write_night_raws
 from pipeline.store.files import StoreFiles
 
 WORKERS = (0, 1, 2, 4)

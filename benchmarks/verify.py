@@ -22,8 +22,8 @@ import numcodecs.blosc
 import numpy as np
 from crc32c import crc32c
 
-from benchmarks.machine import machine_facts, write_json
-from benchmarks.night_raws import ARW2, write_night_raws
+from benchmarks.kit.machine import machine_facts, write_json
+from benchmarks.kit.night_raws import ARW2, write_night_raws
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.store.files import StoreFiles

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.growth import Figures, run_step
-from benchmarks.many_raws import write_many_raws
+from benchmarks.kit.many_raws import write_many_raws
 from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
 from pipeline.console.progress import PlainReporter

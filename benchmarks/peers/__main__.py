@@ -5,7 +5,7 @@
 `make bench-peers` makes an environment with all peers and runs this in it. A street by night is
 photographed, ingested as a user would, and the ``resized`` level (800x1200) of those raws repeated
 to N samples with boxes. Each peer gets the same codes, writes them as its documentation recommends
-(`benchmarks.peer_formats`) and reads them back: shuffled, batches of 2, torch tensors out.
+(`formats`) and reads them back: shuffled, batches of 2, torch tensors out.
 
 Each peer has a process of its own, where it takes turns with two others, order reversed every
 round: ``memmap``, a torch DataLoader without workers over one uncompressed array, and ``genisp``,
@@ -48,10 +48,10 @@ from crc32c import crc32c
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.kit.machine import PACKAGES, machine_facts, write_json
+from benchmarks.kit.night_raws import night_store
 from benchmarks.loader import CodesLoader, MemmapDataset, repeated, write_memmap
-from benchmarks.machine import PACKAGES, machine_facts, write_json
-from benchmarks.night_raws import night_store
-from benchmarks.peer_formats import (
+from benchmarks.peers.formats import (
     BATCH,
     LEVEL,
     Epoch,
