@@ -228,7 +228,9 @@ def prepare(folder: Path, raws: int, levels: Sequence[LevelName]) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loader", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--raws", type=int, default=4, help="distinct raws")
     parser.add_argument("--levels", default="resized,packed")

@@ -143,7 +143,9 @@ def measure_format(kind: RawFormat, folder: Path, images: int, rounds: int) -> A
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reproduction", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--images", type=int, default=2, help="raws of each format (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all (default 5)")
     parser.add_argument("--only", default="", help="formats whose name contains this")

@@ -157,7 +157,9 @@ def measure_megapixels(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of the workers table")
     parser.add_argument("--only", default="workers,images,megapixels")
     parser.add_argument("--json", type=Path)

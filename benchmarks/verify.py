@@ -76,7 +76,9 @@ def in_turn(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str,
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.verify", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--json", type=Path)

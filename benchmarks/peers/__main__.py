@@ -305,7 +305,9 @@ def child(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--images", type=int, default=96, help="samples (default 96)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--only", default="", help="peers whose name contains this, or this|that")
