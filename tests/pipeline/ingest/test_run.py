@@ -26,7 +26,7 @@ from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest, Recorder, chunks, tree
-from tests.torture.damage.damage_kit import sealed
+from tests.kit.known_store import sealed
 
 
 def whole(store: Path) -> bool:

@@ -19,7 +19,7 @@ from schemas.events import VerifySummary
 from schemas.finding import Severity
 from schemas.sidecar import Sidecar
 from tests.conftest import Ingest, Recorder, chunks, tree
-from tests.torture.damage.damage_kit import sealed
+from tests.kit.known_store import sealed
 
 
 def verify(

@@ -30,8 +30,8 @@ from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec, LevelName
+from tests.kit.known_store import Bench, Faults, Rng, Verdict, part, sealed
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.damage.damage_kit import Bench, Faults, Rng, Verdict, part, sealed
 from tests.torture.damage.forged import believable_edits, crafted_lists, crafted_sidecars
 
 #: Address space beyond what is used when the campaign begins, bytes; absurd records ask for more.

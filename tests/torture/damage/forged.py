@@ -29,8 +29,7 @@ from pipeline.store.manifest import MANIFEST_NAME, entry_for
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 from tests.kit.histogram import histogram
-from tests.torture.campaign import FaultRow, Scale
-from tests.torture.damage.damage_kit import (
+from tests.kit.known_store import (
     RECIPE,
     Bench,
     Faults,
@@ -40,6 +39,7 @@ from tests.torture.damage.damage_kit import (
     part,
     sealed,
 )
+from tests.torture.campaign import FaultRow, Scale
 
 #: Seconds the child may take at share 1.
 _PATIENCE = 900

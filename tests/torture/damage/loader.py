@@ -18,8 +18,8 @@ from pipeline.errors import DamagedStoreError
 from pipeline.store.keys import SIDECARS
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
+from tests.kit.known_store import Bench, Damage, Faults
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.damage.damage_kit import Bench, Damage, Faults
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 _PATIENCE = 60.0  # seconds: a pass takes milliseconds

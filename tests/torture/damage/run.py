@@ -14,9 +14,7 @@ from pathlib import Path
 from pipeline.store.keys import METADATA_NAME, SIDECARS
 from pipeline.store.manifest import MANIFEST_NAME
 from schemas.recipe import Recipe
-from tests.torture.campaign import FaultRow, Scale
-from tests.torture.damage import forged, loader
-from tests.torture.damage.damage_kit import (
+from tests.kit.known_store import (
     Bench,
     Damage,
     Faults,
@@ -29,6 +27,8 @@ from tests.torture.damage.damage_kit import (
     part,
     sealed,
 )
+from tests.torture.campaign import FaultRow, Scale
+from tests.torture.damage import forged, loader
 
 #: What blosc writes before the data, and the checksum behind them, bytes.
 _HEADER, _TRAILER = 16, 4

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kit.children import Ended, Verdict, command, ended, environment, tried
 from tests.kit.scenes import Scene, settled, write_sources
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.children import Ended, Verdict, command, ended, environment, tried
 from tests.torture.resources.full_disks import arguments
 from tests.torture.resources.writers import stamps
 

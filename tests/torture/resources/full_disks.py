@@ -19,9 +19,7 @@ import pipeline.store.disk
 import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.conftest import Recorder, tree
-from tests.kit.scenes import RECIPE, Scene
-from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.children import (
+from tests.kit.children import (
     Ended,
     Verdict,
     can_mount,
@@ -35,6 +33,8 @@ from tests.torture.resources.children import (
     remount,
     tried,
 )
+from tests.kit.scenes import RECIPE, Scene
+from tests.torture.campaign import FaultRow, Scale
 
 PAGE = 4096
 _PLENTY = "size=64M,nr_inodes=20000"

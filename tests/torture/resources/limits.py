@@ -24,9 +24,7 @@ import pipeline.ingest.run
 import pipeline.raw.rows
 import pipeline.store.chunk.encode
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
-from tests.kit.scenes import Scene, large_samples
-from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.children import (
+from tests.kit.children import (
     Ended,
     Verdict,
     begun,
@@ -39,6 +37,8 @@ from tests.torture.resources.children import (
     real,
     tried,
 )
+from tests.kit.scenes import Scene, large_samples
+from tests.torture.campaign import FaultRow, Scale
 from tests.torture.resources.full_disks import arguments
 
 _M_MMAP_THRESHOLD = -3  # of mallopt

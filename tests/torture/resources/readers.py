@@ -19,9 +19,9 @@ from genisp_model.stream import StreamLoader
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.store import Store, open_store
 from schemas.recipe import LevelName
+from tests.kit.children import Verdict, begun, tried
 from tests.kit.scenes import Scene
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.children import Verdict, begun, tried
 from tests.torture.resources.full_disks import arguments
 from tests.torture.resources.writers import operations, stop_before, stopped
 

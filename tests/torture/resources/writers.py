@@ -18,10 +18,10 @@ from typing import Any
 
 import pipeline.store.lock
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+from tests.kit.children import Begun, Ended, Verdict, begun, command, nothing, tried
 from tests.kit.file_operations import Operation, watched, without_waiting
 from tests.kit.scenes import Scene
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.children import Begun, Ended, Verdict, begun, command, nothing, tried
 from tests.torture.resources.full_disks import arguments
 
 _HUNG = 60.0

@@ -196,7 +196,7 @@ def _taken(descriptor: int) -> str:
 
 def environment(**more: str) -> dict[str, str]:
     """For an interpreter that imports this project."""
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root} | more
 
 

@@ -345,7 +345,7 @@ def flip(data: bytes, position: int, bit: int) -> bytes:
 
 def child_environment() -> dict[str, str]:
     """For a child process that imports this package."""
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     quiet = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": root}
     return os.environ | quiet
 
