@@ -28,7 +28,7 @@ from schemas.finding import Finding, Severity
 from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import Recipe
 from schemas.sidecar import LevelRecord, Sidecar
-from tests.conftest import Recorder
+from tests.kit.recorder import Recorder
 from tests.torture.campaign import FaultRow, Scale
 
 RECIPE = Recipe(fit=(20, 16))

@@ -21,8 +21,9 @@ from pipeline.store.keys import SIDECARS
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
-from tests.conftest import Recorder, tree
 from tests.kit.file_operations import watched, without_waiting
+from tests.kit.recorder import Recorder
+from tests.kit.trees import tree
 
 RECIPE = Recipe(fit=(20, 16))
 _MODIFIED = 1_600_000_000  # seconds since 1970: sidecars record it, so it must not vary
@@ -105,6 +106,12 @@ class Scene:
         except GenispError as error:
             return f"{type(error).__name__}: {error}"
         return self.wrong(store) or ("" if code == self.exit_code else f"exit code {code}")
+
+
+def arguments(scene: Scene, store: Path, workers: int = 0) -> tuple[object, ...]:
+    """``prep ingest`` of a scene."""
+    fit = "x".join(map(str, RECIPE.fit))
+    return "ingest", scene.sources, "--store", store, "--fit", fit, "--workers", workers
 
 
 def first_ingest(folder: Path) -> Scene:

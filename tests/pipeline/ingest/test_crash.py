@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
-from tests.conftest import Recorder
+from tests.kit.recorder import Recorder
 from tests.kit.scenes import many_samples
 from tests.torture.crash.processes import Running
 

@@ -26,8 +26,8 @@ import pipeline.ingest.run
 import pipeline.runtime.dask_cluster
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
-from tests.conftest import Recorder
 from tests.kit.file_operations import Operation, watched, without_waiting
+from tests.kit.recorder import Recorder
 from tests.kit.scenes import RECIPE
 
 

@@ -245,7 +245,7 @@ def _seeds_of_store(*patterns: str) -> Callable[[Path], Iterator[bytes]]:
         from pipeline.ingest import IngestOptions, run_ingest
         from pipeline.sample_set import write_sample_set
         from schemas.recipe import Recipe
-        from tests.conftest import Recorder
+        from tests.kit.recorder import Recorder
 
         store = folder / "data.zarr"
         if not store.exists():

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kit.children import Ended, Verdict, command, ended, environment, tried
-from tests.kit.scenes import Scene, settled, write_sources
+from tests.kit.scenes import Scene, arguments, settled, write_sources
+from tests.kit.trees import stamps
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.full_disks import arguments
-from tests.torture.resources.writers import stamps
 
 _DAY = 86_400.0
 _YEAR = 365.25 * _DAY

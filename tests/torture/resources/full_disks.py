@@ -18,7 +18,6 @@ import pipeline.ingest.run
 import pipeline.store.disk
 import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
-from tests.conftest import Recorder, tree
 from tests.kit.children import (
     Ended,
     Verdict,
@@ -33,7 +32,9 @@ from tests.kit.children import (
     remount,
     tried,
 )
-from tests.kit.scenes import RECIPE, Scene
+from tests.kit.recorder import Recorder
+from tests.kit.scenes import RECIPE, Scene, arguments
+from tests.kit.trees import tree
 from tests.torture.campaign import FaultRow, Scale
 
 PAGE = 4096
@@ -48,12 +49,6 @@ _PARTS = {
     r"sidecars/[^/]*": "a sidecar",
     r"manifest\.jsonl": "the manifest",
 }
-
-
-def arguments(scene: Scene, store: Path, workers: int = 0) -> tuple[object, ...]:
-    """``prep ingest`` of a scene."""
-    fit = "x".join(map(str, RECIPE.fit))
-    return "ingest", scene.sources, "--store", store, "--fit", fit, "--workers", workers
 
 
 def run(scale: Scale, folder: Path, scenes: tuple[Scene, Scene]) -> Iterator[FaultRow]:

@@ -37,9 +37,8 @@ from tests.kit.children import (
     real,
     tried,
 )
-from tests.kit.scenes import Scene, large_samples
+from tests.kit.scenes import Scene, arguments, large_samples
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.full_disks import arguments
 
 _M_MMAP_THRESHOLD = -3  # of mallopt
 

@@ -22,9 +22,8 @@ from pipeline.ingest.worker import SampleOutcome, SampleTask
 from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sources.location import open_location
 from tests.kit.children import Ended, Verdict, command, drop_privileges, tried
-from tests.kit.scenes import Scene, settled, write_sources
+from tests.kit.scenes import Scene, arguments, settled, write_sources
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.full_disks import arguments
 
 #: The raw everything happens to: the last one, so that all keep their rows if it comes later.
 _TARGET = Path("Sony") / "DSC01094.ARW"

@@ -20,9 +20,8 @@ from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.store import Store, open_store
 from schemas.recipe import LevelName
 from tests.kit.children import Verdict, begun, tried
-from tests.kit.scenes import Scene
+from tests.kit.scenes import Scene, arguments
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.full_disks import arguments
 from tests.torture.resources.writers import operations, stop_before, stopped
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")

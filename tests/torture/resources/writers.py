@@ -20,9 +20,9 @@ import pipeline.store.lock
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from tests.kit.children import Begun, Ended, Verdict, begun, command, nothing, tried
 from tests.kit.file_operations import Operation, watched, without_waiting
-from tests.kit.scenes import Scene
+from tests.kit.scenes import Scene, arguments
+from tests.kit.trees import stamps
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.full_disks import arguments
 
 _HUNG = 60.0
 
@@ -33,8 +33,6 @@ _AT_ONCE = 1.5
 _LOCKS = (LOCK_NAME, COMMITS_NAME, OWNER_NAME)
 
 _ENTERED: list[AbstractContextManager[object]] = []
-
-Stamps = dict[str, tuple[int, int, int]]
 
 
 def stop_before(at: int) -> None:
@@ -113,7 +111,7 @@ def operations(scene: Scene, store: Path) -> int:
 def scene_ingest(scene: Scene, store: Path) -> None:
     """The scene's ingest, by the watcher that is in place."""
     from pipeline.ingest import IngestOptions, run_ingest
-    from tests.conftest import Recorder
+    from tests.kit.recorder import Recorder
     from tests.kit.scenes import RECIPE
 
     run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
@@ -187,16 +185,6 @@ def _looked(store: Path) -> str:
         if done.code == 10 and done.unclear():
             return f"prep {name}: {done.unclear()}"
     return ""
-
-
-def stamps(store: Path) -> Stamps:
-    """Inode, size and time of every file."""
-    status = {path: path.lstat() for path in store.rglob("*")}
-    return {
-        path.relative_to(store).as_posix(): (one.st_ino, one.st_size, one.st_mtime_ns)
-        for path, one in status.items()
-        if path.is_file()
-    }
 
 
 @dataclass(frozen=True)
