@@ -1,15 +1,12 @@
 """Commands in processes of their own, with whatever the machine denies them.
 
-A trial is a function that runs in a fresh process, forked from one that has imported everything
-and has no threads. In there `command` forks once more and runs a command as its own process would:
-with limits, without privileges, with system calls that fail. `real` starts an interpreter, as a
-user does.
+`command` forks and runs a command as its own process would: with limits, without privileges, with
+system calls that fail. `real` starts an interpreter, as a user does.
 """
 
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import re
 import resource
@@ -19,17 +16,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO, TextIOWrapper
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import cli
-from tests.torture.campaign import FaultRow
-
-Parameters = TypeVar("Parameters")
 
 #: Seconds; nothing here takes that long: what does has hung.
 PATIENCE = 90.0
@@ -61,54 +54,6 @@ class Ended:
 
     def __str__(self) -> str:
         return f"exit code {self.code}, {self.out[-200:]!r}, {self.err[-400:]!r}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one fault; `row` is its kind, `miss` is "" if all went well."""
-
-    row: str
-    caught: bool = False
-    harmless: bool = False
-    miss: str = ""
-
-
-def tried(
-    trial: Callable[[Parameters], Verdict | list[Verdict]],
-    parameters: Sequence[Parameters],
-    *,
-    at_once: int = 2,
-) -> dict[str, FaultRow]:
-    """Run trials in processes of their own; rows by name, in the order of their first fault."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of a decoder do not survive fork
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # others have memory that no limit counts
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.kit.warm_ingest", "tests.torture.resources.run"])
-    rows: dict[str, FaultRow] = {}
-    with ProcessPoolExecutor(at_once, mp_context=context, max_tasks_per_child=1) as pool:
-        futures: list[tuple[Parameters, Future[Verdict | list[Verdict]]]] = [
-            (one, pool.submit(_guarded, trial, one)) for one in parameters
-        ]
-        for one, future in futures:
-            found = future.result()
-            for verdict in found if isinstance(found, list) else [found]:
-                row = rows.setdefault(verdict.row, FaultRow(verdict.row))
-                row.record(
-                    caught=verdict.caught,
-                    harmless=verdict.harmless,
-                    survived=not verdict.miss,
-                    what=f"{verdict.miss} ({trial.__name__}, {one})",
-                )
-    return rows
-
-
-def _guarded(
-    trial: Callable[[Parameters], Verdict | list[Verdict]], parameters: Parameters
-) -> Verdict | list[Verdict]:
-    try:
-        return trial(parameters)
-    except Exception:  # a trial that cannot be carried out has to be seen
-        return Verdict("trials that failed themselves", miss=traceback.format_exc())
 
 
 def nothing() -> None:
@@ -251,16 +196,6 @@ def mount_memory(folder: Path, options: str) -> None:
 def remount(folder: Path, options: str) -> None:
     """Change what `mount_memory` mounted."""
     _run("mount", "-o", f"remount,{options}", str(folder))
-
-
-def can_mount(folder: Path) -> Verdict:
-    """A trial: whether this user may mount; a miss says why not."""
-    try:
-        private_mounts()
-        mount_memory(folder, "size=100k")
-    except OSError as error:
-        return Verdict("mounts", miss=str(error))
-    return Verdict("mounts")
 
 
 def drop_privileges() -> None:

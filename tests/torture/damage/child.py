@@ -184,11 +184,11 @@ def _chunks(scale: Scale, folder: Path) -> FaultRow:
                 crc = chunk_crc(crafted)
 
                 def plain(view: memoryview) -> npt.NDArray[np.uint16]:
-                    return decode_chunk(view, shape, crc, path="p", out=out)  # noqa: B023
+                    return decode_chunk(view, shape, crc, path="p", out=out)
 
                 def fast(view: memoryview) -> npt.NDArray[np.uint16]:
-                    decode_codes(view, shape, crc, path="p", work=work, out=out)  # noqa: B023
-                    return out  # noqa: B023
+                    decode_codes(view, shape, crc, path="p", work=work, out=out)
+                    return out
 
                 results = [_decoded(one, source.holding(crafted)) for one in (plain, fast)]
                 _judge_chunk(row, what, *results)

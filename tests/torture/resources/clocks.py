@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kit.children import Ended, Verdict, command, ended, environment, tried
+from tests.kit.children import Ended, command, ended, environment
 from tests.kit.scenes import Scene, arguments, settled, write_sources
 from tests.kit.trees import stamps
 from tests.torture.campaign import FaultRow, Scale
+from tests.torture.resources.trials import Verdict, tried
 
 _DAY = 86_400.0
 _YEAR = 365.25 * _DAY

@@ -20,8 +20,6 @@ import pipeline.store.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.kit.children import (
     Ended,
-    Verdict,
-    can_mount,
     command,
     drop_privileges,
     limit,
@@ -30,12 +28,12 @@ from tests.kit.children import (
     private_mounts,
     real,
     remount,
-    tried,
 )
 from tests.kit.recorder import Recorder
 from tests.kit.scenes import RECIPE, Scene, arguments
 from tests.kit.trees import tree
 from tests.torture.campaign import FaultRow, Scale
+from tests.torture.resources.trials import Verdict, can_mount, tried
 
 PAGE = 4096
 _PLENTY = "size=64M,nr_inodes=20000"
@@ -228,7 +226,7 @@ class FailingOs:
     def install(self) -> None:
         """Stand in from now on."""
         for module in (pipeline.store.disk, pipeline.store.lock):
-            setattr(module, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
+            setattr(module, "os", self)  # a module's name is no attribute to mypy
 
 
 @dataclass(frozen=True)

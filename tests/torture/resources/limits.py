@@ -26,7 +26,6 @@ import pipeline.store.chunk.encode
 from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
 from tests.kit.children import (
     Ended,
-    Verdict,
     begun,
     command,
     ended,
@@ -35,10 +34,10 @@ from tests.kit.children import (
     mount_memory,
     private_mounts,
     real,
-    tried,
 )
 from tests.kit.scenes import Scene, arguments, large_samples
 from tests.torture.campaign import FaultRow, Scale
+from tests.torture.resources.trials import Verdict, tried
 
 _M_MMAP_THRESHOLD = -3  # of mallopt
 

@@ -21,9 +21,10 @@ import pipeline.sources.zip_archive
 from pipeline.ingest.worker import SampleOutcome, SampleTask
 from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sources.location import open_location
-from tests.kit.children import Ended, Verdict, command, drop_privileges, tried
+from tests.kit.children import Ended, command, drop_privileges
 from tests.kit.scenes import Scene, arguments, settled, write_sources
 from tests.torture.campaign import FaultRow, Scale
+from tests.torture.resources.trials import Verdict, tried
 
 #: The raw everything happens to: the last one, so that all keep their rows if it comes later.
 _TARGET = Path("Sony") / "DSC01094.ARW"

@@ -19,10 +19,11 @@ from genisp_model.stream import StreamLoader
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.store import Store, open_store
 from schemas.recipe import LevelName
-from tests.kit.children import Verdict, begun, tried
+from tests.kit.children import begun
 from tests.kit.scenes import Scene, arguments
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.resources.writers import operations, stop_before, stopped
+from tests.torture.resources.stopping import operations, stop_before, stopped
+from tests.torture.resources.trials import Verdict, tried
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 

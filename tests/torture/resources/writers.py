@@ -4,117 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pipeline.store.lock
 from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
-from tests.kit.children import Begun, Ended, Verdict, begun, command, nothing, tried
-from tests.kit.file_operations import Operation, watched, without_waiting
+from tests.kit.children import Begun, Ended, begun, command, nothing
 from tests.kit.scenes import Scene, arguments
 from tests.kit.trees import stamps
 from tests.torture.campaign import FaultRow, Scale
-
-_HUNG = 60.0
+from tests.torture.resources.stopping import (
+    LONGEST_INGEST,
+    never_waiting,
+    operations,
+    stop_before,
+    stopped,
+)
+from tests.torture.resources.trials import Verdict, tried
 
 #: Seconds in which a writer that finds another at work has to give up.
 _AT_ONCE = 1.5
 
 #: All that an ingest keeps of its lock.
 _LOCKS = (LOCK_NAME, COMMITS_NAME, OWNER_NAME)
-
-_ENTERED: list[AbstractContextManager[object]] = []
-
-
-def stop_before(at: int) -> None:
-    """A preparation: send SIGSTOP to this process before its file operation of that number.
-
-    Counted from 1 after it has said that it holds the lock; 0: before it has said so.
-    """
-    count = -1
-
-    def watch(operation: Operation, do: Callable[..., Any]) -> Any:
-        nonlocal count
-        naming = operation.kind == "rename" and operation.target.endswith(OWNER_NAME)
-        if count >= 0:
-            count += 1
-        if count == at or (naming and at == 0):
-            os.kill(os.getpid(), signal.SIGSTOP)
-        result = without_waiting(operation, do)
-        if naming and count < 0:
-            count = 0
-        return result
-
-    for_good(watched(watch))
-
-
-def for_good(context: AbstractContextManager[object]) -> None:
-    """Enter a context and stay in it until this process ends."""
-    context.__enter__()
-    _ENTERED.append(context)  # else it is left as soon as nobody holds it
-
-
-def never_waiting() -> None:
-    """A preparation: waiting for a lock is a mistake that ends in a traceback."""
-
-    def refuse(seconds: float) -> None:
-        raise AssertionError(f"it waits for {seconds} s")
-
-    clock = SimpleNamespace(
-        monotonic=time.monotonic, strftime=time.strftime, gmtime=time.gmtime, sleep=refuse
-    )
-    setattr(pipeline.store.lock, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
-
-
-def stopped(running: Begun) -> bool:
-    """Wait until a process has stopped itself; False if it ended before."""
-    until = time.monotonic() + _HUNG
-    while running.is_running():
-        if is_stopped(running):
-            return True
-        if time.monotonic() > until:
-            raise RuntimeError("it neither stops nor ends")
-        time.sleep(0.002)
-    return False
-
-
-def is_stopped(running: Begun) -> bool:
-    """Whether a process has stopped itself."""
-    how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-    return os.waitid(os.P_PID, running.pid, how) is not None
-
-
-def operations(scene: Scene, store: Path) -> int:
-    """How many file operations an ingest does after it has said that it holds the lock."""
-    scene.begin(store)
-    kinds = list[bool]()
-
-    def watch(operation: Operation, do: Callable[..., Any]) -> Any:
-        kinds.append(operation.kind == "rename" and operation.target.endswith(OWNER_NAME))
-        return without_waiting(operation, do)
-
-    with watched(watch):
-        scene_ingest(scene, store)
-    shutil.rmtree(store)
-    return len(kinds) - kinds.index(True) - 1
-
-
-def scene_ingest(scene: Scene, store: Path) -> None:
-    """The scene's ingest, by the watcher that is in place."""
-    from pipeline.ingest import IngestOptions, run_ingest
-    from tests.kit.recorder import Recorder
-    from tests.kit.scenes import RECIPE
-
-    run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
 
 
 @dataclass(frozen=True)
@@ -144,7 +61,7 @@ class Meeting:
     def finished(self, first: Begun) -> str:
         """Let the first one go on; what is wrong with what it made, "" if nothing."""
         first.send(signal.SIGCONT)
-        end = first.ended(_HUNG)
+        end = first.ended(LONGEST_INGEST)
         wrong = "" if end.code == self.scene.exit_code else f"the first one: {end}"
         return wrong or self.scene.wrong(self.store)
 
@@ -217,7 +134,7 @@ def race(one: Race) -> Verdict:
     for runner in runners:
         runner.send(signal.SIGCONT)
     for runner in runners:
-        end = runner.ended(_HUNG)
+        end = runner.ended(LONGEST_INGEST)
         if runner in winners:
             wrong = wrong or ("" if end.code == one.scene.exit_code else f"the winner: {end}")
         elif end.code != 11 or end.unclear():
@@ -230,7 +147,7 @@ def killed_owner(meeting: Meeting) -> Verdict:
     """The next ingest takes over without waiting, whatever the dead one's file says."""
     first = meeting.first()
     first.send(signal.SIGKILL)
-    first.ended(_HUNG)
+    first.ended(LONGEST_INGEST)
     unsound = meeting.scene.unsound(meeting.store)
     row = "SIGKILLed owner: the next ingest takes over at once"
     if meeting.case:
@@ -264,7 +181,7 @@ def deleted_locks(meeting: Meeting) -> Verdict:
         stopped(second)
     wrong = _both_mended(meeting, first, "")
     second.send(signal.SIGCONT)
-    end = second.ended(_HUNG)
+    end = second.ended(LONGEST_INGEST)
     if end.code != meeting.scene.exit_code and (end.code not in (1, 11) or end.unclear()):
         wrong = wrong or f"the second one: {end}"
     wrong = wrong or meeting.scene.unsound(meeting.store) or meeting.scene.mend(meeting.store)
@@ -275,7 +192,7 @@ def _both_mended(meeting: Meeting, first: Begun, wrong: str) -> str:
     """Let the first one go on: it ends well, or says what is wrong and can be continued."""
     scene, store = meeting.scene, meeting.store
     first.send(signal.SIGCONT)
-    end = first.ended(_HUNG)
+    end = first.ended(LONGEST_INGEST)
     if end.code != scene.exit_code and (end.code not in (1, 11) or end.unclear()):
         wrong = wrong or f"the first one: {end}"
     wrong = wrong or scene.unsound(store)
