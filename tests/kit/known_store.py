@@ -29,7 +29,6 @@ from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import Recipe
 from schemas.sidecar import LevelRecord, Sidecar
 from tests.kit.recorder import Recorder
-from tests.torture.campaign import FaultRow, Scale
 
 RECIPE = Recipe(fit=(20, 16))
 #: Stem, frame (width, height) and split of each raw.
@@ -290,38 +289,6 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def expect(bench: Bench, row: FaultRow, what: str, owners: Iterable[str], faults: Faults) -> None:
-    """Do one damage, verify, and count it as caught if exactly its owners are named."""
-    bench.apply(faults)
-    verdict = bench.verify()
-    bench.restore()
-    if verdict.names(owners):
-        row.record(caught=True, what=what)
-    else:
-        row.miss(f"{what}: expected {sorted(owners)}, got {verdict}")
-
-
-def mended(bench: Bench, row: FaultRow, what: str, faults: Faults, count: int = 1) -> None:
-    """Do damage (`count` faults), ingest once, compare every byte with the undamaged store."""
-    bench.apply(faults)
-    before = bench.verify()
-    told = ""
-    try:
-        bench.ingest()
-    except Exception as error:  # what a campaign looks for
-        told = f"ingest: {type(error).__name__}: {error}"
-    differences = bench.differences()
-    after = bench.verify(strict=True)
-    if told or differences or after.exit_code:
-        row.miss(f"{what}: {told} {differences} {after}")
-        bench.reset()
-        return
-    # A file the ingest wrote anew may have another inode and time, but the same bytes.
-    bench.restore()
-    for _ in range(count):
-        row.record(caught=before.exit_code == 4, what=what)
-
-
 def sealed(document: dict[str, Any]) -> bytes:
     """A sidecar whose digest fits, whatever else is wrong with it."""
     fields = {name: value for name, value in document.items() if name != "digest"}
@@ -330,24 +297,11 @@ def sealed(document: dict[str, Any]) -> bytes:
     return (json.dumps(fields | {"digest": digest}, indent=1) + "\n").encode()
 
 
-def part(items: Sequence[Any], scale: Scale, rng: Rng, least: int = 20) -> list[Any]:
-    """The share of `items` that is tried, spread over all of them."""
-    count = min(len(items), scale.count(len(items), least))
-    return [items[index] for index in sorted(rng.choice(len(items), count, replace=False).tolist())]
-
-
 def flip(data: bytes, position: int, bit: int) -> bytes:
     """`data` with one bit turned over."""
     damaged = bytearray(data)
     damaged[position] ^= 1 << bit
     return bytes(damaged)
-
-
-def child_environment() -> dict[str, str]:
-    """For a child process that imports this package."""
-    root = str(Path(__file__).resolve().parents[2])
-    quiet = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": root}
-    return os.environ | quiet
 
 
 def _write_sources(folder: Path, seed: int) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.kit.recorder import Recorder
+from tests.kit.running_ingest import Running
 from tests.kit.scenes import many_samples
-from tests.torture.crash.processes import Running
 
 
 def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,102 +17,13 @@ import numpy as np
 import psutil
 
 from pipeline.errors import StoreLockedError
-from tests.kit.scenes import RECIPE, Scene, many_samples
+from tests.kit.running_ingest import Running
+from tests.kit.scenes import Scene, many_samples
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.crash.killed_ingest import tokens
 
 #: File operations of a commit: opening the lock on commits, then three puts of five each.
 _COMMIT = range(1, 17)
-
-#: Nothing here takes that long; what does has hung.
-_HUNG = 120.0
-
-
-@dataclass
-class Running:
-    """An ingest with workers, in a session of its own."""
-
-    process: subprocess.Popen[bytes]
-    store: Path
-    started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def start(cls, scene: Scene, store: Path, *options: str) -> Running:
-        """``prep ingest`` with two workers and more options."""
-        fit = "x".join(map(str, RECIPE.fit))
-        command = ["-m", "cli", "ingest", str(scene.sources), "--store", str(store)]
-        return cls.of(store, *command, "--workers", "2", "--fit", fit, *options)
-
-    @classmethod
-    def misbehaving(cls, scene: Scene, store: Path, *options: str) -> Running:
-        """The same with a worker that sends itself a signal; see `killed_ingest`."""
-        module = "tests.torture.crash.killed_ingest"
-        return cls.of(store, "-m", module, str(scene.sources), str(store), *options)
-
-    @classmethod
-    def of(cls, store: Path, *arguments: str) -> Running:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return cls(process, store)
-
-    @property
-    def workers(self) -> list[psutil.Process]:
-        """Its worker processes that are alive, oldest first."""
-        return self._children("spawn_main")
-
-    @property
-    def tracker(self) -> list[psutil.Process]:
-        """The process in which multiprocessing keeps track of semaphores."""
-        return self._children("resource_tracker")
-
-    def _children(self, mark: str) -> list[psutil.Process]:
-        found = []
-        with suppress(psutil.Error):
-            for child in psutil.Process(self.process.pid).children():
-                with suppress(psutil.Error):
-                    if mark in " ".join(child.cmdline()):
-                        found.append(child)
-        return found
-
-    def wait_until(self, reached: Callable[[], object]) -> bool:
-        """Wait until something is so; False if the ingest ended before."""
-        while self.process.poll() is None:
-            if reached():
-                return True
-            if time.monotonic() - self.started > _HUNG:
-                raise RuntimeError(f"nothing happens in {self.store}")
-            time.sleep(0.002)
-        return False
-
-    def wait_for_more_than(self, samples: int) -> bool:
-        """Wait until more samples than that are committed; False if the ingest ended before."""
-        return self.wait_until(lambda: self.committed() > samples)
-
-    def wait_for_workers(self) -> bool:
-        """Wait until there is a worker process; False if the ingest ended before."""
-        return self.wait_until(lambda: self.workers)
-
-    def committed(self) -> int:
-        """How many samples are in the store."""
-        return len(list(self.store.glob("*/sidecars/*.json")))
-
-    def kill_all(self) -> None:
-        """SIGKILL every process of the session, if the first of them still is."""
-        if self.process.poll() is None:  # else its number may be another process's by now
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def finish(self) -> int | None:
-        """Its exit code; None if it hung, and was killed."""
-        try:
-            return self.process.wait(_HUNG)
-        except subprocess.TimeoutExpired:
-            self.kill_all()
-            return None
 
 
 @dataclass
@@ -142,6 +51,12 @@ class _Bench:
         if code != self.scene.exit_code:
             return f"exit code {code}"
         return self.scene.wrong(running.store)
+
+
+def _misbehaving(scene: Scene, store: Path, *options: str) -> Running:
+    """An ingest with a worker that sends itself a signal; see `killed_ingest`."""
+    module = "tests.torture.crash.killed_ingest"
+    return Running.of(store, "-m", module, str(scene.sources), str(store), *options)
 
 
 def run(scale: Scale, folder: Path) -> Iterator[FaultRow]:
@@ -244,7 +159,7 @@ def _worker_killed_exactly(bench: _Bench) -> Iterator[FaultRow]:
     rng = bench.scale.random("worker, exactly")
     for at in _some(rng, _COMMIT, bench.scale.count(8, least=0)):
         store = bench.store()
-        running = Running.misbehaving(bench.scene, store, "--how", "killed", "--at", str(at))
+        running = _misbehaving(bench.scene, store, "--how", "killed", "--at", str(at))
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=f"operation {at}: {wrong}")
     yield row
@@ -377,7 +292,7 @@ class _Orphan:
         self._gate = gate.open("w")
         fcntl.flock(self._gate, fcntl.LOCK_EX)
         options = ("--how", "stuck", "--at", str(at))
-        running = Running.misbehaving(bench.scene, self.store, *options)
+        running = _misbehaving(bench.scene, self.store, *options)
         if not running.wait_until(lambda: self._who.is_file() and self._who.read_text()):
             raise RuntimeError(f"no worker came to operation {at}")
         self._worker = psutil.Process(int(self._who.read_text()))
@@ -410,7 +325,7 @@ def _worker_stopped(bench: _Bench) -> Iterator[FaultRow]:
     for _ in range(bench.scale.count(2, least=0)):
         store = bench.store()
         options = ("--how", "stopped", "--at", "9", "--time-limit", "2", "--silence", "1")
-        running = Running.misbehaving(bench.scene, store, *options)
+        running = _misbehaving(bench.scene, store, *options)
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=wrong)
     yield row
@@ -421,7 +336,7 @@ def _all_stopped(bench: _Bench) -> Iterator[FaultRow]:
     row = FaultRow("every process stopped beyond the time limit, then continued")
     for number in range(bench.scale.count(2, least=0)):
         store = bench.store()
-        running = Running.misbehaving(bench.scene, store, "--time-limit", "2", "--silence", "1")
+        running = _misbehaving(bench.scene, store, "--time-limit", "2", "--silence", "1")
         if not running.wait_until(running.committed):
             raise RuntimeError("it ended before anything was committed")
         os.killpg(running.process.pid, signal.SIGSTOP)

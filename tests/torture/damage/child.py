@@ -6,9 +6,7 @@ looked at. It writes its rows to ``FOLDER/rows.jsonl``, and what it is doing to 
 
 from __future__ import annotations
 
-import ctypes
 import json
-import mmap
 import os
 import re
 import resource
@@ -30,9 +28,11 @@ from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec, LevelName
-from tests.kit.known_store import Bench, Faults, Rng, Verdict, part, sealed
+from tests.kit.fenced_memory import Fenced
+from tests.kit.known_store import Bench, Faults, Rng, Verdict, sealed
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage.forged import believable_edits, crafted_lists, crafted_sidecars
+from tests.torture.damage.judging import part
 
 #: Address space beyond what is used when the campaign begins, bytes; absurd records ask for more.
 _ROOM = 1 << 30
@@ -40,7 +40,6 @@ _ROOM = 1 << 30
 _GROWTH = 256 << 20
 _HEADER = struct.Struct("<4B3I")
 _LEVELS: tuple[LevelName, ...] = ("packed", "resized")
-_PROT_NONE = 0
 #: What a mend asks to be deleted.
 _DELETE = re.compile(r"delete (\S+), then run prep ingest")
 
@@ -78,29 +77,6 @@ def _address_space() -> int:
 
 
 # Chunks ------------------------------------------------------------------------------------------
-
-
-class Fenced:
-    """Memory that ends at a page nobody may touch: reading or writing past it ends the process."""
-
-    def __init__(self, nbytes: int) -> None:
-        page = resource.getpagesize()
-        self.nbytes = -(-nbytes // page) * page
-        self._map = mmap.mmap(-1, self.nbytes + page)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mprotect(ctypes.c_void_p(address + self.nbytes), page, _PROT_NONE):
-            raise OSError(ctypes.get_errno(), "mprotect")
-
-    def holding(self, data: bytes) -> memoryview:
-        """`data` directly before the fence."""
-        view = memoryview(self._map)[self.nbytes - len(data) : self.nbytes]
-        view[:] = data
-        return view
-
-    def array(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """Memory directly before the fence."""
-        return np.frombuffer(self._map, np.uint8, nbytes, self.nbytes - nbytes)
 
 
 def _image(shape: tuple[int, int, int], spread: int, rng: Rng) -> npt.NDArray[np.uint16]:
@@ -184,11 +160,11 @@ def _chunks(scale: Scale, folder: Path) -> FaultRow:
                 crc = chunk_crc(crafted)
 
                 def plain(view: memoryview) -> npt.NDArray[np.uint16]:
-                    return decode_chunk(view, shape, crc, path="p", out=out)
+                    return decode_chunk(view, shape, crc, path="p", out=out)  # noqa: B023
 
                 def fast(view: memoryview) -> npt.NDArray[np.uint16]:
-                    decode_codes(view, shape, crc, path="p", work=work, out=out)
-                    return out
+                    decode_codes(view, shape, crc, path="p", work=work, out=out)  # noqa: B023
+                    return out  # noqa: B023
 
                 results = [_decoded(one, source.holding(crafted)) for one in (plain, fast)]
                 _judge_chunk(row, what, *results)

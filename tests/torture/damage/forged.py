@@ -28,18 +28,11 @@ from pipeline.store.keys import METADATA_NAME, chunk_key
 from pipeline.store.manifest import MANIFEST_NAME, entry_for
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
+from tests.kit.children import environment
 from tests.kit.histogram import histogram
-from tests.kit.known_store import (
-    RECIPE,
-    Bench,
-    Faults,
-    child_environment,
-    expect,
-    mended,
-    part,
-    sealed,
-)
+from tests.kit.known_store import RECIPE, Bench, Faults, sealed
 from tests.torture.campaign import FaultRow, Scale
+from tests.torture.damage.judging import expect, mended, part
 
 #: Seconds the child may take at share 1.
 _PATIENCE = 900
@@ -229,7 +222,7 @@ def _in_a_child(scale: Scale, folder: Path) -> Iterator[FaultRow]:
     command += [str(folder), str(scale.share), str(scale.seed)]
     done = subprocess.run(
         command,
-        env=child_environment(),
+        env=environment(MALLOC_ARENA_MAX="1"),
         capture_output=True,
         text=True,
         timeout=_PATIENCE,

@@ -14,21 +14,10 @@ from pathlib import Path
 from pipeline.store.keys import METADATA_NAME, SIDECARS
 from pipeline.store.manifest import MANIFEST_NAME
 from schemas.recipe import Recipe
-from tests.kit.known_store import (
-    Bench,
-    Damage,
-    Faults,
-    Folder,
-    Link,
-    Rng,
-    expect,
-    flip,
-    mended,
-    part,
-    sealed,
-)
+from tests.kit.known_store import Bench, Damage, Faults, Folder, Link, Rng, flip, sealed
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage import forged, loader
+from tests.torture.damage.judging import expect, mended, part
 
 #: What blosc writes before the data, and the checksum behind them, bytes.
 _HEADER, _TRAILER = 16, 4

@@ -129,7 +129,7 @@ def _parse_zip(_: Path) -> Parse:
 
     def parse(data: bytes) -> None:
         # A real file takes five times as long; a URL would have its exceptions explained away.
-        setattr(pipeline.sources.zip_archive, "open_location", lambda _: io.BytesIO(data))
+        setattr(pipeline.sources.zip_archive, "open_location", lambda _: io.BytesIO(data))  # noqa: B010
         try:
             listing = list_members(path)
         except SourceError as error:

@@ -226,7 +226,7 @@ class FailingOs:
     def install(self) -> None:
         """Stand in from now on."""
         for module in (pipeline.store.disk, pipeline.store.lock):
-            setattr(module, "os", self)  # a module's name is no attribute to mypy
+            setattr(module, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 @dataclass(frozen=True)

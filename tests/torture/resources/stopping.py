@@ -63,7 +63,7 @@ def never_waiting() -> None:
     clock = SimpleNamespace(
         monotonic=time.monotonic, strftime=time.strftime, gmtime=time.gmtime, sleep=refuse
     )
-    setattr(pipeline.store.lock, "time", clock)  # a module's name is no attribute to mypy
+    setattr(pipeline.store.lock, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 def stopped(running: Begun) -> bool:

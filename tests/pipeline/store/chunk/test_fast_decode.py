@@ -140,7 +140,7 @@ from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.errors import DamagedStoreError
 from tests.pipeline.store.chunk.test_fast_decode import NIGHT, image
-from tests.torture.damage.child import Fenced
+from tests.kit.fenced_memory import Fenced
 
 stored = image((3, 128, 260), NIGHT)
 whole = bytes(encode_chunk(stored, "lz4")[:-4])

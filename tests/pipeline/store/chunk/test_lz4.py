@@ -229,7 +229,7 @@ FENCED = """
 import numpy as np
 from pipeline.store.chunk.lz4 import decompress
 from pipeline.store.chunk.addresses import WIDE, address
-from tests.torture.damage.child import Fenced
+from tests.kit.fenced_memory import Fenced
 
 fence, rows = Fenced(4096), np.zeros(16, np.int64)
 room = Fenced(4096 + WIDE)
