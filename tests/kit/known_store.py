@@ -1,4 +1,4 @@
-"""A small store to damage: its bytes by heart, proved in milliseconds, and who must be named."""
+"""A small store known byte for byte: to be damaged, proved in milliseconds, and restored."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Verdict:
 
 
 @dataclass
-class Bench:
+class KnownStore:
     """A whole store, its sources, and every byte of it.
 
     Attributes
@@ -121,23 +121,23 @@ class Bench:
     _touched: set[str] = field(default_factory=set)
 
     @classmethod
-    def make(cls, folder: Path, recipe: Recipe = RECIPE, seed: int = 5) -> Bench:
+    def make(cls, folder: Path, recipe: Recipe = RECIPE, seed: int = 5) -> KnownStore:
         """Write raws and annotations, ingest them, and learn the store by heart."""
         folder.mkdir(parents=True, exist_ok=True)
         _write_sources(folder / "nod", seed)
-        bench = cls(folder / "data.zarr", folder / "nod", recipe)
-        bench.ingest()
-        verdict = bench.verify(strict=True)
-        if verdict.exit_code or len(bench.sidecars()) != len(_NIKON + _SONY):
+        known = cls(folder / "data.zarr", folder / "nod", recipe)
+        known.ingest()
+        verdict = known.verify(strict=True)
+        if verdict.exit_code or len(known.sidecars()) != len(_NIKON + _SONY):
             raise AssertionError(f"the store to damage is not whole: {verdict}")
-        bench.whole = bench.tree()
-        for sidecar in bench.sidecars():
+        known.whole = known.tree()
+        for sidecar in known.sidecars():
             name = f"{sidecar.group}/{sidecar.id}"
-            bench.owners[sidecar_key(sidecar.group, sidecar.id)] = name
+            known.owners[sidecar_key(sidecar.group, sidecar.id)] = name
             for level, record in sidecar.levels.items():
                 key = chunk_key(sidecar.group, level, sidecar.row)
-                bench.owners[key], bench.levels[key] = name, record
-        return bench
+                known.owners[key], known.levels[key] = name, record
+        return known
 
     @property
     def files(self) -> StoreFiles:
@@ -287,14 +287,6 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sealed(document: dict[str, Any]) -> bytes:
-    """A sidecar whose digest fits, whatever else is wrong with it."""
-    fields = {name: value for name, value in document.items() if name != "digest"}
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    return (json.dumps(fields | {"digest": digest}, indent=1) + "\n").encode()
 
 
 def flip(data: bytes, position: int, bit: int) -> bytes:

@@ -26,7 +26,7 @@ from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest
-from tests.kit.known_store import sealed
+from tests.kit.documents import sealed
 from tests.kit.recorder import Recorder
 from tests.kit.trees import chunks, tree
 

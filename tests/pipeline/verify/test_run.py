@@ -19,7 +19,7 @@ from schemas.events import VerifySummary
 from schemas.finding import Severity
 from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
-from tests.kit.known_store import sealed
+from tests.kit.documents import sealed
 from tests.kit.recorder import Recorder
 from tests.kit.trees import chunks, tree
 

@@ -28,8 +28,9 @@ from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec, LevelName
+from tests.kit.documents import sealed
 from tests.kit.fenced_memory import Fenced
-from tests.kit.known_store import Bench, Faults, Rng, Verdict, sealed
+from tests.kit.known_store import Faults, KnownStore, Rng, Verdict
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage.forged import believable_edits, crafted_lists, crafted_sidecars
 from tests.torture.damage.judging import part
@@ -46,8 +47,8 @@ _DELETE = re.compile(r"delete (\S+), then run prep ingest")
 
 def main(folder: Path, scale: Scale) -> None:
     """All rows, each written when it is finished."""
-    bench = Bench.make(folder / "bench")
-    watch = _Watch(bench)
+    known = KnownStore.make(folder / "bench")
+    watch = _Watch(known)
     watch.warm_up()
     before = _resident()
     limit = _address_space() + _ROOM
@@ -55,10 +56,10 @@ def main(folder: Path, scale: Scale) -> None:
     with (folder / "rows.jsonl").open("w") as out:
         for row in (
             _chunks(scale, folder),
-            _chunks_in_stores(bench, scale, watch),
-            _sidecars(bench, scale, watch),
-            _lists(bench, scale, watch),
-            _told_mends(bench, scale),
+            _chunks_in_stores(known, scale, watch),
+            _sidecars(known, scale, watch),
+            _lists(known, scale, watch),
+            _told_mends(known, scale),
         ):
             if _resident() - before > _GROWTH:
                 row.miss(f"memory grew by {(_resident() - before) >> 20} MiB")
@@ -202,17 +203,17 @@ def _judge_chunk(
 class _Watch:
     """Reads a store in every way, and notes files opened beside it."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, known: KnownStore) -> None:
+        self.known = known
         self.outside: list[str] = []
-        self._base = str(bench.root.parent.resolve())
-        self._inside = (str(bench.root.resolve()), str(bench.sources.resolve()))
+        self._base = str(known.root.parent.resolve())
+        self._inside = (str(known.root.resolve()), str(known.sources.resolve()))
         # What a name that leads out of the store would find.
-        stranger = bench.root.parent / "stranger" / "sidecars"
+        stranger = known.root.parent / "stranger" / "sidecars"
         stranger.mkdir(parents=True)
         (stranger / "x.json").write_bytes(b"secret")
-        (bench.root.parent / "sidecars").mkdir()
-        (bench.root.parent / "sidecars" / "x.json").write_bytes(b"secret")
+        (known.root.parent / "sidecars").mkdir()
+        (known.root.parent / "sidecars" / "x.json").write_bytes(b"secret")
         sys.addaudithook(self._opened)
 
     def _opened(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -227,15 +228,15 @@ class _Watch:
         """Import and compile everything before memory is limited."""
         for level in _LEVELS:
             _ = [
-                open_store(self.bench.root).read(one, level) for one in open_store(self.bench.root)
+                open_store(self.known.root).read(one, level) for one in open_store(self.known.root)
             ]
-            _ = list(StoreDataset(self.bench.root, level=level))
+            _ = list(StoreDataset(self.known.root, level=level))
 
     def read_all(self, faults: Faults) -> tuple[Verdict, list[str]]:
         """Do damage, verify, read everything; the verdict, and what is no clean outcome."""
         self.outside.clear()
-        self.bench.apply(faults)
-        verdict = self.bench.verify()
+        self.known.apply(faults)
+        verdict = self.known.verify()
         problems = [verdict.crash] if verdict.crash else []
         for level in _LEVELS:
             for name, read in (("store", self._store), ("dataset", self._dataset)):
@@ -246,11 +247,11 @@ class _Watch:
                         problems.append(f"{name}: no mend in {error}")
                 except Exception as error:  # what a campaign looks for
                     problems.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")
-        self.bench.restore()
+        self.known.restore()
         return verdict, problems + self.outside
 
     def _store(self, level: LevelName) -> None:
-        store = open_store(self.bench.root)
+        store = open_store(self.known.root)
         first: GenispError | None = None
         for sample_id in store:
             try:
@@ -262,7 +263,7 @@ class _Watch:
             raise first
 
     def _dataset(self, level: LevelName) -> None:
-        dataset = StoreDataset(self.bench.root, level=level)
+        dataset = StoreDataset(self.known.root, level=level)
         first: GenispError | None = None
         for position in range(len(dataset)):
             try:
@@ -280,83 +281,83 @@ def _judge(row: FaultRow, what: str, verdict: Verdict, problems: list[str], owne
         row.miss(f"{what}: {'; '.join(problems)} {str(verdict)[:600]}")
 
 
-def _chunks_in_stores(bench: Bench, scale: Scale, watch: _Watch) -> FaultRow:
+def _chunks_in_stores(known: KnownStore, scale: Scale, watch: _Watch) -> FaultRow:
     """Crafted chunks with a sidecar that records them: refused by every reader, named by verify."""
     row = FaultRow("crafted chunks, their size and checksum in the sidecar")
     rng = scale.random(row.fault)
     for number in range(scale.count(150, least=6)):
-        what, faults = _crafted_in_store(bench, rng, number)
+        what, faults = _crafted_in_store(known, rng, number)
         verdict, problems = watch.read_all(faults)
-        owner = bench.owner(next(iter(faults)))
+        owner = known.owner(next(iter(faults)))
         _judge(row, f"{what} (seed {scale.seed})", verdict, problems, owner)
     return row
 
 
-def _crafted_in_store(bench: Bench, rng: Rng, number: int) -> tuple[str, Faults]:
+def _crafted_in_store(known: KnownStore, rng: Rng, number: int) -> tuple[str, Faults]:
     """A crafted chunk and the sidecar that records it."""
-    key = str(rng.choice(bench.chunk_keys))
-    owner, level = bench.owner(key), key.split("/")[1]
-    recorded = next(one for one in bench.sidecar_keys if bench.owner(one) == owner)
-    words, chunk = list(crafted_chunks(bench.whole[key], rng, 2))[number % 2]
-    document = bench.document(recorded)
+    key = str(rng.choice(known.chunk_keys))
+    owner, level = known.owner(key), key.split("/")[1]
+    recorded = next(one for one in known.sidecar_keys if known.owner(one) == owner)
+    words, chunk = list(crafted_chunks(known.whole[key], rng, 2))[number % 2]
+    document = known.document(recorded)
     document["levels"][level] |= {"nbytes": len(chunk), "crc32c": chunk_crc(chunk)}
     return f"{key} {words} (number {number})", {key: chunk, recorded: sealed(document)}
 
 
-def _sidecars(bench: Bench, scale: Scale, watch: _Watch) -> FaultRow:
+def _sidecars(known: KnownStore, scale: Scale, watch: _Watch) -> FaultRow:
     row = FaultRow("crafted sidecars with a digest that fits")
     rng = scale.random(row.fault)
-    for key in (bench.sidecar_keys[0], bench.sidecar_keys[-1]):
-        whole = bench.document(key)
+    for key in (known.sidecar_keys[0], known.sidecar_keys[-1]):
+        whole = known.document(key)
         crafted = list(crafted_sidecars(whole, 1 - min(whole["row"], 1)))
         for words, data in part(crafted, scale, rng, least=14):
-            if data != bench.whole[key]:
+            if data != known.whole[key]:
                 verdict, problems = watch.read_all({key: data})
-                _judge(row, f"{key}: {words}", verdict, problems, bench.owner(key))
+                _judge(row, f"{key}: {words}", verdict, problems, known.owner(key))
     return row
 
 
-def _lists(bench: Bench, scale: Scale, watch: _Watch) -> FaultRow:
+def _lists(known: KnownStore, scale: Scale, watch: _Watch) -> FaultRow:
     row = FaultRow("crafted manifests and metadata")
-    crafted = list(crafted_lists(bench))
+    crafted = list(crafted_lists(known))
     for words, key, data in part(crafted, scale, scale.random(row.fault), least=6):
         verdict, problems = watch.read_all({key: data})
-        bench.apply({key: data})
-        bench.ingest()
-        problems += [bench.differences()] if bench.differences() else []
-        bench.restore()
+        known.apply({key: data})
+        known.ingest()
+        problems += [known.differences()] if known.differences() else []
+        known.restore()
         _judge(row, f"{key}: {words}", verdict, problems, key)
     return row
 
 
-def _told_mends(bench: Bench, scale: Scale) -> FaultRow:
+def _told_mends(known: KnownStore, scale: Scale) -> FaultRow:
     """Crafted files again, and exactly what `prep verify` says is to be done about them."""
     row = FaultRow("crafted or edited files, mended as prep verify says")
     rng = scale.random(row.fault)
     faults: list[tuple[str, Faults]] = []
-    for key in (bench.sidecar_keys[0], bench.sidecar_keys[-1]):
-        whole = bench.document(key)
+    for key in (known.sidecar_keys[0], known.sidecar_keys[-1]):
+        whole = known.document(key)
         crafted = dict(crafted_sidecars(whole, 1 - min(whole["row"], 1)))
         crafted |= {words: sealed(document) for words, document in believable_edits(whole).items()}
         faults += [(f"{key}: {words}", {key: data}) for words, data in crafted.items()]
-    faults += [_crafted_in_store(bench, rng, number) for number in range(60)]
+    faults += [_crafted_in_store(known, rng, number) for number in range(60)]
     chosen = [faults[index] for index in rng.choice(len(faults), 200, replace=False).tolist()]
     for what, files in part(chosen, scale, rng, least=8):
-        bench.apply(files)
-        before = bench.verify()
+        known.apply(files)
+        before = known.verify()
         for told in (_DELETE.search(finding.mend) for finding in before.errors):
             if told is not None:
-                (bench.root / told[1]).unlink(missing_ok=True)
-        bench.ingest()
-        left, after = bench.differences(), bench.verify(strict=True)
+                (known.root / told[1]).unlink(missing_ok=True)
+        known.ingest()
+        left, after = known.differences(), known.verify(strict=True)
         if before.exit_code == 4 and not left and after.exit_code == 0:
             row.record(caught=True, what=what)
-            bench.restore()
-        elif files.items() <= bench.whole.items():
-            bench.restore()  # it was nothing: the number that is there anyway
+            known.restore()
+        elif files.items() <= known.whole.items():
+            known.restore()  # it was nothing: the number that is there anyway
         else:
             row.miss(f"{what}: {left} before {str(before)[:400]} after {str(after)[:400]}")
-            bench.reset()
+            known.reset()
     return row
 
 

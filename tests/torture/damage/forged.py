@@ -29,8 +29,9 @@ from pipeline.store.manifest import MANIFEST_NAME, entry_for
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 from tests.kit.children import environment
+from tests.kit.documents import sealed, with_value
 from tests.kit.histogram import histogram
-from tests.kit.known_store import RECIPE, Bench, Faults, sealed
+from tests.kit.known_store import RECIPE, Faults, KnownStore
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage.judging import expect, mended, part
 
@@ -38,10 +39,10 @@ from tests.torture.damage.judging import expect, mended, part
 _PATIENCE = 900
 
 
-def run(bench: Bench, scale: Scale, folder: Path) -> Iterator[FaultRow]:
+def run(known: KnownStore, scale: Scale, folder: Path) -> Iterator[FaultRow]:
     """Edits that the manifest tells, forgeries that only the sources tell, and crafted files."""
-    yield _edited(bench, scale)
-    yield _consistent(bench, scale)
+    yield _edited(known, scale)
+    yield _consistent(known, scale)
     yield from _in_a_child(scale, folder / "child")
 
 
@@ -58,21 +59,21 @@ def same_size_twin(chunk: bytes, shape: tuple[int, int, int]) -> bytes:
 # Edits under a digest that fits ------------------------------------------------------------------
 
 
-def _edited(bench: Bench, scale: Scale) -> FaultRow:
+def _edited(known: KnownStore, scale: Scale) -> FaultRow:
     """A sidecar changed with its digest: the manifest has another one, and names the sample."""
     row = FaultRow("sidecars edited, with a digest that fits")
     rng = scale.random(row.fault)
     edits = [
         (key, words, sealed(document))
-        for key in bench.sidecar_keys
-        for words, document in believable_edits(bench.document(key)).items()
+        for key in known.sidecar_keys
+        for words, document in believable_edits(known.document(key)).items()
     ]
     for key, words, data in part(edits, scale, rng, least=16):
-        expect(bench, row, f"{key}: {words}", {bench.owner(key)}, {key: data})
+        expect(known, row, f"{key}: {words}", {known.owner(key)}, {key: data})
     # What comes from the annotation files is taken from them again by an ingest.
     annotated = [edit for edit in edits if edit[1].startswith("annotated")]
     for key, words, data in part(annotated, scale, rng, least=4):
-        mended(bench, row, f"ingest after {key}: {words}", {key: data})
+        mended(known, row, f"ingest after {key}: {words}", {key: data})
     return row
 
 
@@ -107,32 +108,21 @@ def believable_edits(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of a JSON document with one value replaced; `path` is dotted."""
-    copy: dict[str, Any] = json.loads(json.dumps(document))
-    *way, last = path.split(".")
-    at: Any = copy
-    for step in way:
-        at = at[int(step)] if isinstance(at, list) else at[step]
-    at[int(last) if isinstance(at, list) else last] = value
-    return copy
-
-
 # Forgeries in which all of the store agrees ------------------------------------------------------
 
 
-def _consistent(bench: Bench, scale: Scale) -> FaultRow:
+def _consistent(known: KnownStore, scale: Scale) -> FaultRow:
     """Sidecar, chunks and manifest changed together: whole by itself, told by the sources only."""
     row = FaultRow("forged throughout: caught by prep verify --sources alone")
     forgeries = [
         (f"{sidecar.group}/{sidecar.id}", words, faults)
-        for sidecar in bench.sidecars()
-        for words, faults in _forgeries(bench, sidecar).items()
+        for sidecar in known.sidecars()
+        for words, faults in _forgeries(known, sidecar).items()
     ]
     for owner, words, faults in part(forgeries, scale, scale.random(row.fault), least=8):
-        bench.apply(faults)
-        alone, proved = bench.verify(), bench.verify(sources=True)
-        bench.restore()
+        known.apply(faults)
+        alone, proved = known.verify(), known.verify(sources=True)
+        known.restore()
         if alone.exit_code == 0 and proved.names({owner}):
             row.record(caught=True, what=f"{owner}: {words}")
         else:
@@ -140,14 +130,14 @@ def _consistent(bench: Bench, scale: Scale) -> FaultRow:
     return row
 
 
-def _forgeries(bench: Bench, sidecar: Sidecar) -> dict[str, Faults]:
+def _forgeries(known: KnownStore, sidecar: Sidecar) -> dict[str, Faults]:
     found: dict[str, Faults] = {}
     for level, record in sidecar.levels.items():
         key = chunk_key(sidecar.group, level, sidecar.row)
-        stored = decode_chunk(memoryview(bench.whole[key]), record.shape, record.crc32c, path="")
+        stored = decode_chunk(memoryview(known.whole[key]), record.shape, record.crc32c, path="")
         stored[1, 5, 5] += 1
-        found[f"one code of {level} changed"] = _with_pixels(bench, sidecar, {level: stored})
-    found["developed from a crop two pixels to the right"] = _with_moved_crop(bench, sidecar)
+        found[f"one code of {level} changed"] = _with_pixels(known, sidecar, {level: stored})
+    found["developed from a crop two pixels to the right"] = _with_moved_crop(known, sidecar)
     annotation = sidecar.annotation
     if annotation is not None:
         first, *others = annotation.boxes
@@ -159,29 +149,29 @@ def _forgeries(bench: Bench, sidecar: Sidecar) -> dict[str, Faults]:
             "a box twice": (first, *annotation.boxes),
         }.items():
             changed = annotation.model_copy(update={"boxes": boxes})
-            found[words] = _agreed(bench, sidecar.model_copy(update={"annotation": changed}))
+            found[words] = _agreed(known, sidecar.model_copy(update={"annotation": changed}))
     capture = sidecar.capture.model_copy(update={"iso": 100})
-    found["another ISO"] = _agreed(bench, sidecar.model_copy(update={"capture": capture}))
+    found["another ISO"] = _agreed(known, sidecar.model_copy(update={"capture": capture}))
     source = sidecar.source.model_copy(update={"sha256": "0" * 64})
-    found["another raw"] = _agreed(bench, sidecar.model_copy(update={"source": source}))
+    found["another raw"] = _agreed(known, sidecar.model_copy(update={"source": source}))
     sensor = sidecar.sensor.model_copy(update={"white": sidecar.sensor.white - 1})
-    found["another white level"] = _agreed(bench, sidecar.model_copy(update={"sensor": sensor}))
+    found["another white level"] = _agreed(known, sidecar.model_copy(update={"sensor": sensor}))
     return found
 
 
-def _agreed(bench: Bench, sidecar: Sidecar) -> dict[str, bytes]:
+def _agreed(known: KnownStore, sidecar: Sidecar) -> dict[str, bytes]:
     """A changed sidecar and the manifest that goes with it."""
     sidecar = sidecar.sealed()
     entries = [
         entry_for(sidecar) if (one.group, one.id) == (sidecar.group, sidecar.id) else one
-        for one in bench.entries()
+        for one in known.entries()
     ]
-    key = next(k for k in bench.sidecar_keys if k.endswith(f"/{sidecar.id}.json"))
-    return {key: sidecar.to_json(), MANIFEST_NAME: bench.manifest(entries)}
+    key = next(k for k in known.sidecar_keys if k.endswith(f"/{sidecar.id}.json"))
+    return {key: sidecar.to_json(), MANIFEST_NAME: known.manifest(entries)}
 
 
 def _with_pixels(
-    bench: Bench, sidecar: Sidecar, pixels: Mapping[LevelName, npt.NDArray[np.uint16]]
+    known: KnownStore, sidecar: Sidecar, pixels: Mapping[LevelName, npt.NDArray[np.uint16]]
 ) -> Faults:
     """Other codes in some levels, and everything that records codes with them."""
     levels, chunks = dict(sidecar.levels), {}
@@ -197,19 +187,19 @@ def _with_pixels(
             }
         )
         chunks[chunk_key(sidecar.group, level, sidecar.row)] = chunk
-    return {**chunks, **_agreed(bench, sidecar.model_copy(update={"levels": levels}))}
+    return {**chunks, **_agreed(known, sidecar.model_copy(update={"levels": levels}))}
 
 
-def _with_moved_crop(bench: Bench, sidecar: Sidecar) -> Faults:
+def _with_moved_crop(known: KnownStore, sidecar: Sidecar) -> Faults:
     """What an ingest with a wrong idea of the frame would have stored."""
     crop = sidecar.frame.crop.model_copy(update={"x": sidecar.frame.crop.x + 2})
     frame = sidecar.frame.model_copy(update={"crop": crop})
-    raw = next(path for path in bench.sources.rglob("*") if path.stem == sidecar.id)
+    raw = next(path for path in known.sources.rglob("*") if path.stem == sidecar.id)
     mosaic = decode(raw.read_bytes(), "libraw", path=raw.name).mosaic
     record = sidecar.levels["packed"]
     levels = develop(mosaic, frame, sidecar.sensor, RECIPE, record.fixed_point)
     moved = sidecar.model_copy(update={"frame": frame})
-    return _with_pixels(bench, moved, {name: level.stored for name, level in levels.items()})
+    return _with_pixels(known, moved, {name: level.stored for name, level in levels.items()})
 
 
 # Crafted files -----------------------------------------------------------------------------------
@@ -347,10 +337,10 @@ _ABSURD: dict[str, tuple[Any, ...]] = {
 }
 
 
-def crafted_lists(bench: Bench) -> Iterator[tuple[str, str, bytes]]:
+def crafted_lists(known: KnownStore) -> Iterator[tuple[str, str, bytes]]:
     """Manifests and metadata that no ingest writes: (what, key, content)."""
-    entries = bench.entries()
-    lines = bench.whole[MANIFEST_NAME].splitlines(keepends=True)
+    entries = known.entries()
+    lines = known.whole[MANIFEST_NAME].splitlines(keepends=True)
     for change in (
         {"id": "../../stranger/sidecars/x"},
         {"id": "../x"},
@@ -364,19 +354,19 @@ def crafted_lists(bench: Bench) -> Iterator[tuple[str, str, bytes]]:
     ):
         # Past the model, which would not make such a line.
         line = json.dumps(json.loads(lines[1]) | change).replace(" ", "").encode() + b"\n"
-        yield f"a line with {change}", MANIFEST_NAME, bench.resealed([lines[0], line, *lines[2:-1]])
+        yield f"a line with {change}", MANIFEST_NAME, known.resealed([lines[0], line, *lines[2:-1]])
     yield (
         "an entry of no group",
         MANIFEST_NAME,
-        bench.manifest([replace(entries[0], group=None, id=None), *entries[1:]]),
+        known.manifest([replace(entries[0], group=None, id=None), *entries[1:]]),
     )
     yield (
         "brackets without end",
         MANIFEST_NAME,
-        bench.resealed([*lines[:-1], b"[" * 99_999 + b"\n"]),
+        known.resealed([*lines[:-1], b"[" * 99_999 + b"\n"]),
     )
-    yield "no line but the last", MANIFEST_NAME, bench.resealed([])
-    root = bench.document(METADATA_NAME)
+    yield "no line but the last", MANIFEST_NAME, known.resealed([])
+    root = known.document(METADATA_NAME)
     for path, value in {
         "attributes.format_version": 3,
         "attributes.versions": {"zarr": 3},
@@ -388,7 +378,7 @@ def crafted_lists(bench: Bench) -> Iterator[tuple[str, str, bytes]]:
     }.items():
         document = root | {path: value} if path == "shape" else with_value(root, path, value)
         yield f"{path} = {value}", METADATA_NAME, json.dumps(document).encode()
-    array = next(key for key in bench.metadata_keys if "/packed/" in key)
+    array = next(key for key in known.metadata_keys if "/packed/" in key)
     for path, value in {
         "shape": [10**12, 3, 16, 24],
         "shape.1": -3,
@@ -398,7 +388,7 @@ def crafted_lists(bench: Bench) -> Iterator[tuple[str, str, bytes]]:
         "attributes.add_offset": "x",
         "attributes": [],
     }.items():
-        document = with_value(bench.document(array), path, value)
+        document = with_value(known.document(array), path, value)
         yield f"{path} = {value}", array, json.dumps(document).encode()
     for key in (METADATA_NAME, array):
         yield "brackets without end", key, b"[" * 200_000

@@ -18,7 +18,7 @@ from pipeline.errors import DamagedStoreError
 from pipeline.store.keys import SIDECARS
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
-from tests.kit.known_store import Bench, Damage, Faults
+from tests.kit.known_store import Damage, Faults, KnownStore
 from tests.torture.campaign import FaultRow, Scale
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
@@ -56,42 +56,44 @@ class _Pass:
     ended: bool = False
 
 
-def run(bench: Bench, scale: Scale, damages: dict[str, Damage]) -> Iterator[FaultRow]:
+def run(known: KnownStore, scale: Scale, damages: dict[str, Damage]) -> Iterator[FaultRow]:
     """Damage by `damages` to chunks and sidecars, met by every way of reading."""
-    truths = _truths(bench)
-    for kind, keys in (("chunk", bench.chunk_keys), ("sidecar", bench.sidecar_keys)):
+    truths = _truths(known)
+    for kind, keys in (("chunk", known.chunk_keys), ("sidecar", known.sidecar_keys)):
         row = FaultRow(f"training meets a damaged {kind}")
         rng = scale.random(row.fault)
         for number in range(scale.count(200, least=12)):
             key = keys[number % len(keys)]
             words = str(rng.choice(list(damages)))
-            damaged = damages[words](bench.whole[key], rng)
-            if damaged != bench.whole[key]:
+            damaged = damages[words](known.whole[key], rng)
+            if damaged != known.whole[key]:
                 what = f"{key} {words} (number {number}, seed {scale.seed})"
-                _try(bench, row, what, key, {key: damaged}, truths)
+                _try(known, row, what, key, {key: damaged}, truths)
         yield row
-    yield _between_batches(bench, scale, truths, damages)
-    yield _left_out(bench, scale, truths)
+    yield _between_batches(known, scale, truths, damages)
+    yield _left_out(known, scale, truths)
 
 
-def _truths(bench: Bench) -> Truths:
-    store = open_store(bench.root)
+def _truths(known: KnownStore) -> Truths:
+    store = open_store(known.root)
     samples = {(one, level): store.read(one, level) for one in store for level in LEVELS}
     return {key: _Truth(held.xyz, held.boxes, held.labels) for key, held in samples.items()}
 
 
-def _try(bench: Bench, row: FaultRow, what: str, key: str, faults: Faults, truths: Truths) -> None:
+def _try(
+    known: KnownStore, row: FaultRow, what: str, key: str, faults: Faults, truths: Truths
+) -> None:
     """One damage, met by `Store.read`, by the dataset and by the loader, then mended."""
-    sample_id = bench.owner(key).split("/")[1]
+    sample_id = known.owner(key).split("/")[1]
     levels = LEVELS if f"/{SIDECARS}/" in key else [one for one in LEVELS if f"/{one}/" in key]
     problems, told = list[str](), 0
     for level in levels:
-        opened_before = StoreDataset(bench.root, level=level)
-        bench.apply(faults)
+        opened_before = StoreDataset(known.root, level=level)
+        known.apply(faults)
         for name, error in (
-            ("Store.read", _read(bench, sample_id, level, truths)),
-            ("dataset", _item(bench, sample_id, level, truths)),
-            ("loader", _streamed(bench, sample_id, level, truths)),
+            ("Store.read", _read(known, sample_id, level, truths)),
+            ("dataset", _item(known, sample_id, level, truths)),
+            ("loader", _streamed(known, sample_id, level, truths)),
         ):
             told += isinstance(error, DamagedStoreError)
             if error is not None:
@@ -100,12 +102,12 @@ def _try(bench: Bench, row: FaultRow, what: str, key: str, faults: Faults, truth
             loader = StreamLoader(opened_before, batch_size=2, shuffle=False)
             first = _passed(loader, level, truths)
             problems += first.wrong if first.error else ["an open loader read a damaged chunk"]
-            bench.restore()
+            known.restore()
             loader.set_epoch(0)
             again = _passed(loader, level, truths)
             if again.error or again.wrong or set(again.ids) != set(opened_before.ids):
                 problems.append(f"after the mend the loader gave {again}")
-        bench.restore()
+        known.restore()
     harmless = told == 0 and not problems
     caught = told == 3 * len(levels)
     if problems or not (harmless or caught):
@@ -122,9 +124,11 @@ def _objections(error: BaseException, sample_id: str) -> list[str]:
     return [] if named and "prep " in error.hint else [f"{error} / {error.hint}"]
 
 
-def _read(bench: Bench, sample_id: str, level: LevelName, truths: Truths) -> BaseException | None:
+def _read(
+    known: KnownStore, sample_id: str, level: LevelName, truths: Truths
+) -> BaseException | None:
     try:
-        held = open_store(bench.root).read(sample_id, level)
+        held = open_store(known.root).read(sample_id, level)
     except Exception as error:  # judged by the caller
         return error
     truth = truths[sample_id, level]
@@ -132,9 +136,11 @@ def _read(bench: Bench, sample_id: str, level: LevelName, truths: Truths) -> Bas
     return None if same else AssertionError("wrong numbers from Store.read")
 
 
-def _item(bench: Bench, sample_id: str, level: LevelName, truths: Truths) -> BaseException | None:
+def _item(
+    known: KnownStore, sample_id: str, level: LevelName, truths: Truths
+) -> BaseException | None:
     try:
-        dataset = StoreDataset(bench.root, level=level)
+        dataset = StoreDataset(known.root, level=level)
         image, target = dataset[dataset.ids.index(sample_id)]
     except Exception as error:  # judged by the caller
         return error
@@ -143,10 +149,10 @@ def _item(bench: Bench, sample_id: str, level: LevelName, truths: Truths) -> Bas
 
 
 def _streamed(
-    bench: Bench, sample_id: str, level: LevelName, truths: Truths
+    known: KnownStore, sample_id: str, level: LevelName, truths: Truths
 ) -> BaseException | None:
     try:
-        loader = StreamLoader(StoreDataset(bench.root, level=level), batch_size=2)
+        loader = StreamLoader(StoreDataset(known.root, level=level), batch_size=2)
     except Exception as error:  # judged by the caller
         return error
     done = _passed(loader, level, truths)
@@ -186,27 +192,27 @@ def _compare(batch: Batch, level: LevelName, truths: Truths, result: _Pass) -> N
 
 
 def _between_batches(
-    bench: Bench, scale: Scale, truths: Truths, damages: dict[str, Damage]
+    known: KnownStore, scale: Scale, truths: Truths, damages: dict[str, Damage]
 ) -> FaultRow:
     """Damage done while a pass is under way, to a chunk still to come or just read ahead."""
     row = FaultRow("training meets a chunk damaged between two batches")
     rng = scale.random(row.fault)
     for number in range(scale.count(60, least=4)):
         level = LEVELS[number % 2]
-        loader = StreamLoader(StoreDataset(bench.root, level=level), batch_size=1, prefetch=1)
+        loader = StreamLoader(StoreDataset(known.root, level=level), batch_size=1, prefetch=1)
         result = _Pass()
         batches = iter(loader)
         _compare(next(batches), level, truths, result)
-        key = str(rng.choice([one for one in bench.chunk_keys if f"/{level}/" in one]))
+        key = str(rng.choice([one for one in known.chunk_keys if f"/{level}/" in one]))
         words = str(rng.choice(list(damages)))
-        bench.apply({key: damages[words](bench.whole[key], rng)})
-        sample_id = bench.owner(key).split("/")[1]
+        known.apply({key: damages[words](known.whole[key], rng)})
+        sample_id = known.owner(key).split("/")[1]
         try:
             for batch in batches:
                 _compare(batch, level, truths, result)
         except DamagedStoreError as error:
             result.error = error
-        bench.restore()
+        known.restore()
         what = f"{key} {words} after the first batch (number {number}, seed {scale.seed})"
         read_before = sample_id in result.ids
         objections = _objections(result.error, sample_id) if result.error else []
@@ -217,7 +223,7 @@ def _between_batches(
     return row
 
 
-def _left_out(bench: Bench, scale: Scale, truths: Truths) -> FaultRow:
+def _left_out(known: KnownStore, scale: Scale, truths: Truths) -> FaultRow:
     """On request damaged samples are left out: these and no others, and they are listed."""
     row = FaultRow("training leaves out damaged samples on request")
     rng = scale.random(row.fault)
@@ -225,14 +231,14 @@ def _left_out(bench: Bench, scale: Scale, truths: Truths) -> FaultRow:
     log.disabled = True  # a line for each would bury the table
     for number in range(scale.count(60, least=4)):
         level = LEVELS[number % 2]
-        chunks = [one for one in bench.chunk_keys if f"/{level}/" in one]
-        hit = [*rng.choice(chunks, 2, replace=False).tolist(), str(rng.choice(bench.sidecar_keys))]
-        bench.apply({key: bench.whole[key][:-7] for key in hit})
-        dataset = StoreDataset(bench.root, level=level)
+        chunks = [one for one in known.chunk_keys if f"/{level}/" in one]
+        hit = [*rng.choice(chunks, 2, replace=False).tolist(), str(rng.choice(known.sidecar_keys))]
+        known.apply({key: known.whole[key][:-7] for key in hit})
+        dataset = StoreDataset(known.root, level=level)
         loader = StreamLoader(dataset, batch_size=2, skip_damaged=True)
         done = _passed(loader, level, truths)
-        bench.restore()
-        gone = {bench.owner(key).split("/")[1] for key in hit}
+        known.restore()
+        gone = {known.owner(key).split("/")[1] for key in hit}
         right = {sample_id for sample_id, _ in truths} - gone
         what = f"{', '.join(hit)} cut (number {number}, seed {scale.seed})"
         if done.error or done.wrong or set(done.ids) != right or set(loader.skipped) != gone:
