@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
 from pipeline.store.lock import LOCK_NAME
@@ -29,12 +26,12 @@ from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import Recipe
 from schemas.sidecar import LevelRecord, Sidecar
 from tests.kit.recorder import Recorder
+from tests.kit.small_raws import set_times, write_small_raw
 
 RECIPE = Recipe(fit=(20, 16))
 #: Stem, frame (width, height) and split of each raw.
 _NIKON = (("DSC_0550", (48, 32)), ("DSC_0552", (48, 32)), ("DSC_0555", (48, 32)))
 _SONY = (("DSC01088", (40, 40)), ("DSC01091", (40, 40)))
-_MODIFIED = 1_600_000_000  # seconds since 1970: the sidecar records it, so it must not vary
 
 
 @dataclass(frozen=True)
@@ -298,34 +295,14 @@ def flip(data: bytes, position: int, bit: int) -> bytes:
 
 def _write_sources(folder: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    for name, shots in (("Nikon", _NIKON), ("Sony", _SONY)):
-        (folder / name).mkdir(parents=True)
+    for camera, suffix, shots in (("Nikon", "NEF", _NIKON), ("Sony", "ARW", _SONY)):
         for stem, size in shots:
-            mosaic = _mosaic(rng, size)
-            crop = (16, 8, *size)
-            if name == "Nikon":
-                camera = replace(NIKON_D750, crop=crop)
-                write_nef(
-                    folder / name / f"{stem}.NEF", mosaic, camera=camera, compression="uncompressed"
-                )
-            else:
-                camera = replace(SONY_RX100M7, crop=crop)
-                write_arw(
-                    folder / name / f"{stem}.ARW", mosaic, camera=camera, compression="uncompressed"
-                )
+            write_small_raw(folder / camera / f"{stem}.{suffix}", rng, size)
     _write_annotations(folder / "Nikon" / "raw_train.json", _NIKON, ".NEF")
     _write_annotations(folder / "Sony" / "raw_val.json", _SONY, ".ARW")
     # It fails every time: its line in the manifest has to come back as well.
     (folder / "Sony" / "broken.ARW").write_bytes(b"II*\0" + bytes(60))
-    for path in sorted(folder.rglob("*.*")):
-        os.utime(path, (_MODIFIED, _MODIFIED))
-
-
-def _mosaic(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """A dim scene with some structure: one that blosc compresses a little."""
-    width, height = size[0] + 32, size[1] + 16
-    scene = 900 + 12 * np.arange(width) + 5 * np.arange(height)[:, None]
-    return (scene + rng.integers(0, 160, (height, width))).astype(np.uint16)
+    set_times(folder)
 
 
 def _write_annotations(

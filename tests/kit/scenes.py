@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
+from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import SIDECARS
 from pipeline.store.samples import committed, read_sidecar, sample_damage
@@ -23,11 +22,10 @@ from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.kit.file_operations import watched, without_waiting
 from tests.kit.recorder import Recorder
+from tests.kit.small_raws import LONG_AGO, SMALL_FRAME, set_times, write_small_raw
 from tests.kit.trees import tree
 
 RECIPE = Recipe(fit=(20, 16))
-_MODIFIED = 1_600_000_000  # seconds since 1970: sidecars record it, so it must not vary
-_FRAME = (48, 32)
 _OTHER_FRAME = (64, 32)
 
 
@@ -151,7 +149,7 @@ def large_samples(folder: Path) -> Scene:
         camera = replace(SONY_RX100M7, crop=(16, 8, 2000, 1400))
         path = sources / f"DSC{number:05d}.ARW"
         write_arw(path, mosaic, camera=camera, compression="uncompressed")
-    _set_times(sources, _MODIFIED)
+    set_times(sources)
     return _scene("large samples", sources, None, folder)
 
 
@@ -163,10 +161,10 @@ def settled(sources: Path, folder: Path) -> Scene:
 def write_sources(folder: Path, *, damaged: bool = True, images: int = 3) -> None:
     """Raws of two cameras with boxes; with `damaged`, some that cannot be ingested."""
     rng = np.random.default_rng(7)
-    sony = [_sony(folder / "Sony" / f"DSC{1088 + 3 * i:05d}.ARW", rng) for i in range(images)]
-    nikon = [_nikon(folder / "Nikon" / f"DSC_{550 + 3 * i:04d}.NEF", rng) for i in range(images)]
+    sony = [_shot(folder / "Sony" / f"DSC{1088 + 3 * i:05d}.ARW", rng) for i in range(images)]
+    nikon = [_shot(folder / "Nikon" / f"DSC_{550 + 3 * i:04d}.NEF", rng) for i in range(images)]
     # The only one of its group.
-    nikon.append(_nikon(folder / "Nikon" / "DSC_0600.NEF", rng, _OTHER_FRAME))
+    nikon.append(_shot(folder / "Nikon" / "DSC_0600.NEF", rng, _OTHER_FRAME))
     if damaged:
         for path, _ in (sony[1], nikon[-1]):
             data = path.read_bytes()
@@ -174,24 +172,24 @@ def write_sources(folder: Path, *, damaged: bool = True, images: int = 3) -> Non
         (folder / "Sony" / "broken.ARW").write_bytes(b"II*\0" + bytes(60))
     _write_annotations(folder / "Sony" / "raw_train.json", sony)
     _write_annotations(folder / "Nikon" / "raw_val.json", nikon)
-    _set_times(folder, _MODIFIED)
+    set_times(folder)
 
 
 def _change(folder: Path) -> None:
     """New raws, other pixels, other boxes, other frames, and a raw that went bad."""
     rng = np.random.default_rng(8)
     sony, nikon = sorted(folder.glob("*/*.ARW")), sorted(folder.glob("*/*.NEF"))
-    _sony(sony[0], rng)
-    _sony(folder / "Sony" / "DSC00001.ARW", rng)
+    write_small_raw(sony[0], rng)
+    write_small_raw(folder / "Sony" / "DSC00001.ARW", rng)
     data = sony[2].read_bytes()
     sony[2].write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     for path in (sony[0], sony[2], folder / "Sony" / "DSC00001.ARW"):
-        os.utime(path, (_MODIFIED + 1, _MODIFIED + 1))
+        os.utime(path, (LONG_AGO + 1, LONG_AGO + 1))
     boxes = json.loads((folder / "Nikon" / "raw_val.json").read_text())
     boxes["annotations"][0]["bbox"][0] += 0.5
     # One leaves its group for another, and the only one of its group joins those it left.
-    boxes["images"][1] |= {"width": _FRAME[0] - 8, "height": _FRAME[1] - 4}
-    boxes["images"][-1] |= {"width": _FRAME[0], "height": _FRAME[1]}
+    boxes["images"][1] |= {"width": SMALL_FRAME[0] - 8, "height": SMALL_FRAME[1] - 4}
+    boxes["images"][-1] |= {"width": SMALL_FRAME[0], "height": SMALL_FRAME[1]}
     (folder / "Nikon" / "raw_val.json").write_text(json.dumps(boxes))
     assert len(nikon) == 4
 
@@ -244,24 +242,9 @@ def _damaged(store: Path) -> set[tuple[str, str]]:
 Shot = tuple[Path, tuple[int, int]]
 
 
-def _sony(path: Path, rng: np.random.Generator, frame: tuple[int, int] = _FRAME) -> Shot:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    camera = replace(SONY_RX100M7, crop=(16, 8, *frame))
-    write_arw(path, _mosaic(rng, frame), camera=camera, compression="uncompressed")
+def _shot(path: Path, rng: np.random.Generator, frame: tuple[int, int] = SMALL_FRAME) -> Shot:
+    write_small_raw(path, rng, frame)
     return path, frame
-
-
-def _nikon(path: Path, rng: np.random.Generator, frame: tuple[int, int] = _FRAME) -> Shot:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    camera = replace(NIKON_D750, crop=(16, 8, *frame))
-    write_nef(path, _mosaic(rng, frame), camera=camera, compression="uncompressed")
-    return path, frame
-
-
-def _mosaic(rng: np.random.Generator, frame: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    width, height = frame[0] + 32, frame[1] + 16
-    scene = 900 + 12 * np.arange(width) + 5 * np.arange(height)[:, None]
-    return (scene + rng.integers(0, 160, (height, width))).astype(np.uint16)
 
 
 def _write_annotations(path: Path, shots: Iterable[Shot]) -> None:
@@ -273,8 +256,3 @@ def _write_annotations(path: Path, shots: Iterable[Shot]) -> None:
     categories = [{"id": i, "name": n} for i, n in ((1, "person"), (2, "bicycle"), (3, "car"))]
     document = {"images": images, "annotations": boxes, "categories": categories}
     path.write_text(json.dumps(document))
-
-
-def _set_times(folder: Path, seconds: int) -> None:
-    for path in folder.rglob("*.*"):
-        os.utime(path, (seconds, seconds))

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tests.kit.small_raws import LONG_AGO, SMALL_FRAME, write_small_raw
 from tests.torture.campaign import FaultRow
 from tests.torture.hostile_annotations.command_server import (
-    LONG_AGO,
-    TINY_FRAME,
     Command,
     CommandServer,
     Ended,
-    write_tiny_raw,
 )
 
 #: Trials at once; each server has one.
@@ -279,7 +279,7 @@ def benches(folder: Path) -> Iterator[Bench]:
     """A bench with running servers in an empty folder."""
     good = folder / "good"
     for number, name in enumerate(_GOOD):
-        write_tiny_raw(good / name, number)
+        write_small_raw(good / name, np.random.default_rng(number))
     write_coco(good / "good_train.json", {Path(name).name: [_GOOD_BOX] for name in _GOOD})
     with ExitStack() as stack:
         servers: queue.SimpleQueue[CommandServer] = queue.SimpleQueue()
@@ -325,7 +325,7 @@ def coco(boxes: dict[str, list[list[float]]]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (name, several) in enumerate(boxes.items()):
-        width, height = TINY_FRAME
+        width, height = SMALL_FRAME
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for box in several:
             record = {"id": len(annotations), "image_id": number, "category_id": 1, "bbox": box}

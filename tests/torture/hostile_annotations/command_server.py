@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import cli
-from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
-
-#: Seconds since 1970: sources that were not just written are read without waiting.
-LONG_AGO = 1_600_000_000
+from tests.kit.small_raws import write_small_raw
 
 #: Address space of a command, bytes: what it asks for by mistake must not cost the machine.
 ADDRESS_SPACE = 8 << 30
@@ -183,8 +180,8 @@ def _warm_up(folder: Path) -> None:
     os.fsync = _written  # nobody pulls the plug here: that is the crash campaign's
     for module in ("pipeline.console.terminal", "rich.progress", "pipeline.console.results"):
         import_module(module)
-    write_tiny_raw(folder / "nod" / "a.ARW", 0)
-    write_tiny_raw(folder / "nod" / "b.NEF", 0)
+    write_small_raw(folder / "nod" / "a.ARW", np.random.default_rng(0))
+    write_small_raw(folder / "nod" / "b.NEF", np.random.default_rng(0))
     store = str(folder / "data.zarr")
     for arguments in (["ingest", str(folder / "nod"), "--workers=0", "--store", store],) * 2:
         if code := _command(arguments):
@@ -247,28 +244,6 @@ def _redirect(output: Path, errors: Path | None = None) -> None:
         descriptor = os.open(path, flags | os.O_NOCTTY)
         os.dup2(descriptor, number)
         os.close(descriptor)
-
-
-# --- small raws ----------------------------------------------------------------------------------
-
-#: (width, height) of the frames of `write_tiny_raw`.
-TINY_FRAME = (48, 32)
-
-
-def write_tiny_raw(path: Path, seed: int) -> None:
-    """Write a raw of 80x48 pixels, an ARW or NEF by its suffix; its time is long ago."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = TINY_FRAME[0] + 32, TINY_FRAME[1] + 16
-    scene = 900 + 12 * np.arange(width) + 5 * np.arange(height)[:, None]
-    noise = np.random.default_rng(seed).integers(0, 160, (height, width))
-    mosaic = (scene + noise).astype(np.uint16)
-    crop = (16, 8, *TINY_FRAME)
-    if path.suffix.lower() == ".nef":
-        write_nef(path, mosaic, camera=replace(NIKON_D750, crop=crop), compression="uncompressed")
-    else:
-        camera = replace(SONY_RX100M7, crop=crop)
-        write_arw(path, mosaic, camera=camera, compression="uncompressed")
-    os.utime(path, (LONG_AGO, LONG_AGO))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from pipeline.annotations.coco_file import MAX_FILE_BYTES
+from tests.kit.small_raws import LONG_AGO, SMALL_FRAME
 from tests.torture.hostile_annotations.bench import (
     ROOM,
     Result,
@@ -20,7 +21,6 @@ from tests.torture.hostile_annotations.bench import (
     raw_like,
     write_old,
 )
-from tests.torture.hostile_annotations.command_server import LONG_AGO, TINY_FRAME
 
 _BOX = [5.0, 6.0, 7.0, 8.0]
 
@@ -282,7 +282,7 @@ def _padded(path: Path, *, start: bytes, unit: bytes, end: bytes, nbytes: int) -
 def _boxes(path: Path, *, count: int, images: int, of: str = "LARGE.ARW") -> None:
     """Boxes evenly over images, of which the first has a raw and, of several, just one box."""
     document = coco({of: [_BOX]})
-    size = {"width": TINY_FRAME[0], "height": TINY_FRAME[1]}
+    size = {"width": SMALL_FRAME[0], "height": SMALL_FRAME[1]}
     more = [{"id": n, "file_name": f"I{n}.ARW"} | size for n in range(1, images)]
     boxes = document.pop("annotations")
     head = json.dumps(document | {"images": document["images"] + more})

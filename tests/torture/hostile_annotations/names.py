@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.safe_text import printable
+from tests.kit.small_raws import LONG_AGO, SMALL_FRAME
 from tests.torture.hostile_annotations.bench import (
     Result,
     Trial,
@@ -23,7 +24,6 @@ from tests.torture.hostile_annotations.bench import (
     write_coco,
     write_old,
 )
-from tests.torture.hostile_annotations.command_server import LONG_AGO, TINY_FRAME
 
 Rng = np.random.Generator
 
@@ -146,7 +146,7 @@ def names_of_nothing(rng: Rng, count: int) -> list[Trial]:
     def build(folder: Path) -> Sequence[Variant]:
         document = coco({})
         for number, name in enumerate(chosen):
-            width, height = TINY_FRAME
+            width, height = SMALL_FRAME
             record = {"id": f"no-{number}-", "file_name": name, "width": width, "height": height}
             document["images"].append(record)
         write_old(folder / "names_train.json", json.dumps(document).encode())
@@ -200,7 +200,7 @@ class _Terminal:
         for number, payload in enumerate(self._payloads):
             token = f"T{number:03d}"
             name = f"{token}{payload}.ARW"
-            width, height = TINY_FRAME
+            width, height = SMALL_FRAME
             image: dict[str, Any] = {"id": f"{token}{payload}", "file_name": name}
             document["images"].append(image | {"width": width, "height": height})
             # One box that is good but for its category, one that is none, one of no image.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.kit.small_raws import SMALL_FRAME
 from tests.torture.hostile_annotations.bench import (
     Judge,
     Result,
@@ -20,12 +21,11 @@ from tests.torture.hostile_annotations.bench import (
     raw_like,
     write_old,
 )
-from tests.torture.hostile_annotations.command_server import TINY_FRAME
 
 Rng = np.random.Generator
 
 _TOGETHER = 24
-_WIDTH, _HEIGHT = TINY_FRAME
+_WIDTH, _HEIGHT = SMALL_FRAME
 _GOOD = [5.0, 6.0, 7.0, 8.0]
 
 #: Values no number of pixels should have, as JSON spells them.

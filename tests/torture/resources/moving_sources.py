@@ -23,6 +23,7 @@ from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sources.location import open_location
 from tests.kit.children import Ended, command, drop_privileges
 from tests.kit.scenes import Scene, arguments, settled, write_sources
+from tests.kit.small_raws import LONG_AGO
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.resources.trials import Verdict, tried
 
@@ -386,7 +387,7 @@ def _pair(folder: Path, *, zipped: bool, put_back: bool) -> tuple[Scene, Scene]:
     mosaic = np.random.default_rng(3).integers(900, 2000, (48, 80)).astype(np.uint16)
     camera = replace(SONY_RX100M7, crop=(16, 8, 48, 32))
     write_arw(new / _TARGET, mosaic, camera=camera, compression="uncompressed")
-    before, after = 1_600_000_000, 1_600_000_000 if put_back else 1_640_000_000
+    before, after = LONG_AGO, LONG_AGO if put_back else 1_640_000_000
     os.utime(new / _TARGET, (after, after))
     if zipped:
         for sources, seconds in ((old, before), (new, after)):
