@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import write_sample_set
 from schemas.events import IngestSummary
 from schemas.recipe import Recipe
+from tests.kit.places import RAWS, SHARED
 from tests.kit.recorder import Recorder
 
 
@@ -66,7 +66,6 @@ def ingest(recorder: Recorder) -> Ingest:
 @pytest.fixture
 def shared() -> Path:
     """The folder of real raws and annotations beside the checkout; skips where it is absent."""
-    folder = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    if not (folder / "raws" / "complete").is_dir():
-        pytest.skip(f"no real raws at {folder} (set GENISP_SHARED)")
-    return folder
+    if not (RAWS / "complete").is_dir():
+        pytest.skip(f"no real raws at {SHARED} (set GENISP_SHARED)")
+    return SHARED

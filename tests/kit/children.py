@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import cli
+from tests.kit.places import ROOT
 
 #: Seconds; nothing here takes that long: what does has hung.
 PATIENCE = 90.0
@@ -141,8 +142,7 @@ def _taken(descriptor: int) -> str:
 
 def environment(**more: str) -> dict[str, str]:
     """For an interpreter that imports this project."""
-    root = str(Path(__file__).resolve().parents[2])
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root} | more
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
 
 
 def real(*arguments: object, before: Sequence[str] = (), seconds: float = PATIENCE) -> Ended:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.kit.places import ROOT
+
 
 def run_python(
     code: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
@@ -19,7 +21,7 @@ def run_python(
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, **(environment or {})},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import cli
+from tests.kit.places import ROOT
 from tests.kit.small_raws import write_small_raw
 
 #: Address space of a command, bytes: what it asks for by mistake must not cost the machine.
@@ -105,7 +106,7 @@ class CommandServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            cwd=Path(__file__).parents[3],
+            cwd=ROOT,
         )
         return self
 

@@ -28,9 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tests.kit.places import ROOT
 from tests.torture.campaign import FaultRow, Scale
-
-ROOT = Path(__file__).resolve().parents[3]
 
 SECONDS_AN_INPUT = 2
 MEGABYTES_MORE = 500

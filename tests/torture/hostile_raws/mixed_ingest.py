@@ -19,11 +19,10 @@ from pipeline.store.keys import chunk_key
 from pipeline.store.manifest import MANIFEST_NAME, parse_manifest
 from pipeline.store.samples import read_level, read_sidecar
 from schemas.sidecar import Sidecar
+from tests.kit.places import ROOT
 from tests.torture.campaign import FaultRow
 from tests.torture.hostile_raws.mutations import Seed
 from tests.torture.hostile_raws.trial import Trial
-
-ROOT = Path(__file__).resolve().parents[3]
 
 #: How native code dies, and in which phase; see `dying_decoder`.
 DEATHS = (

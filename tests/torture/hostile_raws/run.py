@@ -9,7 +9,6 @@ data that was stored.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.sample_set import (
     dng_bytes,
     nef_bytes,
 )
+from tests.kit.places import NIKON_D1, RAWS
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.hostile_raws import fuzz_parsers
 from tests.torture.hostile_raws.mixed_ingest import deadly, mixed
@@ -45,8 +45,6 @@ MEMORY = "memory"
 DEATHS = "native crash or hang: costs that file only"
 ANOTHER_RAW = "header changes that make another valid raw (LibRaw agrees)"
 NO_CHECKSUM = "image data changed (formats carry no checksum; LibRaw agrees)"
-
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 
 def run(scale: Scale, folder: Path) -> Iterator[FaultRow]:
@@ -91,7 +89,7 @@ def good_raws(height: int = 72, width: int = 128, *, real: bool = True) -> list[
         ),
         Seed.of("dng", ".DNG", _dng(seen, crop), row_bytes=2 * width),
     ]
-    found = SHARED / "raws" / "complete" / "RAW_NIKON_D1.NEF"
+    found = NIKON_D1
     if real and found.is_file():
         seeds.append(Seed.of("a real D1", ".NEF", found.read_bytes(), row_bytes=2012 * 3 // 2))
     return seeds
@@ -192,7 +190,7 @@ def through_the_command(scale: Scale, folder: Path, seeds: list[Seed]) -> Iterat
         for mutator in MUTATORS
         for _ in range(a_kind)
     ]
-    hostile = SHARED / "raws" / "hostile"
+    hostile = RAWS / "hostile"
     if hostile.is_dir():
         trials += [
             Trial("", path.name, path.suffix, path.read_bytes(), "as it is", 0)

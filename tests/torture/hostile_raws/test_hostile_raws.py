@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.places import ROOT
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.hostile_raws import dying_decoder, fuzz_parsers
 from tests.torture.hostile_raws import run as hostile_raws
@@ -89,7 +90,7 @@ def test_a_parser_that_raises_what_is_not_ours_is_found(
         "reader.TiffReader.require = require",
     ]
     (broken / "sitecustomize.py").write_text("\n".join(lines) + "\n")
-    monkeypatch.setenv("PYTHONPATH", f"{broken}:{Path(__file__).parents[3]}")
+    monkeypatch.setenv("PYTHONPATH", f"{broken}:{ROOT}")
     if not guided:
         monkeypatch.setattr(fuzz_parsers, "find_spec", lambda _: None)
     done = fuzz_parsers.fuzz(fuzz_parsers.TARGETS["tiff"], tmp_path / "fuzz", seed=0, inputs=3000)
