@@ -1,6 +1,6 @@
 """The documents are executed: commands, code, links and generated parts are what the tool does.
 
-``python -m tests.test_docs`` rewrites the generated parts of docs/command-line.md.
+``python -m tests.test_docs`` rewrites the generated parts of docs/reference/command-line.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.info import DoctorReport, StoreInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.md")])
-COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
+COMMAND_LINE_PAGE = ROOT / "docs" / "reference" / "command-line.md"
 
 #: As wide as the help ever gets (``max_content_width``), whatever terminal the tests run in.
 HELP_WIDTH = 100
