@@ -44,11 +44,6 @@ class Level:
     statistics: dict[str, PlaneStatistics]
 
 
-def plane_names(recipe: Recipe) -> tuple[str, str, str]:
-    """What the three planes are called under a recipe."""
-    return ("R", "G", "B") if recipe.colour == "camera" else ("X", "Y", "Z")
-
-
 def level_size(frame_size: tuple[int, int], level: LevelName, recipe: Recipe) -> tuple[int, int]:
     """(width, height) of a level for a frame of `frame_size` (width, height)."""
     packed = (frame_size[0] // 2, frame_size[1] // 2)
@@ -128,7 +123,7 @@ def _level(
         stored=upright,
         scale_x=upright.shape[2] / frame.size[0],
         scale_y=upright.shape[1] / frame.size[1],
-        statistics=level_statistics(counts, fixed_point, plane_names(recipe)),
+        statistics=level_statistics(counts, fixed_point, recipe.planes),
     )
 
 
