@@ -1,4 +1,4 @@
-"""The order of the steps from mosaic to stored levels, and nothing else. Arrays in, arrays out.
+"""The steps from mosaic to stored levels, in order. Arrays in, arrays out.
 
 crop -> levels -> green average -> matrix -> fixed point, with the resized level averaged from the
 same floats before they are rounded; then the orientation.
@@ -130,7 +130,7 @@ def _level(
 def _kernel_constants(
     transform: ColourTransform, fixed_point: FixedPoint
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Fold levels, matrix and fixed point into the kernel's numbers.
+    """Combine black and white levels, matrix and fixed point into the kernel's constants.
 
     code = (matrix @ cam - add_offset) / scale_factor, affine in (R, G1 + G2, B).
     """
