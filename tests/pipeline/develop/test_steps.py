@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +26,11 @@ from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
 from tests.kit.histogram import histogram
+from tests.kit.places import NIKON_D1
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint16]
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-NIKON_D1 = SHARED / "raws" / "complete" / "RAW_NIKON_D1.NEF"
 needs_the_real_raw = pytest.mark.skipif(
     not NIKON_D1.is_file(), reason=f"the real raw is not beside the checkout ({NIKON_D1})"
 )
