@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 
+from pipeline.console.steady_output import SteadyStream
 from pipeline.errors import GenispError, UsageError
-from pipeline.steady_stream import SteadyStream
 
 if TYPE_CHECKING:
-    from pipeline.reporting import Reporter
-    from pipeline.single import Developed
+    from pipeline.console.progress import Reporter
+    from pipeline.develop_file import Developed
     from schemas.recipe import LevelName, Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,7 +59,7 @@ class JsonErrors(click.Command):
         except GenispError as error:
             if not ctx.params.get("json"):
                 raise
-            from pipeline.visible import json_line
+            from pipeline.safe_text import json_line
             from schemas.events import ErrorEvent
 
             event = ErrorEvent(
@@ -126,7 +126,7 @@ def _steady_output() -> Iterator[SteadyStream]:
 
 
 def _error_text(error: GenispError) -> str:
-    from pipeline.visible import visible, visible_lines
+    from pipeline.safe_text import visible, visible_lines
 
     path = f"{visible(error.path)}: " if error.path else ""
     text = f"error: {path}{visible_lines(error.message)}"
@@ -135,7 +135,7 @@ def _error_text(error: GenispError) -> str:
 
 def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -> str | None:
     """What the machine ran out of, with the mend; None if this is a mistake of ours."""
-    from pipeline.visible import visible
+    from pipeline.safe_text import visible
 
     again = "then run the same command: it continues"
     unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
@@ -393,7 +393,7 @@ def verify(
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.files import StoreFiles
+    from pipeline.store.files import StoreFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
@@ -410,8 +410,8 @@ def info(store: str, json: bool) -> int:
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.info import store_info
     from pipeline.store import open_store
+    from pipeline.store.summary import store_info
 
     _show(store_info(open_store(store)), "info", json)
     return 0
@@ -435,11 +435,11 @@ def sample(directory: Path, images: int, seed: int, full_size: bool, json: bool)
 
     Scenes are synthetic; formats, levels, matrices and annotation files are the cameras' and NOD's.
     """
-    from pipeline import presenting
+    from pipeline.console import results
     from pipeline.sample_set import write_sample_set
 
     summary = write_sample_set(directory, images=images, seed=seed, full_size=full_size)
-    _say(presenting.as_json(summary) if json else presenting.sample_text(summary, directory))
+    _say(results.as_json(summary) if json else results.sample_text(summary, directory))
     return 0
 
 
@@ -620,18 +620,18 @@ def train(**options: Any) -> int:
 def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any) -> int:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
     from genisp_model.command import run_evaluation
-    from pipeline import presenting
+    from pipeline.console import results
 
     pictures = None
     if sources:
-        from pipeline.camera_rendering import camera_pictures
+        from pipeline.camera_picture import camera_pictures
 
         pictures = camera_pictures(options["store"], options["split"], options["level"], sources)
     scores = run_evaluation(options, checkpoint, _warn, pictures)
     lines = (
-        map(presenting.as_json, scores)
+        map(results.as_json, scores)
         if json
-        else [presenting.scores_text(scores), presenting.twelve_lines(scores)]
+        else [results.scores_text(scores), results.twelve_lines(scores)]
     )
     for line in lines:
         _say(line)
@@ -688,7 +688,7 @@ def enhance(inputs: tuple[str, ...], checkpoint: Path, **options: Any) -> int:
     from genisp_model.enhance import EnhanceOptions, run_enhance
 
     def develop(path: str, recipe: Recipe, level: LevelName) -> Developed:
-        from pipeline.single import develop_file  # decoders: not needed for a store
+        from pipeline.develop_file import develop_file  # decoders: not needed for a store
 
         return develop_file(path, recipe, level)
 
@@ -765,7 +765,7 @@ def _named_split(text: str) -> tuple[str, str]:
 
 def _reporter(as_json: bool, *, quiet: bool = False) -> Reporter:
     """JSON lines to stdout; or, to stderr, a live line on a terminal and plain lines elsewhere."""
-    from pipeline.reporting import JsonReporter, PlainReporter
+    from pipeline.console.progress import JsonReporter, PlainReporter
 
     if as_json:
         return JsonReporter(click.echo)
@@ -773,28 +773,28 @@ def _reporter(as_json: bool, *, quiet: bool = False) -> Reporter:
         return PlainReporter(lambda text: click.echo(text, err=True), quiet=quiet)
     from rich.console import Console
 
-    from pipeline.terminal import TerminalReporter
+    from pipeline.console.terminal import TerminalReporter
 
     return TerminalReporter(Console(stderr=True), quiet=quiet)
 
 
 def _show(result: Any, kind: str, as_json: bool) -> None:
     """Print a command's result to stdout."""
-    from pipeline import presenting
+    from pipeline.console import results
 
-    _say(presenting.as_json(result) if as_json else presenting.TEXTS[kind](result))
+    _say(results.as_json(result) if as_json else results.TEXTS[kind](result))
 
 
 def _say(text: str) -> None:
     """Print to stdout what may hold names."""
-    from pipeline.visible import visible_lines
+    from pipeline.safe_text import visible_lines
 
     click.echo(visible_lines(text))
 
 
 def _warn(text: str) -> None:
     """Print to stderr what may hold names."""
-    from pipeline.visible import visible_lines
+    from pipeline.safe_text import visible_lines
 
     click.echo(visible_lines(text), err=True)
 

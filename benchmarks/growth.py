@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth [--counts 1000,5000,20000] [--folder DIR] [--json FILE]
 
-Writes tiny raws in real formats (`benchmarks.many_raws`), so that what is measured is the cost of a
+Writes tiny raws in real formats (`kit.many_raws`), so that what is measured is the cost of a
 sample, not of its pixels, and for each count measures, each step in a process of its own:
 
 - ingest: in one process; then, for the smaller counts, with a worker process, as a user runs it;
@@ -34,8 +34,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import PACKAGES, machine_facts, peak_memory, write_json
-from benchmarks.many_raws import write_many_raws
+from benchmarks.kit.machine import PACKAGES, machine_facts, peak_memory, write_json
+from benchmarks.kit.many_raws import write_many_raws
 
 COUNTS = (1000, 5000, 20000)
 LARGEST_WITH_WORKER = 5000
@@ -50,8 +50,8 @@ Figures = dict[str, float]
 
 
 def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> Figures:
+    from pipeline.console.progress import PlainReporter
     from pipeline.ingest import IngestOptions, run_ingest
-    from pipeline.reporting import PlainReporter
     from schemas.recipe import Recipe
 
     options = IngestOptions(workers=workers, recheck=recheck)
@@ -71,8 +71,8 @@ def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> 
 
 
 def _verify(folder: Path, *, quick: bool) -> Figures:
-    from pipeline.files import StoreFiles
-    from pipeline.reporting import PlainReporter
+    from pipeline.console.progress import PlainReporter
+    from pipeline.store.files import StoreFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     def work() -> Figures:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.ingest [--images N] [--repeats R] [--json FILE]
 
-Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn,
+Writes full-size night raws (`kit.night_raws`) to a temporary folder and measures, in turn,
 in one process with a worker's memory: rawpy's open and unpack alone; the whole path of one image
-(`tasks.develop_source`: read, checksum, decode, both levels, lz4, durable writes, sidecar) with the
+(`worker.develop_source`: read, checksum, decode, both levels, lz4, durable put, sidecar) with the
 fast decoders, with them cross-checked against LibRaw, and with LibRaw; the same path by stage; and,
 in fresh processes, the peak memory of one image and what the allocator's settings cost.
 """
@@ -27,7 +27,7 @@ from typing import Any
 
 import rawpy
 
-from benchmarks.machine import (
+from benchmarks.kit.machine import (
     cpu_seconds,
     in_turn,
     machine_facts,
@@ -35,16 +35,17 @@ from benchmarks.machine import (
     summary,
     write_json,
 )
-from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
-from benchmarks.stages import STAGES, stage_clock
-from pipeline import tasks
-from pipeline.files import StoreFiles
-from pipeline.plan import Item, place
-from pipeline.scheduler import KEPT_MEMORY
-from pipeline.sources import discover
-from pipeline.state import StoreState
-from pipeline.tasks import ProbeTask, SampleTask, probe_source
-from pipeline.trust import SAMPLE_EVERY
+from benchmarks.kit.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
+from benchmarks.kit.stages import STAGES, stage_clock
+from pipeline.ingest import worker
+from pipeline.ingest.placement import place
+from pipeline.ingest.store_state import StoreState
+from pipeline.ingest.survey import Item
+from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
+from pipeline.raw.cross_check import SAMPLE_EVERY
+from pipeline.runtime.dask_cluster import KEPT_MEMORY
+from pipeline.sources.discover import discover
+from pipeline.store.files import StoreFiles
 from schemas.recipe import Recipe
 
 LIBRAW_ALONE = "LibRaw open + unpack"
@@ -184,7 +185,7 @@ def _ingest(sample: SampleTask) -> Callable[[], object]:
 
 
 def _succeed(sample: SampleTask) -> None:
-    outcome = tasks.develop_source(sample)
+    outcome = worker.develop_source(sample)
     if outcome.sidecar is None:
         raise SystemExit(f"{sample.source.name}: {outcome.failure or outcome.store_error}")
 

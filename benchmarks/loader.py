@@ -2,7 +2,7 @@
 
     python -m benchmarks.loader [--rounds R] [--levels resized,packed] [--json FILE]
 
-Makes full-size night raws (`benchmarks.night_raws`), ingests them as a user would, and repeats the
+Makes full-size night raws (`kit.night_raws`), ingests them as a user would, and repeats the
 samples under new ids (chunk files and sidecars are copied; zarr's array shapes are not, nothing
 here reads them). Beside the store it writes what people use instead: one uncompressed
 uint16 array of the same images, opened with ``np.memmap``.
@@ -49,13 +49,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import PACKAGES, machine_facts, write_json
-from benchmarks.night_raws import night_store
+from benchmarks.kit.machine import PACKAGES, machine_facts, write_json
+from benchmarks.kit.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
-from genisp_model.stream import Batch, StreamLoader, _Reading
-from pipeline.files import StoreFiles
-from pipeline.store import chunk_key, open_store, sidecar_key
+from genisp_model.stream import StreamLoader, _Finished, _Reading
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 
 BATCH = 2
@@ -94,13 +95,13 @@ class CodesLoader(StreamLoader):
         self._on_cuda = True
         self._pool = BufferPool(self._pool.nbytes // 2)
 
-    def _finish(self, reading: _Reading) -> Batch:
+    def _finish(self, reading: _Reading) -> _Finished:
         for work in reading.work:
             work.result()
         shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
         array = codes(reading.buffer, shape)
         weakref.finalize(array, self._pool.give_back, reading.buffer).atexit = False
-        return self._batch(torch.from_numpy(array), reading.positions, reading.flipped)
+        return self._batch(torch.from_numpy(array), reading, list(range(len(array))))
 
 
 def repeated(store: Path, target: Path, level: LevelName, count: int) -> Path:
@@ -227,7 +228,9 @@ def prepare(folder: Path, raws: int, levels: Sequence[LevelName]) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loader", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--raws", type=int, default=4, help="distinct raws")
     parser.add_argument("--levels", default="resized,packed")

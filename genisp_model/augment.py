@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.resample import area_weights, fitted_size
+from pipeline.develop.resample import area_weights, fitted_size
 
 __all__ = ["box_areas", "fitted_size", "flip_boxes", "flip_image", "resize_images", "scale_boxes"]
 

@@ -16,7 +16,7 @@ from genisp_model.recipes import RECIPES
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Say, Trainer
 from pipeline.errors import UsageError
-from pipeline.interruption import Interruption
+from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
 from schemas.info import RenderingScore
 from schemas.training import TrainConfig

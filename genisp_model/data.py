@@ -26,19 +26,14 @@ from torch.utils.data import Dataset
 
 from genisp_model.augment import box_areas
 from genisp_model.buffers import aligned, floats
-from pipeline.boxes import target_arrays
-from pipeline.chunk import largest_chunk
-from pipeline.chunk_decoding import decode_codes, decode_values, work_size
 from pipeline.errors import REDO, DamagedStoreError, UsageError
-from pipeline.files import StoreFiles
-from pipeline.store import (
-    Store,
-    chunk_key,
-    open_store,
-    read_chunk_into,
-    read_sidecar,
-    sidecar_key,
-)
+from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
+from pipeline.store.chunk.format import largest_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.reader import Store, open_store
+from pipeline.store.samples import read_chunk_into, read_sidecar, targets
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
@@ -129,7 +124,9 @@ class SampleIndex:
         It is a whole number, so the difference is exact and the value is rounded once, on any
         device.
         """
-        zeros = [round(-group.add_offset / group.scale_factor) for group in self.groups]
+        zeros = [
+            FixedPoint(group.scale_factor, group.add_offset).zero_code for group in self.groups
+        ]
         return np.array(zeros, np.float32)[self.group_numbers]
 
 
@@ -161,8 +158,7 @@ class SampleRecord:
     def of(cls, sidecar: Sidecar, level: LevelName) -> SampleRecord:
         """The record of a sidecar that holds `level`."""
         held = sidecar.levels[level]
-        annotated = () if sidecar.annotation is None else sidecar.annotation.boxes
-        boxes, labels = target_arrays(annotated, *sidecar.frame.size, held.scale_x, held.scale_y)
+        boxes, labels = targets(sidecar, level)
         statistics = [
             [getattr(plane, name) for name in STATISTICS] for plane in held.statistics.values()
         ]

@@ -6,7 +6,6 @@ gives (B, 3, H, W) RGB in 0..1. The classical one is the yardstick; dark XYZ alo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -47,13 +46,6 @@ def render_classical(xyz: Tensor, scale: Tensor | None = None) -> Tensor:
     """
     scale = percentile_of_y(xyz) if scale is None else scale.to(xyz)  # (B,)
     return _gamma(xyz_to_srgb(xyz) / scale.clamp_min(_SMALLEST)[:, None, None, None])
-
-
-RENDERINGS: dict[RenderingName, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "xyz": render_xyz,
-    "gray-world": render_gray_world,
-    "classical": render_classical,
-}
 
 
 def xyz_to_srgb(xyz: Tensor) -> Tensor:

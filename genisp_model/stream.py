@@ -7,8 +7,9 @@
 
 Chunks are read, checked and decompressed by threads: all three release the interpreter lock. On a
 CPU they also convert, into memory that is used again once a batch is dropped (`buffers`). For a
-CUDA device they fill pinned memory with the stored 16-bit codes, which are copied while earlier
-work runs and converted there: half the bytes over the bus.
+CUDA device they fill pinned memory with the stored 16-bit codes, half the bytes over the bus. A
+thread of its own then copies each batch to the device and converts it there, while the device still
+works on earlier batches: the training loop finds the next batch on the device already.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from typing import Any
@@ -37,10 +39,13 @@ from genisp_model.augment import (
 from genisp_model.buffers import BufferPool, ByteArray, codes, floats
 from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target, target_of
 from genisp_model.sampling import BatchPlan, Cursor, Purpose, chosen, fingerprint
-from pipeline.chunk_decoding import mirror
 from pipeline.errors import DamagedStoreError, UsageError
+from pipeline.store.chunk.fast_decode import mirror
 
 _log = logging.getLogger(__name__)
+
+#: Bytes: where a tensor in packed memory may begin, whatever its type.
+_ALIGNED = 16
 _cuda: Any = torch.cuda  # its streams and events are untyped
 
 
@@ -81,6 +86,16 @@ class _Reading:
     work: list[Future[None]]
 
 
+@dataclass
+class _Finished:
+    """A batch, and what a CUDA device must have passed before it may be used."""
+
+    batch: Batch
+    event: Any = None  # torch.cuda.Event
+    #: One tensor of each piece of device memory the batch lies in.
+    memory: tuple[Tensor, ...] = ()
+
+
 @dataclass(eq=False)
 class StreamLoader:
     """Batches of a dataset, epoch after epoch.
@@ -101,7 +116,8 @@ class StreamLoader:
     threads
         That decode. Two feed a training step on most machines.
     prefetch
-        Batches decoded ahead of the one in use.
+        Batches decoded ahead of the one in use. On a CUDA device one more than that is in use or
+        waits there, as float32.
     device
         Where batches go.
     flip
@@ -156,6 +172,8 @@ class StreamLoader:
         self._pool = BufferPool(size, pinned=self._on_cuda)
         self._scratch = threading.local()
         self._copies = _cuda.Stream(self._device) if self._on_cuda else None
+        # On a CPU a batch is made where it is wanted: there is nothing to copy, and nobody to wait.
+        self._finishes_ahead = self._on_cuda
 
     def _check(self) -> None:
         if self.dataset.transform is not None:
@@ -211,26 +229,54 @@ class StreamLoader:
         self._epoch, self._done = cursor.epoch, cursor.done
 
     def __iter__(self) -> Iterator[Batch]:
-        plan, epoch, start = self._plan, self._epoch, self._done
+        plan, epoch, done = self._plan, self._epoch, self._done
         total = len(plan.all_batches(epoch))
-        todo = iter(plan.batches(epoch, start))
+        batches = plan.batches(epoch, done)
+        todo = iter(batches)
         executor = ThreadPoolExecutor(self.threads, thread_name_prefix="genisp-stream")
-        ahead: deque[_Reading] = deque()
+        reading: deque[_Reading] = deque()
+
+        def make() -> _Finished | None:
+            """The next batch; those after it are read meanwhile: threads never run dry."""
+            for positions in islice(todo, 1 + self.prefetch - len(reading)):
+                reading.append(self._start(executor, positions, epoch))
+            return self._finish(reading.popleft())
+
         try:
-            ahead.extend(self._start(executor, b, epoch) for b in islice(todo, self.prefetch))
-            while ahead:
-                # The next one starts before this one is waited for: threads never run dry.
-                ahead.extend(self._start(executor, b, epoch) for b in islice(todo, 1))
-                batch = self._finish(ahead.popleft())
-                self._done = min(self._done + plan.world, total)
-                if batch is not None:
-                    yield batch
-                    del batch  # else its memory would wait for the next one
+            with closing(self._made(make, len(batches))) as made:
+                for batch in made:
+                    self._done = min(self._done + plan.world, total)
+                    if batch is not None:
+                        yield batch
+                        del batch  # else its memory would wait for the next one
         finally:
             # Reached when the consumer breaks off, too: the generator is closed with its last
             # reference. What was read ahead is dropped, buffers and all.
             executor.shutdown(wait=True, cancel_futures=True)
         self.set_epoch(epoch + 1)
+
+    def _made(self, make: Callable[[], _Finished | None], count: int) -> Generator[Batch | None]:
+        """What `make` gives, `count` times; where a device is waited for, one call ahead.
+
+        There a thread of its own does everything about a batch, also handing its images to the
+        threads that read. Each thread that is woken may take the interpreter lock from the one that
+        wakes it, for 5 ms and more: the training loop wakes this one thread, and does so last.
+        """
+        if not self._finishes_ahead:
+            for _ in range(count):
+                yield self._handed_over(make())
+            return
+        executor = ThreadPoolExecutor(1, thread_name_prefix="genisp-stream-upload")
+        try:
+            ahead = deque(executor.submit(make) for _ in range(min(count, 1)))
+            for following in range(count - 1, -1, -1):
+                batch = self._handed_over(ahead.popleft().result())
+                if following:
+                    ahead.append(executor.submit(make))
+                yield batch
+                del batch
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _start(
         self, executor: ThreadPoolExecutor, positions: npt.NDArray[np.int64], epoch: int
@@ -267,20 +313,34 @@ class StreamLoader:
             memory = self._scratch.memory = self.dataset.memory()
         return memory
 
-    def _finish(self, reading: _Reading) -> Batch | None:
-        """Wait for a batch and make its tensors; None if every sample of it was skipped."""
+    def _handed_over(self, finished: _Finished | None) -> Batch | None:
+        """The batch, for use on the device's current stream; None if there is nothing in it."""
+        if finished is None:
+            return None
+        if finished.event is not None:
+            using = _cuda.current_stream(self._device)
+            using.wait_event(finished.event)
+            for tensor in finished.memory:
+                # Made on one stream, used on another: the allocator must wait for both.
+                tensor.record_stream(using)
+        return finished.batch
+
+    def _finish(self, reading: _Reading) -> _Finished | None:
+        """Wait for a batch's images and make its tensors; None if all of them were skipped."""
         sound = [slot for slot in range(len(reading.work)) if self._is_sound(reading, slot)]
         shape = (len(reading.positions), *self.dataset.index.shape(int(reading.positions[0])))
         if not sound:
             self._pool.give_back(reading.buffer)
             return None
         if self._copies is not None:
-            images = self._upload(reading, shape, self._copies)
-        else:
-            images = self._pool.lend(reading.buffer, shape).to(self._device)
-        if len(sound) < len(images):
-            images = images[sound]
-        return self._batch(images, reading.positions[sound], reading.flipped[sound])
+            with torch.cuda.stream(self._copies):
+                images = self._upload(reading, shape, self._copies)
+                finished = self._batch(images, reading, sound)
+                finished.event = _cuda.Event()
+                finished.event.record(self._copies)
+            return finished
+        images = self._pool.lend(reading.buffer, shape).to(self._device)
+        return self._batch(images, reading, sound)
 
     def _is_sound(self, reading: _Reading, slot: int) -> bool:
         """Wait for one image; False if it is damaged and damage is skipped."""
@@ -299,40 +359,40 @@ class StreamLoader:
         self, reading: _Reading, shape: tuple[int, ...], copies: torch.cuda.Stream
     ) -> Tensor:
         """Copy codes to the device beside whatever it computes, and convert them there."""
-        with torch.cuda.stream(copies):
-            stored = torch.from_numpy(codes(reading.buffer, shape))
-            stored = stored.to(self._device, non_blocking=True)
-            # The pinned buffer is free for other images when the device has passed this point.
-            event = _cuda.Event()
-            event.record(copies)
-            self._pool.give_back_when(event.query, reading.buffer)
-            images = dequantised(stored, self.dataset.index, reading.positions)
-            for slot in np.flatnonzero(reading.flipped).tolist():
-                images[slot] = flip_image(images[slot])
-        using = torch.cuda.current_stream(self._device)
-        using.wait_stream(copies)
-        # Made on one stream, used on another: the allocator must wait for both.
-        images.record_stream(using)
+        stored = torch.from_numpy(codes(reading.buffer, shape))
+        stored = stored.to(self._device, non_blocking=True)
+        # The pinned buffer is free for other images when the device has passed this point.
+        event = _cuda.Event()
+        event.record(copies)
+        self._pool.give_back_when(event.query, reading.buffer)
+        images = dequantised(stored, self.dataset.index, reading.positions)
+        for slot in np.flatnonzero(reading.flipped).tolist():
+            images[slot] = flip_image(images[slot])
         return images
 
-    def _batch(
-        self, images: Tensor, positions: npt.NDArray[np.int64], flipped: npt.NDArray[np.bool_]
-    ) -> Batch:
+    def _batch(self, images: Tensor, reading: _Reading, sound: list[int]) -> _Finished:
         """Targets to the images: mirrored, scaled and moved as they are."""
+        if len(sound) < len(images):
+            images = images[sound]
+        positions, flipped = reading.positions[sound], reading.flipped[sound]
         height, width = images.shape[-2:]
         fitted = (width, height) if self.fit is None else fitted_size((width, height), self.fit)
-        targets = []
+        targets: list[Target] = []
         records = [self.dataset.record(position) for position in positions.tolist()]
         for position, record, mirrored in zip(positions.tolist(), records, flipped, strict=True):
             boxes = flip_boxes(record.boxes, width) if mirrored else record.boxes
             boxes = scale_boxes(boxes, fitted[0] / width, fitted[1] / height)
-            targets.append(_moved(target_of(position, record, boxes), self._device))
-        return Batch(
-            images=resize_images(images, fitted),
+            targets.append(target_of(position, record, boxes))
+        exposure = torch.from_numpy(np.array([one.exposure for one in records]))
+        images = resize_images(images, fitted)
+        targets, exposure, packed = _moved(targets, exposure, self._device)
+        batch = Batch(
+            images=images,
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
-            exposure=torch.from_numpy(np.array([one.exposure for one in records])).to(self._device),
+            exposure=exposure,
         )
+        return _Finished(batch, memory=(images, packed))
 
 
 def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.int64]) -> Tensor:
@@ -356,11 +416,53 @@ def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.in
     return images
 
 
-def _moved(target: Target, device: torch.device) -> Target:
-    """The target with its tensors on a device."""
+def _moved(
+    targets: list[Target], exposure: Tensor, device: torch.device
+) -> tuple[list[Target], Tensor, Tensor]:
+    """Targets and exposures with their tensors on a device, and the memory they lie in.
+
+    Some forty small tensors a batch: each alone would cost a copy that waits for the device.
+    """
     if device.type == "cpu":
-        return target
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in target.items()
-    }
+        return targets, exposure, exposure
+    small = [value for one in targets for value in one.values() if isinstance(value, Tensor)]
+    sent, packed = sent_together([exposure, *small], device)
+    exposure, *there = sent
+    left = iter(there)
+    targets = [
+        {name: next(left) if isinstance(value, Tensor) else value for name, value in one.items()}
+        for one in targets
+    ]
+    return targets, exposure, packed
+
+
+def sent_together(tensors: list[Tensor], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Small tensors of any types, copied to a device by one copy that nobody waits for.
+
+    Parameters
+    ----------
+    tensors
+        On the CPU.
+    device
+        Where they go.
+
+    Returns
+    -------
+    tuple
+        The same tensors there, views into one piece of memory, and that memory as uint8.
+    """
+    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+    starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    views = [
+        (packed[start : start + size], tensor)
+        for start, size, tensor in zip(starts, sizes, tensors, strict=False)
+    ]
+    for view, tensor in views:
+        view.view(tensor.dtype).copy_(tensor.flatten())
+    there = packed.to(device, non_blocking=True)
+    sent = [
+        there[start : start + size].view(tensor.dtype).view(tensor.shape)
+        for start, size, tensor in zip(starts, sizes, tensors, strict=False)
+    ]
+    return sent, there

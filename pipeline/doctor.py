@@ -64,7 +64,7 @@ def _version(name: str) -> str:
 def _libraw() -> str:
     if find_spec("rawpy") is None:
         return "missing"
-    from pipeline.libraw_decoder import libraw_version
+    from pipeline.raw.decoders.libraw import libraw_version
 
     return libraw_version()
 

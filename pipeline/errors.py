@@ -7,8 +7,7 @@
     │   ├── UnsupportedRawError                not a raw we can convert without guessing
     │   ├── CorruptRawError                    truncated or damaged
     │   ├── FrameMismatchError                 the annotation belongs to another frame
-    │   ├── AnnotationError                    a COCO file or record that cannot be used
-    │   └── DecoderCrashError                  the decoder died or hung on it
+    │   └── AnnotationError                    a COCO file or record that cannot be used
     ├── TrainingError                exit 1    training cannot start, or cannot go on
     └── StoreError                   exit 1
         ├── NoStoreError             exit 10   nothing there, or not one of ours
@@ -89,10 +88,6 @@ class FrameMismatchError(SourceError, ValueError):
 
 class AnnotationError(SourceError, ValueError):
     """Raised when a COCO file, or an image record in one, cannot be used."""
-
-
-class DecoderCrashError(SourceError, RuntimeError):
-    """Raised when the decoder killed its process, or did not return in time."""
 
 
 class TrainingError(GenispError, RuntimeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from schemas.base import StrictModel
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import MAX_ROWS, Camera, Name, Planes, Side
 
@@ -15,6 +16,11 @@ class LevelLayout(StrictModel):
     shape: tuple[Planes, Side, Side]
     scale_factor: float = Field(gt=0)
     add_offset: float
+
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """How values are kept in it."""
+        return FixedPoint(self.scale_factor, self.add_offset)
 
 
 class GroupLayout(StrictModel):

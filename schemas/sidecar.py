@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from schemas.base import StrictModel
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
+from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
 
 FORMAT = "genisp-xyz-store"
@@ -159,6 +160,11 @@ class LevelRecord(StrictModel):
     nbytes: int = Field(gt=0)
     crc32c: str = Field(pattern="^[0-9a-f]{8}$")
     statistics: dict[str, PlaneStatistics] = Field(min_length=3, max_length=3)
+
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """How its values are kept."""
+        return FixedPoint(self.scale_factor, self.add_offset)
 
     @model_validator(mode="after")
     def _is_possible(self) -> LevelRecord:

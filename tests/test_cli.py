@@ -24,8 +24,8 @@ from schemas.events import (
     VerifySummary,
 )
 from schemas.info import DoctorReport, StoreInfo
-from tests.conftest import tree
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
+from tests.kit.trees import tree
 
 AnyEvent: TypeAdapter[object] = TypeAdapter(
     ErrorEvent
@@ -121,10 +121,10 @@ def test_no_store_is_10(tmp_path: Path) -> None:
 
 
 def test_a_locked_store_is_11(nod: Path, store_path: Path) -> None:
-    from pipeline.files import StoreFiles
+    from pipeline.store.files import StoreFiles
 
     hold = "import sys; sys.path.insert(0, sys.argv[2])\n" + (
-        "from pathlib import Path; from pipeline.files import StoreFiles; import time\n"
+        "from pathlib import Path; from pipeline.store.files import StoreFiles; import time\n"
         "with StoreFiles(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
     )
     root = str(Path(__file__).parents[1])

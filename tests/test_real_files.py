@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import rawpy
 
-from pipeline.annotations import build_index, load_coco
+from pipeline.annotations.coco_file import load_coco
+from pipeline.annotations.index import build_index
 from pipeline.store import open_store
-from tests.conftest import Ingest, Recorder
+from tests.conftest import Ingest
+from tests.kit.recorder import Recorder
 
 pytestmark = pytest.mark.shared_data
 

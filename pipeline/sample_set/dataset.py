@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.sample_set.annotation_file import Shot, coco_document, split_shots
-from pipeline.sample_set.arw import ArwCompression, arw_bytes
-from pipeline.sample_set.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
-from pipeline.sample_set.composition import compose_scene
-from pipeline.sample_set.light import Floats, temperature_rgb
-from pipeline.sample_set.nef import NefCompression, nef_bytes
-from pipeline.sample_set.scene import render_scene
+from pipeline.sample_set.formats.arw import ArwCompression, arw_bytes
+from pipeline.sample_set.formats.camera_file import NIKON_D750, SONY_RX100M7, CameraFile, Mosaic
+from pipeline.sample_set.formats.nef import NefCompression, nef_bytes
+from pipeline.sample_set.formats.tiff_writer import ByteOrder
+from pipeline.sample_set.scene.composition import compose_scene
+from pipeline.sample_set.scene.light import Floats, temperature_rgb
+from pipeline.sample_set.scene.render import render_scene
 from pipeline.sample_set.sensor import (
     NIKON_D750_MATRIX,
     SONY_RX100M7_MATRIX,
@@ -29,35 +30,12 @@ from pipeline.sample_set.sensor import (
     expose,
     white_balance,
 )
-from pipeline.sample_set.tiff import ByteOrder
+from schemas.sample_set import SampleSetSummary
 
 _log = logging.getLogger(__name__)
 
-# NOD's frames get dark down to this; learning-experiment range, share of white.
+# Mean signal of the darkest frames (as in NOD) and of the brightest, as a share of white.
 _DARKEST, _BRIGHTEST = 0.003, 0.03
-
-
-@dataclass(frozen=True)
-class SampleSetSummary:
-    """What was written.
-
-    Parameters
-    ----------
-    raws, annotations
-        Paths of the files.
-    boxes
-        Number of boxes in all annotation files.
-    size
-        Bytes of all files together.
-    cameras
-        Camera models, as the files name them.
-    """
-
-    raws: tuple[Path, ...]
-    annotations: tuple[Path, ...]
-    boxes: int
-    size: int
-    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -202,7 +180,7 @@ def _write_shot(
     variant = body.variants[index // len(_BODIES) % len(body.variants)]
     sensor = _sensor(body, variant, full_size=full_size)
     _, _, width, height = sensor.crop
-    # At full size a cell of the filter sees one value: lenses do not resolve single pixels.
+    # At full size all four sites of a CFA cell see one value: lenses do not resolve single pixels.
     step = 2 if full_size else 1
     scene = compose_scene((seed, index), aspect=_upright(variant, width, height))
     size = (width // step, height // step)
@@ -224,7 +202,7 @@ def _write_shot(
 
 
 def _upright(variant: _Variant, width: int, height: int) -> float:
-    """Aspect of the frame as the photographer saw it."""
+    """Width over height of the upright frame."""
     return width / height if variant.orientation == 1 else height / width
 
 
@@ -246,7 +224,7 @@ def _sensor(body: _Body, variant: _Variant, *, full_size: bool) -> Sensor:
 def turn_to_sensor(
     xyz: Floats, boxes: npt.NDArray[np.int64], orientation: int, step: int = 1
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Turn an upright scene the way the sensor lay when the camera was held on its side.
+    """Turn an upright scene into the sensor's frame of a camera that was held on its side.
 
     Parameters
     ----------
@@ -288,7 +266,7 @@ def _facts(
     index: int,
     iso: int,
 ) -> CameraFile:
-    # A made-up evening: the clock of the machine must not reach the bytes.
+    # An invented evening: the bytes must not depend on the machine's clock.
     moment = datetime(2020, 11, 7, 19, 30) + timedelta(seconds=41 * index)
     return replace(
         body.camera,

@@ -15,7 +15,7 @@ from genisp_model.augment import (
     resize_images,
     scale_boxes,
 )
-from pipeline.resample import area_weights
+from pipeline.develop.resample import area_weights
 
 SIDES = st.integers(2, 40)
 

@@ -20,7 +20,7 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, paired_gain, restricted
 from genisp_model.renderings import render_classical
 from genisp_model.stream import StreamLoader
-from pipeline.presenting import scores_text
+from pipeline.console.results import scores_text
 from pipeline.store import open_store
 from schemas.info import RenderingScore
 from schemas.sidecar import Sidecar

@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from genisp_model.data import STATISTICS, StoreDataset, Target, collate
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.files import StoreFiles
-from pipeline.manifest import dump_manifest, parse_manifest
-from pipeline.store import Store, chunk_key, open_store, sidecar_key
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.manifest import dump_manifest, parse_manifest
+from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 
 @pytest.mark.parametrize("level", ["resized", "packed"])

@@ -24,7 +24,7 @@ from genisp_model.stream import StreamLoader
 from genisp_model.train import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 SAMPLE, V1, V2 = "sample_retinanet", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"
 HEIGHT, WIDTH = 96, 130

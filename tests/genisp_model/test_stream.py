@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from genisp_model.augment import flip_boxes, flip_image
 from genisp_model.buffers import BufferPool
 from genisp_model.data import StoreDataset
-from genisp_model.stream import Batch, StreamLoader, dequantised
+from genisp_model.stream import Batch, StreamLoader, dequantised, sent_together
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store import chunk_key, open_store
+from pipeline.store.keys import chunk_key
+from pipeline.store.reader import open_store
 
 WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -268,3 +270,60 @@ def test_a_cuda_device_gets_the_same_batches(dataset: StoreDataset) -> None:
             assert batch.images.is_cuda
             assert batch.targets[0]["boxes"].is_cuda
             assert torch.equal(batch.images.cpu(), reference.images)
+
+
+def test_targets_of_a_batch_reach_the_device_in_one_copy() -> None:
+    tensors = [
+        torch.tensor(0.5),
+        torch.arange(12, dtype=torch.float32).reshape(3, 4),
+        torch.empty((0, 4)),
+        torch.tensor([1, -(2**40)]),
+        torch.tensor([True, False, True]),
+    ]
+    sent, packed = sent_together(tensors, torch.device("cpu"))
+    for ours, theirs in zip(sent, tensors, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+        assert ours.untyped_storage().data_ptr() == packed.untyped_storage().data_ptr()
+    sent[1].zero_()
+    assert sent[3].tolist() == [1, -(2**40)]  # its neighbour's memory is its own
+
+
+class AheadLoader(StreamLoader):
+    """Its batches are finished by a thread, as for a GPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._finishes_ahead = True
+
+
+def test_batches_finished_ahead_are_the_same(dataset: StoreDataset) -> None:
+    options: dict[str, Any] = {"batch_size": 2, "flip": 0.5, "prefetch": 3}
+    ours, plain = AheadLoader(dataset, **options), StreamLoader(dataset, **options)
+    for _ in range(2):
+        for batch, reference in zip(ours, plain, strict=True):
+            assert batch.ids == reference.ids
+            assert torch.equal(batch.images, reference.images)
+            assert torch.equal(batch.exposure, reference.exposure)
+            for one, other in zip(batch.targets, reference.targets, strict=True):
+                assert torch.equal(one["boxes"], other["boxes"])
+            # What is finished ahead is not handed out yet.
+            assert ours.state_dict() == plain.state_dict()
+
+
+def test_an_error_met_ahead_reaches_the_consumer(
+    dataset: StoreDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(dataset, "read_values", fail)
+    with pytest.raises(OSError, match="disk gone"):
+        list(AheadLoader(dataset, skip_damaged=True))
+
+
+def test_breaking_off_while_batches_are_finished_leaves_no_thread(dataset: StoreDataset) -> None:
+    for _ in AheadLoader(dataset, batch_size=1, threads=3, prefetch=4):
+        break
+    gc.collect()
+    assert not [t for t in threading.enumerate() if t.name.startswith("genisp-stream")]

@@ -16,7 +16,8 @@ from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
-from pipeline.store import open_store, sidecar_key
+from pipeline.store.keys import sidecar_key
+from pipeline.store.reader import open_store
 from schemas.training import Speedup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.sample_set.light import temperature_rgb
+from pipeline.sample_set.scene.light import temperature_rgb
 from pipeline.sample_set.sensor import (
     NIKON_D750_MATRIX,
     SONY_RX100M7_MATRIX,

@@ -1,0 +1,10 @@
+"""What annotation files say: which boxes a raw has, in which frame, in which split.
+
+Open `index` first: it answers, for a raw, what all files together say about it.
+
+- `coco_file`: one COCO file's bytes, in any of its variants, to images with boxes and findings.
+- `columns`: the records of a large file, kept as arrays until one is asked for.
+- `json_lists`: the records of a large JSON file, one after another.
+- `file_findings`: notes about a file, counted where there are many of one kind.
+- `boxes`: boxes as arrays: formats and scales. `box_checks`: what is wrong with them.
+"""

@@ -1,0 +1,441 @@
+"""One COCO file in any of its variants: bytes -> images with boxes and findings.
+
+A record that cannot be used becomes a finding and costs only itself; only what is no COCO file at
+all raises. Nothing here opens a file: bytes in, values out. Memory and time are bounded by the
+limits below, whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.annotations.columns import (
+    AnnotatedImages,
+    BoxColumns,
+    ImageColumns,
+    Key,
+    base_name,
+    key_of,
+)
+from pipeline.annotations.file_findings import MAX_BROKEN, Notes
+from pipeline.annotations.json_lists import (
+    NotJsonError,
+    Span,
+    first_byte,
+    is_json,
+    members,
+    misplaced,
+    runs,
+)
+from pipeline.errors import AnnotationError
+from schemas.coco import (
+    CLASS_NAMES,
+    COCO_ANNOTATIONS,
+    COCO_CATEGORIES,
+    COCO_IMAGES,
+    OTHER_CATEGORY,
+    CocoAnnotation,
+    CocoCategory,
+    CocoImage,
+    RecordId,
+    RejectedRecord,
+    shortened,
+)
+from schemas.finding import Finding, Severity
+
+MAX_FILE_BYTES: Final = 1 << 28
+"""Bytes of an annotation file. RAW-NOD's largest has 3 MB; all of COCO 2017's boxes fit."""
+
+MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories": 100_000}
+"""Records of each list of a file; COCO 2017 has 118,287 images and 860,001 boxes in one."""
+
+MAX_BOXES_PER_IMAGE: Final = 5_000
+"""More is a broken export: the densest NOD image has 53."""
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_CLASS_IDS = {name: category_id for category_id, name in CLASS_NAMES.items()}
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """One annotation file, read.
+
+    Attributes
+    ----------
+    name
+        What the file was called when it was loaded.
+    split
+        Split of all its images, or None.
+    images
+        The usable image records in file order, each with its boxes in file order.
+    findings
+        About the file and its records. Those about boxes are on the boxes.
+    refused
+        Image file name -> why its record cannot be used: such an image is not one without boxes.
+    """
+
+    name: str
+    split: str | None
+    images: AnnotatedImages
+    findings: tuple[Finding, ...]
+    refused: Mapping[str, Finding]
+
+
+def split_from_name(name: str) -> str | None:
+    """Find ``train``, ``val`` or ``test`` as a word of a file name; None for none or for two.
+
+    Words end at anything but letters and where capitals begin: ``instances_train2017.json``,
+    ``NodValidation.json``; ``trainval`` is a word of its own and no split.
+    """
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", base_name(name).rpartition(".")[0])
+    splits = {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def refuse_oversized(nbytes: int, name: str) -> None:
+    """Refuse a file by its size, before it is read.
+
+    Raises
+    ------
+    AnnotationError
+        Where it has more than `MAX_FILE_BYTES`.
+    """
+    if nbytes > MAX_FILE_BYTES:
+        raise AnnotationError(
+            f"it has {nbytes:,} bytes; annotation files of more than {MAX_FILE_BYTES:,} are not "
+            "read",
+            path=name,
+            hint="Split it into several files, by images; or, if it holds no annotations, move it "
+            "out of the sources.",
+        )
+
+
+def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile:
+    """Read one COCO file.
+
+    Parameters
+    ----------
+    data
+        The file's bytes: UTF-8 JSON, with or without byte order mark.
+    name
+        What to call it: goes into sidecars and messages, so relative to the source.
+    split
+        Split of all its images; taken from the name when not given.
+
+    Raises
+    ------
+    AnnotationError
+        When the whole is no JSON or no COCO file, or larger than believed. What is wrong with a
+        record becomes a finding.
+    """
+    refuse_oversized(len(data), name)
+    reading = _Reading(data.removeprefix(_BOM), Notes(name))
+    split = split or split_from_name(name)
+    if split is None:
+        mend = f"Name the split in the file name, or give --split NAME={name}."
+        reading.notes.add("no-split", Severity.INFO, "", "no split: its name says none", mend)
+    try:
+        images = reading.read(split)
+    except NotJsonError as error:
+        raise _not_json(error, name) from error
+    return LoadedFile(name, split, images, reading.notes.findings, reading.notes.refused)
+
+
+def _not_json(error: NotJsonError, name: str) -> AnnotationError:
+    deep = "recursion limit" in str(error)
+    return AnnotationError(
+        f"not valid JSON: {error}",
+        path=name,
+        hint="No annotation file nests that deep: leave this file out."
+        if deep
+        else "Mend the file at that place and save it as UTF-8, or fetch it again: it may be "
+        "cut off.",
+    )
+
+
+def _not_coco(problem: str, name: str) -> AnnotationError:
+    return AnnotationError(
+        f"not a COCO annotation file: {problem}",
+        path=name,
+        hint="Expected an object with the lists `images`, `annotations` and `categories`; "
+        "export the annotations as COCO, or leave this file out.",
+    )
+
+
+@dataclass
+class _Reading:
+    """One file while it is read."""
+
+    data: bytes
+    notes: Notes
+    images: ImageColumns = field(default_factory=ImageColumns)
+    boxes: BoxColumns = field(default_factory=BoxColumns)
+    usable: dict[Key, int] = field(default_factory=dict)
+
+    def read(self, split: str | None) -> AnnotatedImages:
+        """All of it; `NotJsonError` where it is no JSON."""
+        lists = self._lists()
+        self._read_images(lists["images"])
+        self._read_boxes(lists.get("annotations"))
+        crowded = self._refuse_crowded()
+        categories = _category_map(self._records(lists.get("categories"), "categories"), self.notes)
+        return AnnotatedImages(
+            self.notes.name,
+            split,
+            self.images,
+            self.boxes,
+            [number for number in self.usable.values() if number not in crowded],
+            [
+                categories.get(key_of(category_id), (OTHER_CATEGORY, str(category_id)))
+                for category_id in self.boxes.category_ids
+            ],
+        )
+
+    def _lists(self) -> dict[str, Span]:
+        """Where the lists are; those that are null are as good as absent."""
+        name = self.notes.name
+        if first_byte(self.data) != b"{" and is_json(self.data):
+            raise _not_coco("the whole: expected an object", name)
+        found = members(self.data)
+        # By a slice of four bytes: one of the whole span would be a copy of the file.
+        lists = {
+            key: span
+            for key, span in found.items()
+            if (span.end - span.start, self.data[span.start : span.start + 4]) != (4, b"null")
+        }
+        if "images" not in lists:
+            raise _not_coco("the list `images` is missing", name)
+        for key in MAX_RECORDS.keys() & lists.keys():
+            if self.data[lists[key].start : lists[key].start + 1] != b"[":
+                raise _not_coco(f"{key}: expected a list", name)
+        return lists
+
+    def _records(self, span: Span | None, key: str) -> Iterator[tuple[int, Any]]:
+        """Each record of a list with its position: of the list's model, or rejected."""
+        position = 0
+        for offset, run in runs(self.data, span) if span else ():
+            try:
+                records = _MODELS[key].validate_json(run)
+            except ValidationError as error:
+                problem = error.errors(include_url=False, include_input=False)[0]
+                reason = ValueError(problem.get("ctx", {}).get("error", problem["msg"]))
+                raise misplaced(reason, self.data, offset, run) from None
+            if position + len(records) > MAX_RECORDS[key]:
+                raise AnnotationError(
+                    f"more than {MAX_RECORDS[key]:,} {key}",
+                    path=self.notes.name,
+                    hint="Split it into several files, by images.",
+                )
+            yield from enumerate(records, start=position)
+            position += len(records)
+
+    def _read_images(self, span: Span) -> None:
+        """Image records by identifier, without those nothing can be attached to."""
+        repeats: dict[int, _Repeats] = {}
+        for position, record in self._records(span, "images"):
+            if isinstance(record, RejectedRecord) or not base_name(record.file_name):
+                _refuse_image(record, position, self.notes)
+                continue
+            number = self.usable.setdefault(key_of(record.id), len(self.images.ids))
+            if number == len(self.images.ids):
+                self.images.add(record)
+            else:
+                known = repeats.setdefault(number, _Repeats([self.images.file_names[number]]))
+                known.add(record, is_same=self.images.is_same(number, record))
+        for number, known in repeats.items():
+            if not _same_image_records(self.images.ids[number], known, self.notes):
+                del self.usable[key_of(self.images.ids[number])]
+
+    def _read_boxes(self, span: Span | None) -> None:
+        """Annotation records that are readable and belong to a usable image, in file order."""
+        if span is None:
+            mend = "Fine for images without objects; else export the annotations too."
+            self.notes.add("no-annotations", Severity.WARNING, "", "no list `annotations`", mend)
+        seen: dict[Key, int] = {}
+        for position, record in self._records(span, "annotations"):
+            if isinstance(record, RejectedRecord):
+                _report_unreadable(record, position, self.notes)
+                continue
+            image = self.usable.get(key_of(record.image_id))
+            if image is None:
+                _report_orphan(record, self.notes)
+                continue
+            first = seen.setdefault(key_of(record.id), len(self.boxes.ids))
+            is_new = first == len(self.boxes.ids)
+            if is_new or not self._repeats(first, record, image):
+                self.boxes.add(record, image)
+
+    def _repeats(self, first: int, record: CocoAnnotation, image: int) -> bool:
+        """Report a repeated id; true for a record that says again what one with its id said."""
+        same = self.boxes.is_same(first, record, image)
+        self.notes.add_record(
+            "duplicate-annotation-id",
+            Severity.WARNING,
+            lambda: (
+                f"annotation {record.id!r} (image {record.image_id!r})",
+                "an earlier annotation has this id and is " + ("equal" if same else "another box"),
+            ),
+            "Delete it; it is counted once."
+            if same
+            else "Give it its own id; both boxes are kept.",
+        )
+        return same
+
+    def _refuse_crowded(self) -> set[int]:
+        """Numbers of the images with more boxes than are believed."""
+        counts = np.bincount(np.frombuffer(self.boxes.image, np.int64))
+        crowded = np.flatnonzero(counts > MAX_BOXES_PER_IMAGE).tolist()
+        for number in crowded:
+            file_name = self.images.file_names[number]
+            finding = self.notes.add(
+                "too-many-boxes",
+                Severity.ERROR,
+                f"image {self.images.ids[number]!r} ({base_name(file_name)})",
+                f"{int(counts[number]):,} boxes; at most {MAX_BOXES_PER_IMAGE:,} are believed",
+                "Export the annotations again; the image is left out until then.",
+            )
+            self.notes.refuse(file_name, because=finding)
+        return set(crowded)
+
+
+_MODELS: dict[str, TypeAdapter[Any]] = {
+    "images": COCO_IMAGES,
+    "annotations": COCO_ANNOTATIONS,
+    "categories": COCO_CATEGORIES,
+}
+
+
+def _refuse_image(record: CocoImage | RejectedRecord, position: int, notes: Notes) -> None:
+    image_id: object
+    file_name: object
+    if isinstance(record, CocoImage):
+        image_id, file_name = record.id, record.file_name
+    else:
+        image_id, file_name = record.get("id"), record.get("file_name")
+
+    def say() -> tuple[str, str]:
+        where = f"image {shortened(image_id)} (number {position} of the list)"
+        if isinstance(record, CocoImage):
+            return where, f"file_name {shortened(file_name)} names no file"
+        return where, f"image record cannot be used: {record.reason(CocoImage)}"
+
+    mend = "Give it an id, a file_name and its width and height in pixels; its boxes are left out."
+    finding = notes.add_record("bad-image", Severity.ERROR, say, mend)
+    notes.refuse(file_name, image_id, because=finding)
+
+
+@dataclass
+class _Repeats:
+    """Image records that share an identifier."""
+
+    names: list[str]
+    count: int = 1
+    differ: bool = False
+
+    def add(self, record: CocoImage, *, is_same: bool) -> None:
+        self.count += 1
+        if not is_same:
+            self.differ = True
+            self.names.append(record.file_name)
+
+
+def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> bool:
+    """False when records share an identifier and differ: whose the boxes are cannot be told."""
+    same = not records.differ
+    names = sorted(set(records.names))
+    if len(names) > MAX_BROKEN:
+        message = f"{len(names):,} different image records have the id {image_id!r}"
+        raise _not_coco(message, notes.name)
+    finding = notes.add_record(
+        "duplicate-image-id",
+        Severity.WARNING if same else Severity.ERROR,
+        lambda: (
+            f"image {image_id!r}",
+            f"{records.count} {'equal' if same else 'different'} image records have this id: "
+            + ", ".join(names[:3])
+            + (", ..." if len(names) > 3 else ""),
+        ),
+        "Delete all but one." if same else "Give each its own id; until then all are left out.",
+    )
+    if not same:
+        notes.refuse(*names, because=finding)
+    return same
+
+
+def _report_unreadable(record: RejectedRecord, position: int, notes: Notes) -> None:
+    notes.add_record(
+        "bad-annotation",
+        Severity.ERROR,
+        lambda: (
+            f"annotation {shortened(record.get('id'))} (number {position} of the list)",
+            f"cannot be used: {record.reason(CocoAnnotation)}",
+        ),
+        "Give it an id, an image_id, a category_id and a bbox of four numbers; it is left out.",
+    )
+
+
+def _report_orphan(annotation: CocoAnnotation, notes: Notes) -> None:
+    finding = notes.add_record(
+        "orphan-annotation",
+        Severity.ERROR,
+        lambda: (
+            f"annotation {annotation.id!r}",
+            f"no usable image record has the id {annotation.image_id!r}",
+        ),
+        "Add or mend that image record (5 and '5' are different ids); the box is left out.",
+    )
+    # NOD's identifiers are file stems: an image known only by its boxes is not one without boxes.
+    notes.refuse(annotation.image_id, because=finding)
+
+
+def _category_map(
+    records: Iterator[tuple[int, Any]], notes: Notes
+) -> Mapping[Key, tuple[int, str]]:
+    """Map the file's category ids to (id of ours or `OTHER_CATEGORY`, name in the file).
+
+    By name, because files number as they like; by COCO's numbers where a file lists no categories.
+    """
+    found: dict[Key, tuple[int, str]] = {}
+    empty = True
+    for position, record in records:
+        empty = False
+        if isinstance(record, RejectedRecord):
+            _report_category(record.get("id"), position, record.reason(CocoCategory), notes)
+            continue
+        ours = _CLASS_IDS.get(record.name.strip().casefold(), OTHER_CATEGORY)
+        key = key_of(record.id)
+        if found.setdefault(key, (ours, record.name))[0] != ours:
+            _report_category(record.id, position, "two names for one id", notes)
+            found[key] = (OTHER_CATEGORY, record.name)
+    if empty:
+        return dict(zip(CLASS_NAMES, CLASS_NAMES.items(), strict=True))
+    if not any(ours for ours, _ in found.values()):
+        notes.add(
+            "no-known-category",
+            Severity.ERROR,
+            "",
+            "none of its categories is person, bicycle or car: no box can be trained on",
+            "Rename the categories that are meant.",
+        )
+    return found
+
+
+def _report_category(category_id: object, position: int, message: str, notes: Notes) -> None:
+    notes.add(
+        "bad-category",
+        Severity.ERROR,
+        f"category {shortened(category_id)} (number {position} of the list)",
+        message,
+        "Give each category one id and one name; boxes of this id are not trained on.",
+    )

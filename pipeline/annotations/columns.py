@@ -1,0 +1,295 @@
+"""The images of one annotation file, kept in columns: some hundred bytes a box.
+
+The models that go into sidecars weigh ten times that, and only images whose raws are there ever
+need them; so each is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from pipeline.annotations.box_checks import BoxTable, box_findings
+from schemas.coco import FLAG_NAMES, Box, CocoAnnotation, CocoImage, ImageAnnotation, RecordId
+from schemas.finding import Finding, Severity
+
+MAX_NAME_BYTES: Final = 255
+"""No file system takes a longer file name."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CROWD, _MASKED = 1, 2
+# Of each flag three bits: it is there, it is true, it is neither true nor false.
+_FIRST_FLAG: Final = 2
+_ANY_FLAG: Final = sum(1 << _FIRST_FLAG + 3 * n for n in range(len(FLAG_NAMES)))
+
+_HASH_MODULUS: Final = 2**61 - 1
+
+Key = RecordId | tuple[str, str]
+
+
+def key_of(record_id: RecordId) -> Key:
+    """What a record's identifier is looked up by.
+
+    The integers that Python hashes alike are this far apart: a file full of them would be looked
+    up for hours. Text is hashed differently in each run.
+    """
+    if isinstance(record_id, str) or -_HASH_MODULUS < record_id < _HASH_MODULUS:
+        return record_id
+    return "integer", str(record_id)
+
+
+def base_name(file_name: str) -> str:
+    """Last part of a path of any system, in Unicode NFC; empty when that is no file's name."""
+    name = unicodedata.normalize("NFC", re.split(r"[\\/]", file_name)[-1])
+    is_none = name.strip() in {"", ".", ".."} or _CONTROL.search(name)
+    too_long = len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES
+    return "" if is_none or too_long else name
+
+
+@dataclass
+class ImageColumns:
+    """Image records as they are read, in file order; sizes in pixels."""
+
+    ids: list[RecordId] = field(default_factory=list)
+    file_names: list[str] = field(default_factory=list)
+    widths: array[int] = field(default_factory=lambda: array("q"))
+    heights: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, record: CocoImage) -> int:
+        """Take in a record; its number."""
+        self.ids.append(record.id)
+        self.file_names.append(record.file_name)
+        self.widths.append(record.width)
+        self.heights.append(record.height)
+        return len(self.ids) - 1
+
+    def is_same(self, number: int, record: CocoImage) -> bool:
+        """Whether a record with this one's id says just what it says."""
+        known = self.file_names[number], self.widths[number], self.heights[number]
+        return known == (record.file_name, record.width, record.height)
+
+
+@dataclass
+class BoxColumns:
+    """Boxes as they are read, in file order."""
+
+    ids: list[RecordId] = field(default_factory=list)
+    image: array[int] = field(default_factory=lambda: array("q"))
+    bbox: array[float] = field(default_factory=lambda: array("d"))
+    area: array[float] = field(default_factory=lambda: array("d"))
+    bits: array[int] = field(default_factory=lambda: array("q"))
+    category: array[int] = field(default_factory=lambda: array("q"))
+    category_ids: list[RecordId] = field(default_factory=list)
+    _category_numbers: dict[Key, int] = field(default_factory=dict)
+
+    def add(self, record: CocoAnnotation, image: int) -> None:
+        """Take in a record that belongs to the image number `image`."""
+        self.ids.append(record.id)
+        self.image.append(image)
+        self.bbox.extend(record.bbox)
+        self.area.append(_area(record))
+        self.bits.append(_bits(record))
+        self.category.append(self._category_number(record.category_id))
+
+    def is_same(self, number: int, record: CocoAnnotation, image: int) -> bool:
+        """Whether a record says just what box `number` says; NaN equals nothing."""
+        return (
+            self.image[number] == image
+            and self.bbox_of(number) == record.bbox
+            and repr(self.area[number]) == repr(_area(record))
+            and self.bits[number] == _bits(record)
+            and self.category[number] == self._category_number(record.category_id)
+        )
+
+    def bbox_of(self, number: int) -> tuple[float, float, float, float]:
+        """COCO (x, y, width, height) of a box as it was given."""
+        x, y, width, height = self.bbox[4 * number : 4 * number + 4]
+        return x, y, width, height
+
+    def is_crowd(self, number: int) -> bool:
+        """Whether a box is marked as a region of many objects."""
+        return bool(self.bits[number] & _CROWD)
+
+    def _category_number(self, category_id: RecordId) -> int:
+        number = self._category_numbers.setdefault(key_of(category_id), len(self.category_ids))
+        if number == len(self.category_ids):
+            self.category_ids.append(category_id)
+        return number
+
+
+class AnnotatedImages:
+    """Images with their boxes, in file order; items are made anew each time.
+
+    Parameters
+    ----------
+    file, split
+        Of all of them.
+    images, boxes
+        What was read.
+    kept
+        Numbers of the images to have, rising; boxes of others are left out.
+    categories
+        (id of ours or `OTHER_CATEGORY`, name in the file) of each of `BoxColumns.category_ids`.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        split: str | None,
+        images: ImageColumns,
+        boxes: BoxColumns,
+        kept: Sequence[int],
+        categories: Sequence[tuple[int, str]],
+    ) -> None:
+        self.file, self.split = file, split
+        self._images, self._kept, self._categories = images, kept, categories
+        self._boxes = boxes
+        owners = np.frombuffer(boxes.image, np.int64)
+        self._order = np.argsort(owners, kind="stable").astype(np.int32)
+        ends = np.bincount(owners, minlength=len(images.ids)).cumsum()
+        self._starts = np.concatenate([[0], ends])
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[ImageAnnotation]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> ImageAnnotation:
+        number = self._kept[index]
+        return ImageAnnotation(
+            file=self.file,
+            image_id=self._images.ids[number],
+            file_name=self.file_name(index),
+            width=self._images.widths[number],
+            height=self._images.heights[number],
+            split=self.split,
+            boxes=self._boxes_of(index),
+        )
+
+    def file_name(self, index: int) -> str:
+        """Name of the annotated image, without folders."""
+        return base_name(self._images.file_names[self._kept[index]])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of the annotated frame in pixels."""
+        number = self._kept[index]
+        return self._images.widths[number], self._images.heights[number]
+
+    def box_count(self, index: int) -> int:
+        """How many boxes an image has."""
+        number = self._kept[index]
+        return int(self._starts[number + 1] - self._starts[number])
+
+    def has_flags(self, index: int) -> bool:
+        """Whether any box of an image states a condition."""
+        return any(self._boxes.bits[box] & _ANY_FLAG for box in self._numbers(index))
+
+    def content(self, index: int) -> list[tuple[int, str, str, bool]]:
+        """What must agree in twins: not the order, the identifiers, the areas or the flags.
+
+        Boxes go by their text, for which NaN equals NaN.
+        """
+        columns = self._boxes
+        described = []
+        for box in self._numbers(index):
+            category_id, category = self._categories[columns.category[box]]
+            bbox = repr(columns.bbox_of(box))
+            described.append((category_id, category.casefold(), bbox, columns.is_crowd(box)))
+        return sorted(described)
+
+    def _numbers(self, index: int) -> list[int]:
+        number = self._kept[index]
+        numbers: list[int] = self._order[self._starts[number] : self._starts[number + 1]].tolist()
+        return numbers
+
+    def _boxes_of(self, index: int) -> tuple[Box, ...]:
+        columns, numbers = self._boxes, self._numbers(index)
+        if not numbers:
+            return ()
+        image = base_name(self._images.file_names[self._kept[index]])
+        where = [f"{self.file}: annotation {columns.ids[n]!r} (image {image})" for n in numbers]
+        found = box_findings(self._table(index, numbers, where))
+        made = []
+        for box, place, findings in zip(numbers, where, found, strict=True):
+            category_id, category = self._categories[columns.category[box]]
+            area = columns.area[box]
+            made.append(
+                Box(
+                    annotation_id=columns.ids[box],
+                    category_id=category_id,
+                    category=category,
+                    bbox=columns.bbox_of(box),
+                    iscrowd=columns.is_crowd(box),
+                    area=area if math.isfinite(area) else None,
+                    flags=_flags(columns.bits[box]),
+                    findings=findings + _flag_findings(columns.bits[box], place),
+                )
+            )
+        return tuple(made)
+
+    def _table(self, index: int, numbers: list[int], where: list[str]) -> BoxTable:
+        columns, count = self._boxes, len(numbers)
+        masked = np.array([bool(columns.bits[n] & _MASKED) for n in numbers])
+        area = np.array([columns.area[n] for n in numbers])
+        width, height = self.size(index)
+        return BoxTable(
+            bbox=np.array([columns.bbox_of(n) for n in numbers], dtype=np.float64),
+            category_id=np.array([self._categories[columns.category[n]][0] for n in numbers]),
+            iscrowd=np.array([columns.is_crowd(n) for n in numbers]),
+            area=np.where(masked, math.nan, area),
+            image=np.zeros(count, np.int64),
+            width=np.full(count, float(width)),
+            height=np.full(count, float(height)),
+            where=where,
+        )
+
+
+def _area(record: CocoAnnotation) -> float:
+    """Area in pixels; NaN for none, infinity for one that is no number."""
+    if record.area is None:
+        return math.nan
+    return record.area if math.isfinite(record.area) else math.inf
+
+
+def _bits(record: CocoAnnotation) -> int:
+    bits = _CROWD * record.iscrowd + _MASKED * record.segmentation
+    if record.model_extra:
+        for name, value in record.flags.items():
+            bits |= (1 + 2 * value) << _FIRST_FLAG + 3 * FLAG_NAMES.index(name)
+        for name in record.unreadable_flags:
+            bits |= 4 << _FIRST_FLAG + 3 * FLAG_NAMES.index(name)
+    return bits
+
+
+def _flag(bits: int, number: int) -> int:
+    return bits >> _FIRST_FLAG + 3 * number & 7
+
+
+def _flags(bits: int) -> dict[str, bool]:
+    return {
+        name: bool(_flag(bits, number) & 2)
+        for number, name in enumerate(FLAG_NAMES)
+        if _flag(bits, number) & 1
+    }
+
+
+def _flag_findings(bits: int, place: str) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            code="unreadable-flag",
+            severity=Severity.INFO,
+            where=place,
+            message=f"{name} is neither true nor false",
+            mend="Write true or false; the flag is left out.",
+        )
+        for number, name in enumerate(FLAG_NAMES)
+        if _flag(bits, number) & 4
+    )

@@ -1,0 +1,100 @@
+"""What is noticed about one annotation file while it is read: named one by one, up to a point."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.annotations.columns import base_name
+from pipeline.errors import AnnotationError
+from schemas.finding import Finding, Severity
+
+MAX_NAMED: Final = 100
+"""Findings of one kind that are listed; the others are counted."""
+
+MAX_BROKEN: Final = 100_000
+"""Records that cannot be used, after which the file is broken as a whole."""
+
+
+class Notes:
+    """Findings of one file.
+
+    Attributes
+    ----------
+    refused
+        Image file name -> why its record cannot be used.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.refused: dict[str, Finding] = {}
+        self._findings: list[Finding] = []
+        self._counts: Counter[str] = Counter()
+        self._more: dict[str, Finding] = {}
+
+    def add(self, code: str, severity: Severity, record: str, message: str, mend: str) -> Finding:
+        """Note one thing about a record, or about the file for an empty `record`."""
+        return self.add_record(code, severity, lambda: (record, message), mend)
+
+    def add_record(
+        self, code: str, severity: Severity, say: Callable[[], tuple[str, str]], mend: str
+    ) -> Finding:
+        """Note one thing about one of perhaps very many records.
+
+        Parameters
+        ----------
+        say
+            Gives record and message; asked only if they are listed.
+
+        Raises
+        ------
+        AnnotationError
+            If that is the last of too many records that cannot be used.
+        """
+        self._counts[code] += 1
+        if self._counts[code] <= MAX_NAMED:
+            record, message = say()
+            where = f"{self.name}: {record}" if record else self.name
+            found = Finding(code=code, severity=severity, where=where, message=message, mend=mend)
+            self._findings.append(found)
+            return found
+        if severity is Severity.ERROR and self._counts[code] > MAX_BROKEN:
+            raise self._broken(code)
+        if code not in self._more:
+            message = f"one of more than {MAX_NAMED} such records ({code}), which are not all named"
+            self._more[code] = Finding(
+                code=code, severity=severity, where=self.name, message=message, mend=mend
+            )
+        return self._more[code]
+
+    def refuse(self, *file_names: object, because: Finding) -> None:
+        """Remember that raws of these names must not be taken for images without boxes."""
+        for file_name in file_names:
+            if isinstance(file_name, str) and (name := base_name(file_name)):
+                self.refused.setdefault(name, because)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those listed, and at the end how many more there are of each kind."""
+        rest = (
+            Finding(
+                code=code,
+                severity=more.severity,
+                where=self.name,
+                message=f"and {self._counts[code] - MAX_NAMED:,} more such records ({code})",
+                mend=more.mend,
+            )
+            for code, more in self._more.items()
+        )
+        return (*self._findings, *rest)
+
+    def _broken(self, code: str) -> AnnotationError:
+        first = next(finding for finding in self._findings if finding.code == code)
+        record = first.where.removeprefix(f"{self.name}: ")
+        return AnnotationError(
+            f"more than {MAX_BROKEN:,} of its records cannot be used, such as {record}: "
+            f"{first.message}",
+            path=self.name,
+            hint="Export the annotations as COCO again, or leave this file out.",
+        )

@@ -1,0 +1,19 @@
+"""From sources to a store.
+
+    from pipeline.ingest import IngestOptions, run_ingest
+
+Open `run` first: the order of the steps. The coordinator alone gives out rows and writes metadata
+and manifest; workers write chunks and sidecars.
+
+- `inputs`: raws and annotations among the sources.
+- `store_state`: what the store holds already, and whether it is whole.
+- `survey`: what each source needs. `placement`: the group and row it goes to. Both are pure.
+- `worker`: what is done with one raw, in a worker's process. `failure`: why it could not be.
+- `outcomes`: what became of every source, for reports and the manifest.
+"""
+
+from __future__ import annotations
+
+from pipeline.ingest.run import IngestOptions, plan_ingest, run_ingest
+
+__all__ = ["IngestOptions", "plan_ingest", "run_ingest"]

@@ -1,0 +1,122 @@
+"""What an ingest is given: raws, and the annotations found among them or named beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.annotations.coco_file import LoadedFile, load_coco, refuse_oversized
+from pipeline.annotations.index import AnnotationIndex, build_index, looks_like_coco
+from pipeline.annotations.json_lists import is_json
+from pipeline.errors import SourceError, UsageError
+from pipeline.sources.discover import discover
+from pipeline.sources.source import MEMBER_MARK, Source
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything an ingest looks at before it touches the store.
+
+    Attributes
+    ----------
+    raws
+        By name, in order.
+    index
+        All annotations that could be read.
+    problems
+        Sources that could not be: (name, error). They cost themselves only.
+    """
+
+    raws: tuple[Source, ...]
+    index: AnnotationIndex
+    problems: tuple[tuple[str, SourceError], ...]
+
+
+def gather(
+    sources: Sequence[str], annotations: Sequence[str], splits: Sequence[tuple[str, str]]
+) -> Inputs:
+    """Find raws and read annotations.
+
+    Parameters
+    ----------
+    sources
+        Folders, files, archives, URLs.
+    annotations
+        Annotation files named by the user.
+    splits
+        (split, annotation file) pairs named by the user.
+
+    Raises
+    ------
+    UsageError
+        If a named input does not exist, or there is no raw.
+    """
+    found = discover(sources)
+    problems = [(_relative(problem.path, sources), problem) for problem in found.problems]
+    if not found.raws and not problems:
+        raise UsageError(
+            "no camera raws found",
+            path=", ".join(sources),
+            hint="name the folder, archive or files that hold them",
+        )
+    loaded: list[LoadedFile] = []
+    named = _named(annotations, splits)
+    for source, split in [*named, *((source, None) for source in found.annotations)]:
+        is_named = (source, split) in named
+        if not is_named and any(source.location == known.location for known, _ in named):
+            continue
+        try:
+            loaded += _read(source, split, must_be_coco=is_named)
+        except SourceError as error:
+            problems.append((source.name, error))
+    return Inputs(found.raws, build_index(loaded), tuple(problems))
+
+
+def _relative(path: str, sources: Sequence[str]) -> str:
+    """A path as seen from the source it was found in: manifests do not depend on mount points."""
+    for source in sources:
+        root = os.path.abspath(source)
+        if path == root or path.startswith((root + os.sep, root + MEMBER_MARK)):
+            return os.path.basename(root) + path[len(root) :]
+    return path
+
+
+def _named(
+    annotations: Sequence[str], splits: Sequence[tuple[str, str]]
+) -> list[tuple[Source, str | None]]:
+    """The annotation files named by the user; none of them is passed over.
+
+    Raises
+    ------
+    UsageError
+        If there is no annotation file at a place that was named.
+    """
+    paths: list[tuple[str, str | None]] = [(path, split) for split, path in splits]
+    paths += [(path, None) for path in annotations]
+    return [(source, split) for path, split in paths for source in _annotations_at(path)]
+
+
+def _annotations_at(path: str) -> tuple[Source, ...]:
+    found = discover([path])
+    # A file is what the user says it is, whatever its suffix.
+    itself = (path, os.path.abspath(path))
+    files = found.annotations or tuple(
+        raw for raw in found.raws if raw.member is None and raw.location in itself
+    )
+    if not files or found.problems:
+        problem = found.problems[0] if found.problems else None
+        raise UsageError(
+            problem.message if problem else "no annotation file there",
+            path=problem.path if problem else path,
+            hint=problem.hint if problem else "name a COCO file, or a folder that holds some",
+        )
+    return files
+
+
+def _read(source: Source, split: str | None, *, must_be_coco: bool) -> Iterator[LoadedFile]:
+    refuse_oversized(source.size, source.name)
+    data = source.read_bytes()
+    # What is not whole JSON may be an annotation file cut off early.
+    if must_be_coco or looks_like_coco(data) or not is_json(data):
+        yield load_coco(data, name=source.name, split=split)

@@ -1,0 +1,397 @@
+"""From sources to a store: survey, probe, place, develop, and leave the store whole.
+
+Everything that decides is pure and elsewhere (`placement`); here is the order of the steps. The
+coordinator alone gives out rows and writes metadata and manifest; workers write chunks and
+sidecars.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.console.progress import Reporter
+from pipeline.develop.frame import frame_findings
+from pipeline.errors import StoreError
+from pipeline.ingest.failure import Failure, failure_from
+from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.outcomes import Ledger
+from pipeline.ingest.placement import Placed, place
+from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.survey import Item, counts, survey
+from pipeline.ingest.worker import (
+    ProbeOutcome,
+    ProbeTask,
+    SampleOutcome,
+    SampleTask,
+    develop_source,
+    probe_source,
+    untrusted_finding,
+)
+from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
+from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
+from pipeline.runtime.interruption import Interruption
+from pipeline.sources.source import Start
+from pipeline.store.cleanup import remove_orphans, remove_sample
+from pipeline.store.files import StoreFiles
+from pipeline.store.header import store_recipe
+from pipeline.store.keys import sidecar_key
+from pipeline.store.samples import read_sidecar
+from pipeline.store.writer import StoreWriter
+from schemas.events import IngestSummary, PlanEvent
+from schemas.finding import Finding, Severity
+from schemas.recipe import Recipe
+
+#: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
+#: seconds are for each begun `MANIFEST_SAMPLES`: writing a million lines takes some ten.
+MANIFEST_EVERY = 30.0
+MANIFEST_SAMPLES = 100_000
+
+#: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
+#: for a thread that got no memory to start with.
+LEAST_MEMORY = 1 << 26
+
+#: What needs pixels.
+_TO_DEVELOP = ("new", "changed", "damaged")
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How to run; nothing here changes a stored number.
+
+    Attributes
+    ----------
+    workers
+        Worker processes; 0 runs in this process.
+    time_limit
+        Seconds a raw may take before its worker is ended.
+    decoder
+        ``"auto"``: the fast ones where they agree with LibRaw.
+    annotations
+        Annotation files named by the user, beside those found in the sources.
+    splits
+        (split, annotation file) pairs named by the user.
+    recheck
+        Compute the checksums of what is stored already.
+    retry_failed
+        Try sources again that failed before.
+    strict
+        Any finding makes its source a failure.
+    """
+
+    workers: int = 0
+    time_limit: float = 120.0
+    decoder: DecoderChoice = "auto"
+    annotations: tuple[str, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+    recheck: bool = True
+    retry_failed: bool = False
+    strict: bool = False
+
+
+def plan_ingest(
+    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+) -> PlanEvent:
+    """What `run_ingest` would do, as far as can be told without decoding; writes nothing."""
+    files = StoreFiles(Path(store))
+    store_recipe(files, recipe)
+    inputs = gather(sources, options.annotations, options.splits)
+    ledger = Ledger(reporter)
+    _report_inputs(inputs, ledger)
+    state = read_state(files, reporter, recheck=options.recheck)
+    items = survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
+    for item in items:
+        if item.failure is not None:
+            ledger.fail(item.source.name, item.failure, item.source)
+    to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
+    return PlanEvent(
+        exit_code=3 if ledger.counts["failed"] else 0,
+        statuses={str(status): count for status, count in counts(items).items()},
+        recipe=recipe.describe(),
+        bytes_to_read=sum(to_read),
+        bytes_free=_bytes_free(files),
+    )
+
+
+def run_ingest(
+    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+) -> IngestSummary:
+    """Ingest sources into a store; the same call again continues, repairs and keeps up to date.
+
+    Raises
+    ------
+    UsageError
+        If a source does not exist.
+    StoreLockedError, IncompatibleStoreError, NoStoreError
+        If another process writes the store, it holds another recipe, or it is something else.
+    StoreError
+        If the disk refuses; what is committed stays, and the same call continues.
+    MemoryError
+        If there is none to begin with.
+    """
+    require_handles(options.workers)
+    np.empty(LEAST_MEMORY, np.uint8)
+    files = StoreFiles(Path(store))
+    store_recipe(files, recipe)
+    inputs = gather(sources, options.annotations, options.splits)
+    with files.lock() as lease:
+        versions = store_recipe(files, recipe) or _versions()
+        writer = StoreWriter(files, recipe, versions)
+        run = _Run(files, lease, recipe, options, Ledger(reporter), writer)
+        try:
+            with run.interruption.watched():
+                return run.run(inputs)
+        finally:
+            reporter.close()
+
+
+def _report_inputs(inputs: Inputs, ledger: Ledger) -> None:
+    for name, problem in inputs.problems:
+        ledger.fail(name, failure_from(problem))
+    for finding in inputs.index.findings:
+        ledger.find(finding)
+
+
+@dataclass
+class _Run:
+    """One ingest, holding the store's lock."""
+
+    files: StoreFiles
+    lease: str
+    recipe: Recipe
+    options: IngestOptions
+    ledger: Ledger
+    writer: StoreWriter
+    state: StoreState = field(default_factory=StoreState)
+    interruption: Interruption = field(default_factory=Interruption)
+    starts: dict[str, Start | None] = field(default_factory=dict)
+    store_error: StoreError | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is to be begun: somebody asked for the end, or the disk refuses."""
+        return self.interruption.wanted or self.store_error is not None
+
+    def run(self, inputs: Inputs) -> IngestSummary:
+        """All steps, in order."""
+        _report_inputs(inputs, self.ledger)
+        self.files.recover()
+        self.state = read_state(
+            self.files,
+            self.ledger.reporter,
+            recheck=self.options.recheck,
+            stopping=lambda: self.stopping,
+        )
+        self.ledger.take_over(self.state)
+        self.writer.write_metadata(self.state.groups)
+        self.writer.write_manifest(self.ledger.entries())
+        items = survey(
+            inputs.raws, self.state, inputs.index, retry_failed=self.options.retry_failed
+        )
+        for item in items:
+            if not self.stopping:
+                self._settle(item)
+        to_do = [item for item in items if item.status in _TO_DEVELOP and item.failure is None]
+        if to_do and not self.stopping:
+            self._develop(to_do)
+        self._finish()
+        self._look_for_missing_raws(inputs)
+        return self.ledger.summary(
+            str(self.files.root),
+            interrupted=self.interruption.wanted,
+            strict=self.options.strict,
+        )
+
+    def _settle(self, item: Item) -> None:
+        """Deal with what needs no pixels, and report what is known already."""
+        self.ledger.counts[item.status] += 1
+        self.ledger.counts["raws without annotation"] += not item.annotated
+        if item.failure is not None:
+            before = self.state.failures.get(item.source.name)
+            group, row = (before.group, before.row) if before else (None, None)
+            self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
+        elif item.status == "reannotate" and item.sample is not None:
+            # New boxes for the same pixels: only the sidecar changes.
+            entry, annotation = item.sample.entry, item.annotations[0]
+            old = read_sidecar(self.files, entry.group or "", entry.id or "")
+            findings = frame_findings(old.frame, annotated=True, where=item.source.name)
+            update = {
+                "annotation": annotation,
+                "split": annotation.split,
+                "findings": findings,
+            }
+            new = old.model_copy(update=update).sealed()
+            self.files.put(sidecar_key(new.group, new.id), new.to_json())
+            self.ledger.commit(new)
+            self.ledger.counts["reannotated"] += 1
+
+    def _develop(self, to_do: Sequence[Item]) -> None:
+        workers = min(self.options.workers, len(to_do))
+        with executor(
+            workers,
+            time_limit=self.options.time_limit,
+            stopping=lambda: self.stopping,
+        ) as workforce:
+            probed = self._probe(workforce, to_do)
+            placement = place(probed, self.state, self.recipe, strict=self.options.strict)
+            for item, failure in placement.refused:
+                self.ledger.fail(item.source.name, failure, item.source)
+            self._leave_old_places(placement.placed)
+            self.writer.write_metadata(self.state.groups | placement.groups)
+            self._run_samples(workforce, placement.placed)
+        if self.store_error is not None:
+            raise self.store_error
+
+    def _probe(
+        self, workforce: Executor, items: Sequence[Item]
+    ) -> Iterator[tuple[Item, ProbeOutcome]]:
+        self.ledger.reporter.stage("probe", len(items))
+        by_name = {item.source.name: item for item in items}
+        tasks = (ProbeTask(item.source, self.recipe.colour) for item in items if not self.stopping)
+        for task, outcome in workforce.run(probe_source, tasks):
+            if isinstance(outcome, WorkerDied):
+                outcome = ProbeOutcome(failure=self._crash(outcome))
+            self.ledger.reporter.step(failed=outcome.failure is not None)
+            self.starts[task.source.name] = outcome.start
+            yield by_name[task.source.name], outcome
+
+    def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
+        sizes = sum(one.item.source.size for one in placed)
+        self.ledger.reporter.stage("develop", len(placed), sizes)
+        trust = DecoderTrust(self.options.decoder)
+        queue: deque[Placed] = deque(placed)
+        by_name = {one.item.source.name: one for one in placed}
+        unchecked: dict[str, list[Placed]] = {}
+        while queue and not self.stopping:
+            for task, outcome in workforce.run(develop_source, self._tasks(queue, trust)):
+                one = by_name[task.source.name]
+                if isinstance(outcome, WorkerDied):
+                    outcome = SampleOutcome(failure=self._crash(outcome))
+                if outcome.disagreement:
+                    if trust.distrust(task.decoder_class, outcome.disagreement):
+                        self.ledger.find(untrusted_finding(task, outcome.disagreement))
+                        # What was decoded fast of this class, unchecked, is decoded again.
+                        queue.extend(unchecked.pop(task.decoder_class, []))
+                elif task.cross_check and outcome.sidecar is not None:
+                    trust.agree(task.decoder_class)
+                elif task.decoder != "libraw" and not task.cross_check:
+                    if task.decoder_class in trust.distrusted:
+                        queue.append(one)  # it was being decoded when its class was found out
+                        continue
+                    unchecked.setdefault(task.decoder_class, []).append(one)
+                self._settle_sample(one, outcome)
+
+    def _tasks(self, queue: deque[Placed], trust: DecoderTrust) -> Iterator[SampleTask]:
+        while queue and not self.stopping:
+            one = queue.popleft()
+            yield one.task(
+                self.writer.groups[one.group],
+                self.recipe,
+                str(self.files.root),
+                self.lease,
+                trust.decide(one.facts.decoder_class),
+                self.starts[one.item.source.name],
+            )
+
+    def _leave_old_places(self, placed: Sequence[Placed]) -> None:
+        """Sources that move to another group give up their old places, which others may have."""
+        for one in placed:
+            sample = one.item.sample
+            if sample is not None and sample.entry.group != one.group:
+                remove_sample(self.files, sample.entry, self.recipe.levels)
+                self.ledger.forget(sample.entry)
+
+    def _settle_sample(self, one: Placed, outcome: SampleOutcome) -> None:
+        source, ledger = one.item.source, self.ledger
+        if outcome.store_error is not None:
+            # Raised once the other workers have ended what they are in the middle of.
+            self.store_error = self.store_error or outcome.store_error
+            return
+        if outcome.failure is not None:
+            ledger.fail(source.name, outcome.failure, source, group=one.group, row=one.row)
+        elif outcome.sidecar is not None:
+            ledger.commit(outcome.sidecar)
+            ledger.counts["ingested" if one.item.sample is None else "redone"] += 1
+            ledger.reporter.sample(outcome.sidecar)
+        ledger.reporter.step(source.size, failed=outcome.failure is not None)
+        ledger.counts["bytes"] += source.size
+        if self.writer.manifest_age > manifest_every(len(ledger.samples)):
+            self.writer.write_manifest(self.ledger.entries())
+
+    def _crash(self, died: WorkerDied) -> Failure:
+        limit = self.options.time_limit
+        if died.seconds >= limit:
+            reason = f"the decoder did not finish within {limit:g} s and was stopped, twice"
+            mend = "try again with --retry-failed and a longer --time-limit"
+        else:
+            reason = f"the decoder crashed, twice (the second time after {died.seconds:.1f} s)"
+            mend = "try again with --retry-failed"
+        mend += " or --decoder libraw, or leave this file out; the other files are not affected"
+        return Failure("crash", reason, mend)
+
+    def _look_for_missing_raws(self, inputs: Inputs) -> None:
+        names = [source.name for source in inputs.raws]
+        if shared := inputs.index.shared(names):
+            self.ledger.find(_shared_annotations(shared))
+        missing = inputs.index.unmatched(names)
+        self.ledger.counts["annotations without raw"] = len(missing)
+        if missing and inputs.raws:
+            self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
+
+    def _finish(self) -> None:
+        """Leave nothing beside the samples; write metadata and manifest."""
+        self.files.recover()  # workers may have been killed in the middle of a commit
+        remove_orphans(self.files, self.ledger.owners())
+        self.writer.trim(self.ledger.rows_in_use())
+        self.writer.write_manifest(self.ledger.entries())
+
+
+def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
+    return Finding(
+        code="shared-annotation",
+        severity=Severity.WARNING,
+        where=groups[0][0],
+        message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
+        f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
+        "same boxes",
+        mend="if they are different pictures, ingest them apart, each with its own annotations",
+    )
+
+
+def manifest_every(samples: int) -> float:
+    """Seconds between two manifests of a store with so many samples."""
+    return MANIFEST_EVERY * max(1, -(-samples // MANIFEST_SAMPLES))
+
+
+def _missing_raws(file: str, names: Sequence[str]) -> Finding:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return Finding(
+        code="annotation-without-raw",
+        severity=Severity.WARNING,
+        where=file,
+        message=f"{len(names)} annotated images have no raw here ({shown})",
+        mend="add the missing raws to the sources and run the same command",
+    )
+
+
+def _bytes_free(files: StoreFiles) -> int:
+    folder = files.root.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("genisp", "zarr", "numcodecs", "rawpy", "flashraw", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

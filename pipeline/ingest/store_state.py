@@ -1,0 +1,217 @@
+"""What a store holds when an ingest starts: every sample, checked, and every failure remembered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from pipeline.console.progress import Reporter
+from pipeline.errors import DamagedStoreError
+from pipeline.runtime.interruption import never
+from pipeline.runtime.threads import in_order
+from pipeline.sources.source import Source
+from pipeline.store.files import StoreFiles
+from pipeline.store.header import read_root
+from pipeline.store.layouts import group_layout
+from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.samples import committed, read_sidecar, sample_damage
+from schemas.coco import ImageAnnotation
+from schemas.layout import GroupLayout
+from schemas.manifest import ManifestEntry
+from schemas.sidecar import Sidecar
+
+#: Chunks checked at once; checksums release the interpreter.
+CHECK_THREADS = 4
+
+
+@dataclass(frozen=True)
+class SampleState:
+    """One committed sample, as far as planning needs it.
+
+    Attributes
+    ----------
+    damage
+        What is wrong with it, "" if it is whole.
+    annotation
+        `annotation_key` of what its sidecar says.
+    frame_size
+        (width, height) an annotation must have for the stored pixels to fit it; None if unknown.
+    """
+
+    entry: ManifestEntry
+    annotation: str = ""
+    frame_size: tuple[int, int] | None = None
+    damage: str = ""
+
+
+@dataclass
+class StoreState:
+    """Everything an ingest must know of a store before it plans.
+
+    Attributes
+    ----------
+    samples
+        By (group, id).
+    failures
+        Remembered failed sources, by source name.
+    groups
+        Layout of every group with a readable sidecar; ``rows`` counts committed rows.
+    """
+
+    samples: dict[tuple[str, str], SampleState] = field(default_factory=dict)
+    failures: dict[str, ManifestEntry] = field(default_factory=dict)
+    groups: dict[str, GroupLayout] = field(default_factory=dict)
+    _by_name: dict[str, SampleState] = field(default_factory=dict)
+    _by_file: dict[tuple[str, int, int | None], list[SampleState]] = field(default_factory=dict)
+
+    def add(self, sample: SampleState) -> None:
+        """Remember a sample under its own name and its source's."""
+        entry = sample.entry
+        self.samples[entry.group or "", entry.id or ""] = sample
+        self._by_name[entry.source] = sample
+        self._by_file.setdefault(_file_key(entry.source, entry.size, entry.mtime_ns), []).append(
+            sample
+        )
+
+    def sample_of(self, source: Source) -> SampleState | None:
+        """The sample made from a source: by its name, else by file name, size and time.
+
+        The second way finds it again when the same files are named from another folder.
+        """
+        found = self._by_name.get(source.name)
+        if found is None:
+            twins = self._by_file.get(_file_key(source.name, source.size, source.mtime_ns), [])
+            found = twins[0] if len(twins) == 1 else None
+        return found
+
+    def rows(self, group: str) -> set[int]:
+        """Rows of a group that belong to a sample or are reserved for a failed source."""
+        owners = [sample.entry for sample in self.samples.values()] + list(self.failures.values())
+        return {e.row for e in owners if e.group == group and e.row is not None}
+
+
+def annotation_key(annotation: ImageAnnotation | None) -> str:
+    """A short text that differs whenever what is annotated does.
+
+    The annotation file's name is left out, and findings with it: they depend on the folder given.
+    """
+    if annotation is None:
+        return ""
+    boxes = {"__all__": {"findings": True}}
+    text = annotation.model_dump_json(exclude={"file": True, "boxes": boxes})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read_state(
+    files: StoreFiles,
+    reporter: Reporter,
+    *,
+    recheck: bool,
+    stopping: Callable[[], bool] = never,
+) -> StoreState:
+    """Read every sidecar and check every chunk it names.
+
+    Parameters
+    ----------
+    recheck
+        Compute all checksums; otherwise only presence and size are looked at.
+    stopping
+        Asked after each sample; if true, this ends with `KeyboardInterrupt`.
+    """
+    state = StoreState()
+    recorded = _recorded(files)
+    state.failures = {e.source: e for e in recorded if e.status == "failed"}
+    known = {(e.group or "", e.id or ""): e for e in recorded if e.status == "done"}
+    present = list(committed(files))
+
+    def look(key: tuple[str, str]) -> tuple[tuple[str, str], Sidecar | None, str]:
+        try:
+            sidecar = read_sidecar(files, *key, every_byte=recheck)
+        except DamagedStoreError as error:
+            return key, None, error.message
+        return key, sidecar, sample_damage(files, sidecar, recheck=recheck)
+
+    samples: dict[tuple[str, str], SampleState] = {}
+    reporter.stage("check", len(present))
+    for key, sidecar, damage in in_order(look, present, CHECK_THREADS):
+        reporter.step(failed=bool(damage))
+        if stopping():
+            raise KeyboardInterrupt
+        if sidecar is not None:
+            _add_group(state, sidecar)
+            samples[key] = _sample_state(sidecar, damage)
+        elif key in known:
+            samples[key] = SampleState(known[key], damage=damage)
+    # One that moved to another group has left its old place, whatever the manifest still says.
+    placed = {sample.entry.source for sample in samples.values()}
+    for key, entry in known.items():
+        if entry.source not in placed:
+            samples.setdefault(key, SampleState(entry, damage="its sidecar is missing"))
+    for sample in _in_own_rows(samples, known):
+        state.add(sample)
+    return state
+
+
+def _in_own_rows(
+    samples: Mapping[tuple[str, str], SampleState], known: Mapping[tuple[str, str], ManifestEntry]
+) -> Iterator[SampleState]:
+    """The samples, none in the row of another.
+
+    A sidecar whose row is wrong finds the chunk of another sample there. Made again in that row, it
+    would destroy that chunk. So a damaged sample has the row the manifest gives it, or the one it
+    claims, whichever is nobody else's; if neither is, it has none and will be given one.
+    """
+    taken: set[tuple[str, int | None]] = set()
+
+    def settled(key: tuple[str, str]) -> SampleState:
+        sample, listed = samples[key], known.get(key)
+        claimed, damage = sample.entry.row, sample.damage
+        if not damage and (key[0], claimed) in taken:
+            damage = f"its row {claimed} is another sample's"
+        rows = [listed.row, claimed] if damage and listed else [claimed]
+        row = next((row for row in rows if (key[0], row) not in taken), None)
+        taken.add((key[0], row))
+        return replace(sample, entry=replace(sample.entry, row=row), damage=damage)
+
+    def standing(key: tuple[str, str]) -> tuple[bool, bool]:
+        """Whole samples choose first, among them those that the manifest confirms."""
+        listed, sample = known.get(key), samples[key]
+        return bool(sample.damage), listed is None or listed.row != sample.entry.row
+
+    done = {key: settled(key) for key in sorted(samples, key=standing)}
+    return (done[key] for key in samples)
+
+
+def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:
+    annotation = sidecar.annotation
+    return SampleState(
+        entry=entry_for(sidecar),
+        annotation=annotation_key(annotation),
+        frame_size=annotation.size if annotation else sidecar.frame.size,
+        damage=damage,
+    )
+
+
+def _add_group(state: StoreState, sidecar: Sidecar) -> None:
+    known = state.groups.get(sidecar.group)
+    rows = max(sidecar.row + 1, known.rows if known else 0)
+    base = known or group_layout(sidecar, rows)
+    state.groups[sidecar.group] = base.model_copy(update={"rows": rows})
+
+
+def _recorded(files: StoreFiles) -> tuple[ManifestEntry, ...]:
+    try:
+        data = files.get_or_none(MANIFEST_NAME)
+        if data is None:
+            return ()
+        manifest = parse_manifest(data, path=str(files.path(MANIFEST_NAME)))
+    except DamagedStoreError:
+        return ()  # rebuilt from the sidecars; failures are tried again
+    # One of another recipe is another store's.
+    return manifest.entries if manifest.header.recipe == read_root(files)[0] else ()
+
+
+def _file_key(name: str, size: int, mtime_ns: int | None) -> tuple[str, int, int | None]:
+    return PurePosixPath(name).name.casefold(), size, mtime_ns

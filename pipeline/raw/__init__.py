@@ -1,0 +1,11 @@
+"""From a camera's file to its mosaic and what the file says about it.
+
+Open `reader` first: bytes in, a decoded mosaic with its levels out, and whose work that was.
+
+- `facts`: the plain values that pass between decoders and everybody else.
+- `tiff`, `tiff_reader`: what a TIFF-like container says, read within bounds.
+- `cfa`: the order of colours on the sensor.
+- `damage`: signs of damage that no decoder reports; `rows` looks for them in every row.
+- `cross_check`: when a fast decoder is compared with LibRaw, and what it has earned so far.
+- `decoders`: LibRaw, flashraw, and two of our own.
+"""

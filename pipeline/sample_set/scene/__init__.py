@@ -1,0 +1,1 @@
+"""A street at night, drawn: what stands where (`composition`), and how it looks (`render`)."""

@@ -1,0 +1,26 @@
+"""A store on disk: what is in it, how it is read, how it is written.
+
+    from pipeline.store import open_store
+    store = open_store("data.zarr")
+    sample = store.read("DSC01088", level="packed")
+
+Open `reader` first. Reading needs neither zarr nor numba. What lies where is said in
+docs/reference/store-format.md.
+
+- `files`: a store's files by their keys. Under it, `disk` makes every change whole or not at all,
+  and `lock` lets one ingest write at a time.
+- `keys`: where in a store what is, and what groups and samples are called.
+- `header`: how the store was made. `manifest`: the list of all sources ever seen, as text.
+- `samples`: sidecars and chunks, checked as they are read.
+- `layouts`: what groups look like. `zarr_metadata`: the same as zarr says it to everybody else.
+- `writer`: metadata and manifest during an ingest. `cleanup`: what is no sample goes.
+- `summary`: what `prep info` says.
+- `chunk`: one image as bytes.
+"""
+
+from __future__ import annotations
+
+from pipeline.store.reader import Store, open_store
+from pipeline.store.samples import Sample
+
+__all__ = ["Sample", "Store", "open_store"]

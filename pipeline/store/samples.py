@@ -1,0 +1,197 @@
+"""One sample as it is stored: its sidecar, which is its commit, and its chunks.
+
+All of them are checked as they are read: a sidecar by its digest, a chunk by its checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from pipeline.annotations.boxes import target_arrays
+from pipeline.errors import REDO, DamagedStoreError, UsageError
+from pipeline.store.chunk.format import check_chunk, damaged_chunk, decode_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import SIDECARS, chunk_key, sidecar_key
+from schemas.recipe import LevelName
+from schemas.sidecar import Sidecar
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample at one level.
+
+    Attributes
+    ----------
+    stored
+        (3, H, W) uint16 fixed-point codes as they are in the store.
+    sidecar
+        Everything known about the sample.
+    level
+        ``"packed"`` or ``"resized"``.
+    """
+
+    stored: npt.NDArray[np.uint16]
+    sidecar: Sidecar
+    level: LevelName
+
+    @property
+    def xyz(self) -> npt.NDArray[np.float32]:
+        """(3, H, W) float32 CIE XYZ (D65), about 0..1, unclipped (camera RGB for that recipe)."""
+        record = self.sidecar.levels[self.level]
+        zero_code = np.float32(record.fixed_point.zero_code)
+        return (self.stored.astype(np.float32) - zero_code) * np.float32(record.scale_factor)
+
+    @cached_property
+    def _targets(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        return targets(self.sidecar, self.level)
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """(n, 4) float32 xyxy in this level's pixels, half-open; untrainable boxes left out."""
+        return self._targets[0]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 COCO ids: 1 person, 2 bicycle, 3 car."""
+        return self._targets[1]
+
+
+def targets(
+    sidecar: Sidecar, level: LevelName
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Boxes and labels of a sample in a level's pixels (`Sample.boxes`, `Sample.labels`)."""
+    record = sidecar.levels[level]
+    boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
+    return target_arrays(boxes, *sidecar.frame.size, record.scale_x, record.scale_y)
+
+
+def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
+    """(group, id) of every sidecar there is, by listing folders."""
+    for group in files.names():
+        for name in files.names(f"{group}/{SIDECARS}"):
+            if name.endswith(".json"):
+                yield group, name.removesuffix(".json")
+
+
+def read_sidecar(
+    files: StoreFiles, group: str, sample_id: str, *, every_byte: bool = False
+) -> Sidecar:
+    """Read a sidecar and check its digest and its place.
+
+    Parameters
+    ----------
+    every_byte
+        Refuse one that says the same in other bytes, too (1E-05 for 1e-05, a line end that is
+        missing). Nothing else writes it like that, so it is damaged; reading it does no harm.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it is missing, does not parse, its digest does not fit, or it names another sample.
+    """
+    key = sidecar_key(group, sample_id)
+    path = str(files.path(key))
+    data = files.get_or_none(key)
+    if data is None:
+        raise DamagedStoreError("the sidecar is missing", path=path, hint=REDO)
+    try:
+        sidecar = Sidecar.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "JSON"
+        message = f"the sidecar is damaged at {place}: {first['msg']}"
+        raise DamagedStoreError(message, path=path, hint=REDO) from error
+    if sidecar.digest != sidecar.content_digest():
+        raise DamagedStoreError("the sidecar does not fit its digest", path=path, hint=REDO)
+    if (sidecar.group, sidecar.id) != (group, sample_id):
+        message = f"the sidecar belongs to {sidecar.group}/{sidecar.id}"
+        raise DamagedStoreError(message, path=path, hint=REDO)
+    if every_byte and data != sidecar.to_json():
+        message = "the sidecar is damaged: its content is whole, its bytes are not as written"
+        raise DamagedStoreError(message, path=path, hint=REDO)
+    return sidecar
+
+
+def read_chunk(files: StoreFiles, sidecar: Sidecar, level: LevelName) -> memoryview:
+    """The bytes of a sample's chunk, unchecked but for their number."""
+    nbytes = sidecar.levels[level].nbytes
+    buffer = np.empty(nbytes + 1, np.uint8)
+    return read_chunk_into(files, chunk_key(sidecar.group, level, sidecar.row), nbytes, buffer)
+
+
+def read_chunk_into(
+    files: StoreFiles, key: str, nbytes: int, buffer: npt.NDArray[np.uint8]
+) -> memoryview:
+    """The bytes of a chunk, in a buffer that is used again and again.
+
+    Parameters
+    ----------
+    files, key
+        Where the chunk is (`chunk_key`).
+    nbytes
+        Its size in the sidecar.
+    buffer
+        (at least ``nbytes + 1``,) uint8; the one byte more shows a file that is too long.
+
+    Returns
+    -------
+    The first `nbytes` bytes of `buffer`, unchecked but for their number.
+    """
+    room = buffer.data[: nbytes + 1]
+    filled = 0
+    try:
+        with files.reading(key) as file:
+            while count := file.readinto(room[filled:]):
+                filled += count
+    except FileNotFoundError:
+        raise damaged_chunk("the chunk is missing", str(files.path(key))) from None
+    if filled != nbytes:
+        held = f"more than {nbytes}" if filled > nbytes else str(filled)
+        message = f"the chunk has {held} bytes, the sidecar records {nbytes}"
+        raise damaged_chunk(message, str(files.path(key)))
+    return room[:nbytes]
+
+
+def read_level(
+    files: StoreFiles,
+    sidecar: Sidecar,
+    level: LevelName,
+    out: npt.NDArray[np.uint16] | None = None,
+) -> Sample:
+    """Read one level of a sample whose sidecar is at hand, into `out` if given."""
+    record = sidecar.levels.get(level)
+    if record is None:
+        raise UsageError(
+            f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
+            path=str(files.root),
+            hint="ingest into a new store with --levels packed,resized",
+        )
+    path = str(files.path(chunk_key(sidecar.group, level, sidecar.row)))
+    try:
+        chunk = read_chunk(files, sidecar, level)
+        stored = decode_chunk(chunk, record.shape, record.crc32c, path=path, out=out)
+    except DamagedStoreError as error:
+        message = f"sample {sidecar.id}: {error.message}"
+        raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
+    return Sample(stored, sidecar, level)
+
+
+def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
+    """What is wrong with a sample's chunks, "" if nothing."""
+    for level, record in sidecar.levels.items():
+        key = chunk_key(sidecar.group, level, sidecar.row)
+        try:
+            if recheck:
+                chunk = read_chunk(files, sidecar, level)
+                check_chunk(chunk, record.crc32c, path=str(files.path(key)))
+            elif files.size(key) != record.nbytes:
+                return f"the {level} chunk is missing or has another size"
+        except DamagedStoreError as error:
+            return error.message
+    return ""

@@ -1,0 +1,199 @@
+"""Derives stored samples again from their raws and annotations, by LibRaw, and compares them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.annotations.index import AnnotationIndex
+from pipeline.console.progress import Reporter
+from pipeline.develop.frame import choose_frame
+from pipeline.develop.steps import develop
+from pipeline.errors import GenispError, SourceError
+from pipeline.ingest.inputs import gather
+from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.worker import ProbeTask, probe_source
+from pipeline.raw.reader import check_container, decode
+from pipeline.runtime.executor import WorkerDied, executor
+from pipeline.sources.discover import discover
+from pipeline.sources.source import Source
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import sidecar_key
+from pipeline.store.samples import read_level, read_sidecar
+from schemas.coco import ImageAnnotation
+from schemas.finding import Finding, Severity
+from schemas.recipe import Recipe
+from schemas.sidecar import Sidecar
+
+TIME_LIMIT = 300.0
+
+#: By the code of a finding.
+_MENDS = {
+    "raw-changed": "prep ingest with the same sources and store redoes samples whose raw changed",
+    "boxes-differ": "prep ingest with the same sources and store takes over what is annotated",
+    "underivable": "delete {}, then run prep ingest with the same sources and store",
+}
+
+
+@dataclass(frozen=True)
+class RederiveTask:
+    """One sample, the raw it should follow from, and what is said about that raw."""
+
+    source: Source
+    store: str
+    group: str
+    id: str
+    recipe: Recipe
+    annotations: tuple[ImageAnnotation, ...]
+
+
+def plan_rederivation(
+    files: StoreFiles, recipe: Recipe, inputs: Sequence[str], reporter: Reporter
+) -> tuple[list[RederiveTask], list[Finding]]:
+    """One task for every stored sample whose raw is among `inputs`; findings about the others."""
+    raws = discover(inputs).raws
+    index = gather(inputs, (), ()).index if raws else None
+    state = read_state(files, reporter, recheck=False)
+    tasks = list(_tasks(files, recipe, state, raws, index))
+    findings = []
+    missing = len(state.samples) - len(tasks)
+    if missing:
+        findings.append(
+            Finding(
+                code="raw-not-given",
+                severity=Severity.INFO if tasks else Severity.WARNING,
+                where=str(files.root),
+                message=f"{missing} of {len(state.samples)} samples have no raw here",
+                mend="name the folders they were ingested from",
+            )
+        )
+    unknown = [
+        raw.name for raw in raws if not state.sample_of(raw) and raw.name not in state.failures
+    ]
+    if unknown:
+        findings.append(
+            Finding(
+                code="raw-not-stored",
+                severity=Severity.WARNING,
+                where=str(files.root),
+                message=f"{len(unknown)} of {len(raws)} raws here are not in it: {unknown[0]}",
+                mend="prep ingest with the same sources and store adds them",
+            )
+        )
+    return tasks, findings
+
+
+def rederive_all(
+    tasks: Sequence[RederiveTask], workers: int, reporter: Reporter
+) -> Iterator[Finding]:
+    """Yield what differs."""
+    reporter.stage("derive", len(tasks), sum(task.source.size for task in tasks))
+    with executor(min(workers, len(tasks)), time_limit=TIME_LIMIT) as workforce:
+        for task, outcome in workforce.run(rederive, iter(tasks)):
+            died = isinstance(outcome, WorkerDied)
+            reporter.step(task.source.size, failed=died or bool(outcome))
+            if isinstance(outcome, WorkerDied):
+                yield _finding("underivable", task, "the decoder crashed or hung on its raw")
+            else:
+                yield from outcome
+
+
+def _tasks(
+    files: StoreFiles,
+    recipe: Recipe,
+    state: StoreState,
+    raws: Sequence[Source],
+    index: AnnotationIndex | None,
+) -> Iterator[RederiveTask]:
+    for source in raws:
+        sample = state.sample_of(source)
+        if sample is None or sample.damage:
+            continue
+        try:
+            said = index.lookup(source.name) if index else ()
+        except SourceError:
+            said = ()  # unusable: no ingest would have taken it either
+        group, sample_id = sample.entry.group or "", sample.entry.id or ""
+        yield RederiveTask(source, str(files.root), group, sample_id, recipe, said)
+
+
+def rederive(task: RederiveTask) -> tuple[Finding, ...]:
+    """What differs between a stored sample and its sources; () if nothing."""
+    files = StoreFiles(Path(task.store))
+    try:
+        sidecar = read_sidecar(files, task.group, task.id)
+        data = task.source.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sidecar.source.sha256:
+            return (_finding("raw-changed", task, "the raw is not the one it was made from"),)
+        return tuple(
+            _finding(code, task, message)
+            for code, message in (
+                *_wrong_facts(task, sidecar),
+                *_wrong_boxes(task, sidecar),
+                *_wrong_pixels(task, sidecar, files, data),
+            )
+        )
+    except GenispError as error:
+        return (_finding("underivable", task, error.message),)
+
+
+def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:
+    facts = probe_source(ProbeTask(task.source, task.recipe.colour)).facts
+    if facts is None:
+        yield "underivable", "its raw can no longer be read"
+        return
+    stored = {"camera": sidecar.camera, "exposure": sidecar.capture, "frame": sidecar.frame}
+    size = sidecar.annotation.size if sidecar.annotation else None
+    frame = choose_frame(facts.geometry, size)
+    derived = {"camera": facts.camera, "exposure": facts.capture, "frame": frame}
+    for name, value in stored.items():
+        if value != derived[name]:
+            yield "underivable", f"the {name} is not the raw's: {value}, not {derived[name]}"
+
+
+def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:
+    """Boxes against the annotation files given; a raw without any there proves nothing."""
+    if task.annotations and _boxes(sidecar.annotation) not in map(_boxes, task.annotations):
+        yield "boxes-differ", f"its boxes are not those in {task.annotations[0].file}"
+
+
+def _boxes(annotation: ImageAnnotation | None) -> str:
+    """All that is annotated; but names of files and splits, which depend on how they are given."""
+    if annotation is None:
+        return ""
+    text = annotation.model_dump_json(
+        exclude={"file": True, "split": True, "boxes": {"__all__": {"findings"}}}
+    )
+    return text + "".join("01"[box.trainable] for box in annotation.boxes)
+
+
+def _wrong_pixels(
+    task: RederiveTask, sidecar: Sidecar, files: StoreFiles, data: bytes
+) -> Iterator[tuple[str, str]]:
+    check_container(data, path=task.source.name)
+    decoded = decode(data, "libraw", path=task.source.name)
+    sensor = decoded.levels.sensor(sidecar.frame)
+    if sensor != sidecar.sensor:
+        yield "underivable", "levels or matrix differ from LibRaw's"
+        return
+    record = next(iter(sidecar.levels.values()))
+    levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
+    for name, level in levels.items():
+        stored = read_level(files, sidecar, name).stored
+        wrong = int(np.count_nonzero(stored != level.stored))
+        if wrong or level.statistics != sidecar.levels[name].statistics:
+            yield "underivable", f"{wrong} of {stored.size} numbers of {name} differ from LibRaw's"
+
+
+def _finding(code: str, task: RederiveTask, message: str) -> Finding:
+    return Finding(
+        code=code,
+        severity=Severity.ERROR,
+        where=f"{task.group}/{task.id}",
+        message=f"{message} ({task.source.name})",
+        mend=_MENDS[code].format(sidecar_key(task.group, task.id)),
+    )

@@ -1,0 +1,67 @@
+"""One sample alone: its sidecar, its chunks, and its parts against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import DamagedStoreError
+from pipeline.store.chunk.format import decode_chunk
+from pipeline.store.files import StoreFiles
+from pipeline.store.keys import chunk_key
+from pipeline.store.layouts import group_layout
+from pipeline.store.manifest import entry_for
+from pipeline.store.samples import read_chunk, read_sidecar, sample_damage
+from pipeline.verify.records import check_record, damaged
+from schemas.finding import Finding
+from schemas.layout import GroupLayout
+from schemas.manifest import ManifestEntry
+from schemas.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One sample after its own checks; `entry` is None when its sidecar is unreadable."""
+
+    group: str
+    id: str
+    entry: ManifestEntry | None
+    layout: GroupLayout | None
+    sha256: str
+    nbytes: int
+    findings: tuple[Finding, ...]
+
+
+def check_sample(
+    files: StoreFiles, recipe: Recipe, group: str, sample_id: str, *, quick: bool
+) -> Checked:
+    """Everything that can be said of one sample alone."""
+    name = f"{group}/{sample_id}"
+    try:
+        sidecar = read_sidecar(files, group, sample_id, every_byte=True)
+    except DamagedStoreError as error:
+        found = damaged("sidecar", name, error.message, error.hint)
+        return Checked(group, sample_id, None, None, "", 0, (found,))
+    findings = list(check_record(sidecar, recipe, name))
+    nbytes = 0
+    if quick:
+        wrong = sample_damage(files, sidecar, recheck=False)
+        if wrong:
+            findings.append(damaged("chunk", name, wrong))
+    else:
+        for level, record in sidecar.levels.items():
+            path = str(files.path(chunk_key(group, level, sidecar.row)))
+            try:
+                chunk = read_chunk(files, sidecar, level)
+                nbytes += len(chunk)
+                decode_chunk(chunk, record.shape, record.crc32c, path=path)
+            except DamagedStoreError as error:
+                findings.append(damaged("chunk", name, f"{level}: {error.message}", error.hint))
+    return Checked(
+        group,
+        sample_id,
+        entry_for(sidecar),
+        group_layout(sidecar, 0),
+        sidecar.source.sha256,
+        nbytes,
+        tuple(findings),
+    )

@@ -1,0 +1,26 @@
+"""Every package is listed in pyproject.toml: one that is not is missing in the installed wheel."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("schemas", "pipeline", "genisp_model")
+
+
+def test_the_wheel_has_every_package_and_its_data() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {
+        ".".join(path.relative_to(ROOT).parts)
+        for name in PRODUCT
+        for path in (ROOT / name, *(ROOT / name).rglob("*"))
+        if path.is_dir() and any(one.is_file() for one in path.iterdir())
+    }
+    assert {name for name in there if not name.endswith("__pycache__")} == set(listed["packages"])
+    without_code = {name for name in listed["packages"] if not _has_code(name)}
+    assert without_code == set(listed["package-data"])
+
+
+def _has_code(package: str) -> bool:
+    return (ROOT / package.replace(".", "/") / "__init__.py").is_file()
