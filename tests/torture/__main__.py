@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.torture.campaign import FaultRow, Finished, Scale, run_campaign
 
-#: In the order of docs/reliability.md; each is a folder here whose `run.py` has a function `run`.
+#: In the order of docs/reference/fault-campaigns.md; each is a folder here whose `run.py` has a
+#: function `run`.
 CAMPAIGNS = ("crash", "damage", "hostile_raws", "hostile_annotations", "resources", "load")
 
 HEADING = f"{'fault':<62}{'tried':>8}{'caught':>8}{'harmless':>10}{'survived':>10}{'missed':>8}"

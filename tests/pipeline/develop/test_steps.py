@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.develop.colour import camera_to_xyz, fixed_point
 from pipeline.develop.frame import choose_frame
-from pipeline.develop.steps import Level, develop, level_size, plane_names
+from pipeline.develop.steps import Level, develop, level_size
 from pipeline.raw.cfa import PATTERNS, shifted
 from pipeline.raw.facts import Geometry, largest_code
 from pipeline.raw.reader import decode, probe
@@ -268,7 +268,7 @@ def test_the_camera_recipe_is_camera_rgb_without_a_matrix() -> None:
     levels = develop(mosaic, frame, unknown, recipe, point)
     expected = camera_rgb(mosaic, frame, sensor, "GBRG")
     assert worst(levels["packed"], expected, point) <= 0.5 + PACKED_SLACK
-    assert tuple(levels["packed"].statistics) == plane_names(recipe) == ("R", "G", "B")
+    assert tuple(levels["packed"].statistics) == recipe.planes == ("R", "G", "B")
 
 
 def test_a_small_image_is_not_enlarged_both_levels_are_the_same() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.develop.statistics import level_statistics
-from pipeline.develop.steps import develop, plane_names
+from pipeline.develop.steps import develop
 from pipeline.raw.reader import decode
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
@@ -183,7 +183,7 @@ def _with_pixels(
             update={
                 "nbytes": len(chunk),
                 "crc32c": chunk_crc(chunk),
-                "statistics": level_statistics(histogram(stored), point, plane_names(RECIPE)),
+                "statistics": level_statistics(histogram(stored), point, RECIPE.planes),
             }
         )
         chunks[chunk_key(sidecar.group, level, sidecar.row)] = chunk
