@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from schemas.base import StrictModel
+from schemas.choices import (
+    DEFAULT_CODEC,
+    DEFAULT_COLOUR,
+    DEFAULT_FIT,
+    DEFAULT_LEVELS,
+    Codec,
+    Colour,
+    LevelName,
+)
 
-Colour = Literal["xyz", "xyz-balanced", "camera"]
-LevelName = Literal["packed", "resized"]
-Codec = Literal["lz4", "zstd"]
+__all__ = ["TRANSFORM_VERSION", "Codec", "Colour", "LevelName", "Recipe"]
 
 #: Raised whenever the same raw and options would give other stored numbers than before.
 TRANSFORM_VERSION = 2
@@ -37,10 +43,10 @@ class Recipe(StrictModel):
         Version of the arithmetic, `TRANSFORM_VERSION`.
     """
 
-    colour: Colour = "xyz"
-    levels: tuple[LevelName, ...] = ("packed", "resized")
-    fit: tuple[int, int] = Field(default=(1333, 800))
-    codec: Codec = "lz4"
+    colour: Colour = DEFAULT_COLOUR
+    levels: tuple[LevelName, ...] = DEFAULT_LEVELS
+    fit: tuple[int, int] = DEFAULT_FIT
+    codec: Codec = DEFAULT_CODEC
     transform: int = TRANSFORM_VERSION
 
     @model_validator(mode="after")

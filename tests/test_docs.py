@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from commands.exits import EXIT_CODES
 from schemas import events
 from schemas.info import DoctorReport, StoreInfo
 
@@ -196,7 +197,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_the_readme_lists_the_exit_codes_of_the_help() -> None:
-    codes = re.findall(r"^  (\d+) +(.+)$", cli.EXIT_CODES, re.MULTILINE)
+    codes = re.findall(r"^  (\d+) +(.+)$", EXIT_CODES, re.MULTILINE)
     assert len(codes) == 9
     readme = (ROOT / "README.md").read_text()
     for code, meaning in codes:

@@ -34,7 +34,7 @@ from pipeline.ingest.worker import (
     probe_source,
     untrusted_finding,
 )
-from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
+from pipeline.raw.cross_check import DecoderTrust
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.sources.source import Start
@@ -44,7 +44,9 @@ from pipeline.store.header import store_recipe
 from pipeline.store.keys import sidecar_key
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
+from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
+from schemas.exit_code import ExitCode
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe
 
@@ -86,8 +88,8 @@ class IngestOptions:
     """
 
     workers: int = 0
-    time_limit: float = 120.0
-    decoder: DecoderChoice = "auto"
+    time_limit: float = DEFAULT_TIME_LIMIT
+    decoder: DecoderChoice = DEFAULT_DECODER
     annotations: tuple[str, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
     recheck: bool = True
@@ -111,7 +113,7 @@ def plan_ingest(
             ledger.fail(item.source.name, item.failure, item.source)
     to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
     return PlanEvent(
-        exit_code=3 if ledger.counts["failed"] else 0,
+        exit_code=ExitCode.SOURCES_FAILED if ledger.counts["failed"] else ExitCode.DONE,
         statuses={str(status): count for status, count in counts(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
