@@ -47,7 +47,8 @@ from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
 from schemas.exit_code import ExitCode
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
 
 #: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
@@ -355,14 +356,11 @@ class _Run:
 
 
 def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
-    return Finding(
-        code="shared-annotation",
-        severity=Severity.WARNING,
+    return FindingCode.SHARED_ANNOTATION.finding(
         where=groups[0][0],
         message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
         f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
         "same boxes",
-        mend="if they are different pictures, ingest them apart, each with its own annotations",
     )
 
 
@@ -373,12 +371,9 @@ def manifest_every(samples: int) -> float:
 
 def _missing_raws(file: str, names: Sequence[str]) -> Finding:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return Finding(
-        code="annotation-without-raw",
-        severity=Severity.WARNING,
+    return FindingCode.ANNOTATION_WITHOUT_RAW.finding(
         where=file,
         message=f"{len(names)} annotated images have no raw here ({shown})",
-        mend="add the missing raws to the sources and run the same command",
     )
 
 
