@@ -14,7 +14,13 @@ Codec = Literal["lz4", "zstd"]
 DecoderChoice = Literal["auto", "libraw", "flashraw"]
 TrainRecipeName = Literal["default", "paper", "report"]
 BoxLoss = Literal["smooth_l1", "giou", "l1"]
-Speedup = Literal["fused-adam", "cudnn-benchmark", "channels-last-isp", "channels-last-detector"]
+Speedup = Literal[
+    "fused-adam",
+    "fused-detector",
+    "cudnn-benchmark",
+    "channels-last-isp",
+    "channels-last-detector",
+]
 PictureFormat = Literal["png", "tiff"]
 
 DEFAULT_STORE: Final = "data.zarr"

@@ -46,6 +46,6 @@ _SHARED = {"__init__", "exits", "options", "output"}
 def test_every_module_of_commands_is_a_command_of_its_name() -> None:
     modules = {path.stem for path in (Path(__file__).parents[1] / "commands").glob("*.py")}
     assert modules - _SHARED == {*prep.commands, *genisp.commands}
-    for name, command in (prep.commands | genisp.commands).items():
+    for name, command in (*prep.commands.items(), *genisp.commands.items()):
         assert command.callback is not None
         assert command.callback.__module__ == f"commands.{name}"
