@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("schemas", "pipeline", "genisp_model")
+PRODUCT = ("schemas", "pipeline", "genisp_model", "commands")
 
 
 def test_the_wheel_has_every_package_and_its_data() -> None:

@@ -48,6 +48,7 @@ from schemas.coco import (
     shortened,
 )
 from schemas.finding import Finding, Severity
+from schemas.finding_codes import FindingCode
 
 MAX_FILE_BYTES: Final = 1 << 28
 """Bytes of an annotation file. RAW-NOD's largest has 3 MB; all of COCO 2017's boxes fit."""
@@ -144,7 +145,7 @@ def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile
     split = split or split_from_name(name)
     if split is None:
         mend = f"Name the split in the file name, or give --split NAME={name}."
-        reading.notes.add("no-split", Severity.INFO, "", "no split: its name says none", mend)
+        reading.notes.add(FindingCode.NO_SPLIT, "", "no split: its name says none", mend=mend)
     try:
         images = reading.read(split)
     except NotJsonError as error:
@@ -260,8 +261,7 @@ class _Reading:
     def _read_boxes(self, span: Span | None) -> None:
         """Annotation records that are readable and belong to a usable image, in file order."""
         if span is None:
-            mend = "Fine for images without objects; else export the annotations too."
-            self.notes.add("no-annotations", Severity.WARNING, "", "no list `annotations`", mend)
+            self.notes.add(FindingCode.NO_ANNOTATIONS, "", "no list `annotations`")
         seen: dict[Key, int] = {}
         for position, record in self._records(span, "annotations"):
             if isinstance(record, RejectedRecord):
@@ -280,13 +280,12 @@ class _Reading:
         """Report a repeated id; true for a record that says again what one with its id said."""
         same = self.boxes.is_same(first, record, image)
         self.notes.add_record(
-            "duplicate-annotation-id",
-            Severity.WARNING,
+            FindingCode.DUPLICATE_ANNOTATION_ID,
             lambda: (
                 f"annotation {record.id!r} (image {record.image_id!r})",
                 "an earlier annotation has this id and is " + ("equal" if same else "another box"),
             ),
-            "Delete it; it is counted once."
+            mend="Delete it; it is counted once."
             if same
             else "Give it its own id; both boxes are kept.",
         )
@@ -299,11 +298,9 @@ class _Reading:
         for number in crowded:
             file_name = self.images.file_names[number]
             finding = self.notes.add(
-                "too-many-boxes",
-                Severity.ERROR,
+                FindingCode.TOO_MANY_BOXES,
                 f"image {self.images.ids[number]!r} ({base_name(file_name)})",
                 f"{int(counts[number]):,} boxes; at most {MAX_BOXES_PER_IMAGE:,} are believed",
-                "Export the annotations again; the image is left out until then.",
             )
             self.notes.refuse(file_name, because=finding)
         return set(crowded)
@@ -330,8 +327,7 @@ def _refuse_image(record: CocoImage | RejectedRecord, position: int, notes: Note
             return where, f"file_name {shortened(file_name)} names no file"
         return where, f"image record cannot be used: {record.reason(CocoImage)}"
 
-    mend = "Give it an id, a file_name and its width and height in pixels; its boxes are left out."
-    finding = notes.add_record("bad-image", Severity.ERROR, say, mend)
+    finding = notes.add_record(FindingCode.BAD_IMAGE, say)
     notes.refuse(file_name, image_id, because=finding)
 
 
@@ -358,15 +354,17 @@ def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> 
         message = f"{len(names):,} different image records have the id {image_id!r}"
         raise _not_coco(message, notes.name)
     finding = notes.add_record(
-        "duplicate-image-id",
-        Severity.WARNING if same else Severity.ERROR,
+        FindingCode.DUPLICATE_IMAGE_ID,
         lambda: (
             f"image {image_id!r}",
             f"{records.count} {'equal' if same else 'different'} image records have this id: "
             + ", ".join(names[:3])
             + (", ..." if len(names) > 3 else ""),
         ),
-        "Delete all but one." if same else "Give each its own id; until then all are left out.",
+        severity=Severity.WARNING if same else Severity.ERROR,
+        mend="Delete all but one."
+        if same
+        else "Give each its own id; until then all are left out.",
     )
     if not same:
         notes.refuse(*names, because=finding)
@@ -375,25 +373,21 @@ def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> 
 
 def _report_unreadable(record: RejectedRecord, position: int, notes: Notes) -> None:
     notes.add_record(
-        "bad-annotation",
-        Severity.ERROR,
+        FindingCode.BAD_ANNOTATION,
         lambda: (
             f"annotation {shortened(record.get('id'))} (number {position} of the list)",
             f"cannot be used: {record.reason(CocoAnnotation)}",
         ),
-        "Give it an id, an image_id, a category_id and a bbox of four numbers; it is left out.",
     )
 
 
 def _report_orphan(annotation: CocoAnnotation, notes: Notes) -> None:
     finding = notes.add_record(
-        "orphan-annotation",
-        Severity.ERROR,
+        FindingCode.ORPHAN_ANNOTATION,
         lambda: (
             f"annotation {annotation.id!r}",
             f"no usable image record has the id {annotation.image_id!r}",
         ),
-        "Add or mend that image record (5 and '5' are different ids); the box is left out.",
     )
     # NOD's identifiers are file stems: an image known only by its boxes is not one without boxes.
     notes.refuse(annotation.image_id, because=finding)
@@ -422,20 +416,16 @@ def _category_map(
         return dict(zip(CLASS_NAMES, CLASS_NAMES.items(), strict=True))
     if not any(ours for ours, _ in found.values()):
         notes.add(
-            "no-known-category",
-            Severity.ERROR,
+            FindingCode.NO_KNOWN_CATEGORY,
             "",
             "none of its categories is person, bicycle or car: no box can be trained on",
-            "Rename the categories that are meant.",
         )
     return found
 
 
 def _report_category(category_id: object, position: int, message: str, notes: Notes) -> None:
     notes.add(
-        "bad-category",
-        Severity.ERROR,
+        FindingCode.BAD_CATEGORY,
         f"category {shortened(category_id)} (number {position} of the list)",
         message,
-        "Give each category one id and one name; boxes of this id are not trained on.",
     )

@@ -18,7 +18,8 @@ import numpy as np
 
 from pipeline.annotations.box_checks import BoxTable, box_findings
 from schemas.coco import FLAG_NAMES, Box, CocoAnnotation, CocoImage, ImageAnnotation, RecordId
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 MAX_NAME_BYTES: Final = 255
 """No file system takes a longer file name."""
@@ -283,13 +284,7 @@ def _flags(bits: int) -> dict[str, bool]:
 
 def _flag_findings(bits: int, place: str) -> tuple[Finding, ...]:
     return tuple(
-        Finding(
-            code="unreadable-flag",
-            severity=Severity.INFO,
-            where=place,
-            message=f"{name} is neither true nor false",
-            mend="Write true or false; the flag is left out.",
-        )
+        FindingCode.UNREADABLE_FLAG.finding(place, f"{name} is neither true nor false")
         for number, name in enumerate(FLAG_NAMES)
         if _flag(bits, number) & 4
     )

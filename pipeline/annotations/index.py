@@ -17,7 +17,8 @@ from pipeline.annotations.columns import AnnotatedImages, base_name
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.errors import AnnotationError
 from schemas.coco import ImageAnnotation
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 _UNSPLIT = "none"
 """What a message calls the split of an image that has none."""
@@ -300,9 +301,7 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
             f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes)"
         )
 
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=record.file_name,
         message=f"{said(known)} and {said(record)} disagree on its {difference}",
         mend="Leave out one of the two annotation files, or delete the wrong record in it.",
@@ -310,9 +309,7 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
 
 
 def _too_many_namesakes(record: _Record) -> Finding:
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=record.file_name,
         message=f"more than {MAX_NAMESAKES} different images have this name "
         f"(the last in {record.images.file})",
@@ -322,9 +319,7 @@ def _too_many_namesakes(record: _Record) -> Finding:
 
 def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
     names = ", ".join(sorted(f"{p.record.file_name} in {p.record.images.file}" for p in found))
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=file_name,
         message=f"several annotated images may be this one: {names}",
         mend="Give the raw's own name as file_name in the record that means it.",
@@ -333,9 +328,8 @@ def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
 
 def _merge(first: str, second: str, count: int) -> Finding:
     same = first == second
-    return Finding(
-        code="listed-twice" if same else "merged-twin",
-        severity=Severity.INFO,
+    code = FindingCode.LISTED_TWICE if same else FindingCode.MERGED_TWIN
+    return code.finding(
         where=second,
         message=f"{count} images are listed twice, equally; kept once"
         if same

@@ -29,7 +29,8 @@ from pipeline.store.chunk.format import chunk_crc
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
 from schemas.coco import ImageAnnotation
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import (
@@ -254,11 +255,8 @@ def _record(level: Level, chunk: memoryview, task: SampleTask) -> LevelRecord:
 
 def untrusted_finding(task: SampleTask, disagreement: str) -> Finding:
     """The finding for a class of files that goes over to LibRaw."""
-    return Finding(
-        code="decoders-disagree",
-        severity=Severity.WARNING,
+    return FindingCode.DECODERS_DISAGREE.finding(
         where=task.source.name,
         message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
         f"this class from here on ({task.decoder_class})",
-        mend="nothing to do: LibRaw's numbers are stored",
     )

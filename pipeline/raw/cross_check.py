@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pipeline.raw.facts import DecoderName
-
-DecoderChoice = Literal["auto", "libraw", "flashraw"]
+from schemas.choices import DecoderChoice
 
 CHECK_FIRST = 2
 SAMPLE_EVERY = 50
