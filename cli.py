@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, get_args
 
 import click
 
 from pipeline.console.steady_output import SteadyStream
 from pipeline.errors import GenispError, UsageError
+from schemas.decoder import DecoderChoice
 
 if TYPE_CHECKING:
     from pipeline.console.progress import Reporter
@@ -317,7 +318,7 @@ def prep() -> None:
 )
 @click.option(
     "--decoder",
-    type=click.Choice(["auto", "libraw", "flashraw"]),
+    type=click.Choice(get_args(DecoderChoice)),
     default="auto",
     show_envvar=True,
     help="auto: our own or flashraw where they agree with LibRaw bit for bit, else LibRaw.",

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from schemas.base import StrictModel
 from schemas.coco import ImageAnnotation
+from schemas.decoder import DecoderName
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
@@ -199,7 +200,7 @@ class SourceRecord(StrictModel):
 class DecoderRecord(StrictModel):
     """Who decoded the mosaic."""
 
-    name: Literal["libraw", "flashraw", "genisp"]
+    name: DecoderName
     version: str
 
 

@@ -13,10 +13,11 @@ from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeOutcome, SampleTask
-from pipeline.raw.facts import DecoderName, RawFacts
+from pipeline.raw.facts import RawFacts
 from pipeline.sources.source import Start
 from pipeline.store.keys import group_name, sample_id
 from schemas.coco import ImageAnnotation
+from schemas.decoder import DecoderName
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
 from schemas.layout import GroupLayout, LevelLayout

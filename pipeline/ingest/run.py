@@ -34,7 +34,8 @@ from pipeline.ingest.worker import (
     probe_source,
     untrusted_finding,
 )
-from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
+from pipeline.raw.cross_check import DecoderTrust
+from pipeline.raw.decoders.table import decoder_packages, reference
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.sources.source import Start
@@ -44,6 +45,7 @@ from pipeline.store.header import store_recipe
 from pipeline.store.keys import sidecar_key
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
+from schemas.decoder import DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
 from schemas.finding import Finding, Severity
 from schemas.recipe import Recipe
@@ -280,7 +282,7 @@ class _Run:
                         queue.extend(unchecked.pop(task.decoder_class, []))
                 elif task.cross_check and outcome.sidecar is not None:
                     trust.agree(task.decoder_class)
-                elif task.decoder != "libraw" and not task.cross_check:
+                elif task.decoder != reference().name and not task.cross_check:
                     if task.decoder_class in trust.distrusted:
                         queue.append(one)  # it was being decoded when its class was found out
                         continue
@@ -389,7 +391,7 @@ def _bytes_free(files: StoreFiles) -> int:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("genisp", "zarr", "numcodecs", "rawpy", "flashraw", "numpy"):
+    for name in ("genisp", "zarr", "numcodecs", *decoder_packages(), "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
