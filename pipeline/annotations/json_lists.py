@@ -3,7 +3,7 @@
 A parser that builds the whole document needs thirty bytes and more for a digit and a comma, so a
 small file can fill a machine. Here only brackets, commas and quotes are looked at, block by block;
 each run of records is handed out as a JSON list of its own, which a full parser then checks.
-docs/decisions.md says why ijson does not do this.
+docs/explanation/decisions.md says why ijson does not do this.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@
 - `own`: compiled and the fastest, for two formats: `sony_arw2` and `nikon_lossless`.
 
 The last two are used where they agree with LibRaw bit for bit (`pipeline.raw.cross_check`).
-docs/new-decoder.md says how another one is added.
+docs/how-to/new-decoder.md says how another one is added.
 """

@@ -14,9 +14,9 @@ from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.reader import check_container, decode, probe
 from pipeline.sample_set import NIKON_D750, X_TRANS, DngFile, dng_bytes, nef_bytes
 from schemas.decoder import DecoderName
+from tests.kit.places import RAWS
 from tests.kit.raw_files import (
     DECODERS,
-    RAWS,
     convert,
     every_decoder,
     every_format,

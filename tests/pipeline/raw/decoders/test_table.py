@@ -1,4 +1,4 @@
-"""The table of decoders, and a decoder added to it: the worked example of docs/new-decoder.md."""
+"""The table of decoders, and a decoder added to it: the worked example of docs/how-to/new-decoder.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.raw.facts import DecodedRaw
 from pipeline.raw.reader import decode, decoder_version
 from pipeline.sample_set import DngFile, dng_bytes
 from schemas.decoder import DecoderChoice, DecoderName
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 from tests.kit.raw_files import dim, facts_of, file_of
 from tests.pipeline.raw.decoders import plain_decoder
 from tests.pipeline.raw.decoders.plain_decoder import PLAIN
