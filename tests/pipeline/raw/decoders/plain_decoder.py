@@ -1,4 +1,4 @@
-"""A decoder as docs/how-to/new-decoder.md describes one: of samples that stand in the file as 16 bits."""
+"""A decoder as docs/how-to/new-decoder.md describes one: for plain samples of 16 bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of decoders, and a decoder added to it: the worked example of docs/how-to/new-decoder.md."""
+"""The table of decoders, and a decoder added to it as docs/how-to/new-decoder.md describes."""
 
 from __future__ import annotations
 
