@@ -43,7 +43,7 @@ def key_of(record_id: RecordId) -> Key:
 
 
 def base_name(file_name: str) -> str:
-    """Last part of a path of any system, in Unicode NFC; empty when that is no file's name."""
+    """Last part of a path of any system, in Unicode NFC; empty when no file can have that name."""
     name = unicodedata.normalize("NFC", re.split(r"[\\/]", file_name)[-1])
     is_none = name.strip() in {"", ".", ".."} or _CONTROL.search(name)
     too_long = len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES
@@ -288,7 +288,7 @@ class AnnotatedImages:
 
 
 def _area(record: CocoAnnotation) -> float:
-    """Area in pixels; NaN for none, infinity for one that is no number."""
+    """Area in pixels; NaN for none, infinity for one that is not finite."""
     if record.area is None:
         return math.nan
     return record.area if math.isfinite(record.area) else math.inf
