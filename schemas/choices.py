@@ -11,6 +11,10 @@ from typing import Final, Literal
 Colour = Literal["xyz", "xyz-balanced", "camera"]
 LevelName = Literal["packed", "resized"]
 Codec = Literal["lz4", "zstd"]
+#: Who decoded a mosaic, as sidecars record it. ``"genisp"`` is the project's own code for ARW2 and
+#: lossless NEF. `pipeline.raw.decoders.table` has an entry for each name.
+DecoderName = Literal["libraw", "flashraw", "genisp"]
+#: All fast decoders with cross-checks, or one decoder for every file.
 DecoderChoice = Literal["auto", "libraw", "flashraw"]
 TrainRecipeName = Literal["default", "paper", "report"]
 BoxLoss = Literal["smooth_l1", "giou", "l1"]

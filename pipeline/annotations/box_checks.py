@@ -36,7 +36,7 @@ class BoxTable:
     bbox
         ``(n, 4)`` float64, COCO ``xywh`` in pixels of each box's annotated frame, as given.
     category_id
-        ``(n,)`` int64; those outside `schemas.coco.CLASS_NAMES` are no classes of ours.
+        ``(n,)`` int64; ids outside `schemas.coco.CLASS_NAMES` are not trained on.
     iscrowd
         ``(n,)`` bool.
     area

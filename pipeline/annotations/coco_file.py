@@ -1,7 +1,7 @@
 """One COCO file in any of its variants: bytes -> images with boxes and findings.
 
-A record that cannot be used becomes a finding and costs only itself; only what is no COCO file at
-all raises. Nothing here opens a file: bytes in, values out. Memory and time are bounded by the
+A record that cannot be used becomes a finding and costs only itself; only a file that is not COCO
+at all raises. Nothing here opens a file: bytes in, values out. Memory and time are bounded by the
 limits below, whatever the bytes are.
 """
 
@@ -33,6 +33,7 @@ from pipeline.annotations.json_lists import (
     misplaced,
     runs,
 )
+from pipeline.annotations.reader import LoadedFile, refuse_oversized, split_from_name
 from pipeline.errors import AnnotationError
 from schemas.coco import (
     CLASS_NAMES,
@@ -47,11 +48,8 @@ from schemas.coco import (
     RejectedRecord,
     shortened,
 )
-from schemas.finding import Finding, Severity
+from schemas.finding import Severity
 from schemas.finding_codes import FindingCode
-
-MAX_FILE_BYTES: Final = 1 << 28
-"""Bytes of an annotation file. RAW-NOD's largest has 3 MB; all of COCO 2017's boxes fit."""
 
 MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories": 100_000}
 """Records of each list of a file; COCO 2017 has 118,287 images and 860,001 boxes in one."""
@@ -59,67 +57,31 @@ MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories":
 MAX_BOXES_PER_IMAGE: Final = 5_000
 """More is a broken export: the densest NOD image has 53."""
 
-_SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _CLASS_IDS = {name: category_id for category_id, name in CLASS_NAMES.items()}
 _BOM = b"\xef\xbb\xbf"
 
+_HEAD: Final = 1 << 16
+"""Bytes in which a list of boxes shows what it is."""
 
-@dataclass(frozen=True)
-class LoadedFile:
-    """One annotation file, read.
+_IMAGES: Final = re.compile(rb'"images"\s*:\s*\[')
+_OTHER_LIST: Final = re.compile(rb'"(annotations|categories)"\s*:\s*\[')
+_SIGN: Final = re.compile(rb'"(annotations|categories|file_name)"\s*:')
+_BOX: Final = re.compile(rb'"(image_id|bbox)"\s*:')
 
-    Attributes
-    ----------
-    name
-        What the file was called when it was loaded.
-    split
-        Split of all its images, or None.
-    images
-        The usable image records in file order, each with its boxes in file order.
-    findings
-        About the file and its records. Those about boxes are on the boxes.
-    refused
-        Image file name -> why its record cannot be used: such an image is not one without boxes.
+
+def looks_like_coco(data: bytes) -> bool:
+    """Tell a COCO annotation file, whole or damaged, from other JSON without parsing it.
+
+    It is true for a broken file and for a mere list of boxes too: `load_coco` then raises, and
+    nothing is skipped silently.
     """
-
-    name: str
-    split: str | None
-    images: AnnotatedImages
-    findings: tuple[Finding, ...]
-    refused: Mapping[str, Finding]
-
-
-def split_from_name(name: str) -> str | None:
-    """Find ``train``, ``val`` or ``test`` as a word of a file name; None for none or for two.
-
-    Words end at anything but letters and where capitals begin: ``instances_train2017.json``,
-    ``NodValidation.json``; ``trainval`` is a word of its own and no split.
-    """
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", base_name(name).rpartition(".")[0])
-    splits = {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
-    return splits.pop() if len(splits) == 1 else None
-
-
-def refuse_oversized(nbytes: int, name: str) -> None:
-    """Refuse a file by its size, before it is read.
-
-    Raises
-    ------
-    AnnotationError
-        Where it has more than `MAX_FILE_BYTES`.
-    """
-    if nbytes > MAX_FILE_BYTES:
-        raise AnnotationError(
-            f"it has {nbytes:,} bytes; annotation files of more than {MAX_FILE_BYTES:,} are not "
-            "read",
-            path=name,
-            hint="Split it into several files, by images; or, if it holds no annotations, move it "
-            "out of the sources.",
-        )
+    text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+    start = text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
+    if start == b"{" and _IMAGES.search(text):
+        return _SIGN.search(text) is not None
+    if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
+        return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
+    return False
 
 
 def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile:
@@ -137,7 +99,7 @@ def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile
     Raises
     ------
     AnnotationError
-        When the whole is no JSON or no COCO file, or larger than believed. What is wrong with a
+        When the whole is not JSON or not COCO, or larger than believed. What is wrong with a
         record becomes a finding.
     """
     refuse_oversized(len(data), name)
@@ -151,6 +113,20 @@ def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile
     except NotJsonError as error:
         raise _not_json(error, name) from error
     return LoadedFile(name, split, images, reading.notes.findings, reading.notes.refused)
+
+
+class CocoReader:
+    """COCO as one of `table.READERS`."""
+
+    suffixes = (".json",)
+
+    def recognises(self, data: bytes, name: str) -> bool:
+        """Whether this may be COCO: what is not whole JSON may be a COCO file cut off early."""
+        return looks_like_coco(data) or not is_json(data)
+
+    def read(self, data: bytes, *, name: str, split: str | None) -> LoadedFile:
+        """As `load_coco` does."""
+        return load_coco(data, name=name, split=split)
 
 
 def _not_json(error: NotJsonError, name: str) -> AnnotationError:
@@ -185,7 +161,7 @@ class _Reading:
     usable: dict[Key, int] = field(default_factory=dict)
 
     def read(self, split: str | None) -> AnnotatedImages:
-        """All of it; `NotJsonError` where it is no JSON."""
+        """All of it; `NotJsonError` where it is not JSON."""
         lists = self._lists()
         self._read_images(lists["images"])
         self._read_boxes(lists.get("annotations"))

@@ -35,6 +35,7 @@ from pipeline.ingest.worker import (
     untrusted_finding,
 )
 from pipeline.raw.cross_check import DecoderTrust
+from pipeline.raw.decoders.table import decoder_packages, reference
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.sources.source import Start
@@ -283,7 +284,7 @@ class _Run:
                         queue.extend(unchecked.pop(task.decoder_class, []))
                 elif task.cross_check and outcome.sidecar is not None:
                     trust.agree(task.decoder_class)
-                elif task.decoder != "libraw" and not task.cross_check:
+                elif task.decoder != reference().name and not task.cross_check:
                     if task.decoder_class in trust.distrusted:
                         queue.append(one)  # it was being decoded when its class was found out
                         continue
@@ -386,7 +387,7 @@ def _bytes_free(files: StoreFiles) -> int:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("genisp", "zarr", "numcodecs", "rawpy", "flashraw", "numpy"):
+    for name in ("genisp", "zarr", "numcodecs", *decoder_packages(), "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -17,6 +17,7 @@ from pipeline.errors import GenispError, SourceError
 from pipeline.ingest.inputs import gather
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.worker import ProbeTask, probe_source
+from pipeline.raw.decoders.table import reference
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.discover import discover
@@ -171,7 +172,7 @@ def _wrong_pixels(
     task: RederiveTask, sidecar: Sidecar, files: StoreFiles, data: bytes
 ) -> Iterator[tuple[FindingCode, str]]:
     check_container(data, path=task.source.name)
-    decoded = decode(data, "libraw", path=task.source.name)
+    decoded = decode(data, reference().name, path=task.source.name)
     sensor = decoded.levels.sensor(sidecar.frame)
     if sensor != sidecar.sensor:
         yield FindingCode.UNDERIVABLE, "levels or matrix differ from LibRaw's"
