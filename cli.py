@@ -393,11 +393,11 @@ def verify(
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.store.files import StoreFiles
+    from pipeline.store.open_files import open_files
     from pipeline.verify import VerifyOptions, run_verify
 
     how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
-    summary = run_verify(StoreFiles(Path(store)), _reporter(json), how)
+    summary = run_verify(open_files(store), _reporter(json), how)
     _show(summary, "verify", json)
     return summary.exit_code
 

@@ -38,7 +38,7 @@ from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from schemas.recipe import Recipe
 
 LIBRAW_ALONE = "LibRaw open + unpack"
@@ -101,7 +101,7 @@ def _measure_all(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
     raws.mkdir()
     written = write_night_raws(raws, FORMATS, images=images)
     results = {}
-    with StoreFiles(store).lock() as lease:
+    with LocalFiles(store).lock() as lease:
         samples = plan_samples(raws, store, lease)
         for kind in FORMATS:
             mine = [samples[path.name] for path in written[kind.name]]
@@ -123,7 +123,7 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
         one.item.source.name: one.task(
             placement.groups[one.group],
             recipe,
-            str(store),
+            LocalFiles(store),
             lease,
             ("genisp", False),
             starts[one.item.source.name],

@@ -36,7 +36,7 @@ from benchmarks.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline.ingest import worker
 from pipeline.ingest.worker import SampleTask
 from pipeline.raw.cross_check import SAMPLE_EVERY
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from schemas.recipe import Recipe
 
 REPORT_SIZE = (1333, 800)  # width, height, whatever the aspect was
@@ -126,14 +126,14 @@ def measure_format(kind: RawFormat, folder: Path, images: int, rounds: int) -> A
     paths: Sequence[Path] = write_night_raws(raws, [kind], images=images)[kind.name]
     store, small_store = folder / "store", folder / "small"
     taken: dict[str, list[float]] = {}
-    with StoreFiles(store).lock() as lease, StoreFiles(small_store).lock() as small_lease:
+    with LocalFiles(store).lock() as lease, LocalFiles(small_store).lock() as small_lease:
         samples = plan_samples(raws, store, lease)
         for path in paths:
             sample = samples[path.name]
             small = replace(
                 sample,
                 recipe=Recipe(levels=("resized",)),
-                store=str(small_store),
+                files=LocalFiles(small_store),
                 lease=small_lease,
             )
             for name, seconds in measure(path, sample, small, rounds).items():

@@ -15,6 +15,7 @@ from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeOutcome, SampleTask
 from pipeline.raw.facts import DecoderName, RawFacts
 from pipeline.sources.source import Start
+from pipeline.store.files import StoreFiles
 from pipeline.store.keys import group_name, sample_id
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
@@ -52,7 +53,7 @@ class Placed:
         self,
         layout: GroupLayout,
         recipe: Recipe,
-        store: str,
+        files: StoreFiles,
         lease: str,
         decision: tuple[DecoderName, bool],
         start: Start | None,
@@ -63,7 +64,7 @@ class Placed:
         ----------
         layout
             Of the sample's group.
-        store, lease
+        files, lease
             Where to write it, and what `StoreFiles.lock` gave.
         decision
             What `DecoderTrust.decide` said: the decoder, and whether to compare it.
@@ -74,7 +75,7 @@ class Placed:
         decoder, cross_check = decision
         return SampleTask(
             source=self.item.source,
-            store=store,
+            files=files,
             lease=lease,
             id=self.id,
             group=self.group,

@@ -7,12 +7,10 @@ sidecars.
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +40,7 @@ from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
 from pipeline.store.keys import sidecar_key
+from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
 from schemas.events import IngestSummary, PlanEvent
@@ -96,10 +95,14 @@ class IngestOptions:
 
 
 def plan_ingest(
-    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+    sources: Sequence[str],
+    store: StorePlace,
+    recipe: Recipe,
+    options: IngestOptions,
+    reporter: Reporter,
 ) -> PlanEvent:
     """What `run_ingest` would do, as far as can be told without decoding; writes nothing."""
-    files = StoreFiles(Path(store))
+    files = open_files(store)
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
     ledger = Ledger(reporter)
@@ -115,12 +118,16 @@ def plan_ingest(
         statuses={str(status): count for status, count in counts(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
-        bytes_free=_bytes_free(files),
+        bytes_free=files.free_bytes(),
     )
 
 
 def run_ingest(
-    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+    sources: Sequence[str],
+    store: StorePlace,
+    recipe: Recipe,
+    options: IngestOptions,
+    reporter: Reporter,
 ) -> IngestSummary:
     """Ingest sources into a store; the same call again continues, repairs and keeps up to date.
 
@@ -137,7 +144,7 @@ def run_ingest(
     """
     require_handles(options.workers)
     np.empty(LEAST_MEMORY, np.uint8)
-    files = StoreFiles(Path(store))
+    files = open_files(store)
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
     with files.lock() as lease:
@@ -203,7 +210,7 @@ class _Run:
         self._finish()
         self._look_for_missing_raws(inputs)
         return self.ledger.summary(
-            str(self.files.root),
+            self.files.location(),
             interrupted=self.interruption.wanted,
             strict=self.options.strict,
         )
@@ -293,7 +300,7 @@ class _Run:
             yield one.task(
                 self.writer.groups[one.group],
                 self.recipe,
-                str(self.files.root),
+                self.files,
                 self.lease,
                 trust.decide(one.facts.decoder_class),
                 self.starts[one.item.source.name],
@@ -378,13 +385,6 @@ def _missing_raws(file: str, names: Sequence[str]) -> Finding:
         message=f"{len(names)} annotated images have no raw here ({shown})",
         mend="add the missing raws to the sources and run the same command",
     )
-
-
-def _bytes_free(files: StoreFiles) -> int:
-    folder = files.root.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _versions() -> dict[str, str]:

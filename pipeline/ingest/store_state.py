@@ -206,7 +206,7 @@ def _recorded(files: StoreFiles) -> tuple[ManifestEntry, ...]:
         data = files.get_or_none(MANIFEST_NAME)
         if data is None:
             return ()
-        manifest = parse_manifest(data, path=str(files.path(MANIFEST_NAME)))
+        manifest = parse_manifest(data, path=files.location(MANIFEST_NAME))
     except DamagedStoreError:
         return ()  # rebuilt from the sidecars; failures are tried again
     # One of another recipe is another store's.

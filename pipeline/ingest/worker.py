@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import Level, develop
@@ -71,7 +70,7 @@ class SampleTask:
     """
 
     source: Source
-    store: str
+    files: StoreFiles
     lease: str
     id: str
     group: str
@@ -207,7 +206,6 @@ def _commit(
     decoder: DecoderRecord,
     sha256: str,
 ) -> Sidecar:
-    files = StoreFiles(Path(task.store))
     codec = task.recipe.codec
     chunks = {name: encode_chunk(level.stored, codec) for name, level in levels.items()}
     source = task.source
@@ -229,6 +227,7 @@ def _commit(
         decoder=decoder,
         findings=task.findings,
     ).sealed()
+    files = task.files
     with files.commit(task.lease):
         # While chunks are replaced the sample does not exist: no sidecar, no commit.
         files.delete(sidecar_key(task.group, task.id))

@@ -20,6 +20,7 @@ from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
 from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import Sample, committed, read_level, read_sidecar
 from schemas.manifest import ManifestEntry
 from schemas.recipe import LevelName, Recipe
@@ -59,9 +60,14 @@ class Store:
     unlisted: tuple[DamagedStoreError, ...] = ()
 
     @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        return self.files.location()
+
+    @property
     def path(self) -> Path:
-        """The store's folder."""
-        return self.files.root
+        """The folder of a store that is in one."""
+        return Path(self.location)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -71,7 +77,7 @@ class Store:
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{count} {name}" for name, count in sorted(self.splits.items()))
-        return f"<Store {self.path} ({len(self)} samples: {splits}; {self.recipe.colour})>"
+        return f"<Store {self.location} ({len(self)} samples: {splits}; {self.recipe.colour})>"
 
     def ids(self, split: str | None = None) -> tuple[str, ...]:
         """Sample ids, of one split or all, in stored order.
@@ -85,7 +91,7 @@ class Store:
             known = ", ".join(sorted(name for name in self.splits if name)) or "none"
             raise UsageError(
                 f"no sample has split {split!r} (splits here: {known})",
-                path=str(self.path),
+                path=self.location,
                 hint="name one of those; a split comes from the name of its annotation file",
             )
         return found
@@ -111,7 +117,7 @@ class Store:
         found = self.entries.get(sample_id) or self._by_full_name.get(sample_id)
         if found is None:
             hint = "prep info lists what is there; ids are file stems"
-            raise UsageError(f"no sample {sample_id!r}", path=str(self.path), hint=hint)
+            raise UsageError(f"no sample {sample_id!r}", path=self.location, hint=hint)
         return found
 
     @cached_property
@@ -137,11 +143,16 @@ class Store:
         return read_level(self.files, self.sidecar(sample_id), level)
 
 
-def open_store(path: str | Path = DEFAULT_STORE) -> Store:
+def open_store(path: StorePlace = DEFAULT_STORE) -> Store:
     """Open a store for reading.
 
     Reads the root metadata and the manifest, and lists the sidecars: samples committed since the
     manifest was written are found too.
+
+    Parameters
+    ----------
+    path
+        The store's folder; or its files, if it is kept elsewhere.
 
     Raises
     ------
@@ -150,17 +161,14 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     IncompatibleStoreError
         If its format version is not 2.
     """
-    if "://" in str(path):
-        hint = "copy the store to a local folder, or mount it"
-        raise UsageError("stores are read from local folders only, yet", path=str(path), hint=hint)
-    files = StoreFiles(Path(path))
+    files = open_files(path)
     recipe, versions = read_root(files)
     notes: list[str] = []
     recorded: tuple[ManifestEntry, ...] = ()
     try:
         data = files.get_or_none(MANIFEST_NAME)
         if data is not None:
-            recorded = parse_manifest(data, path=str(files.path(MANIFEST_NAME))).entries
+            recorded = parse_manifest(data, path=files.location(MANIFEST_NAME)).entries
     except DamagedStoreError as error:
         notes.append(str(error))
     done = {(e.group, e.id): e for e in recorded if e.status == "done"}

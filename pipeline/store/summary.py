@@ -42,7 +42,7 @@ def store_info(store: Store) -> StoreInfo:
             split["boxes"] += 1
             classes[box.category or str(box.category_id)] += 1
     return StoreInfo(
-        path=str(store.path),
+        path=store.location,
         recipe=store.recipe,
         versions=store.versions,
         samples=len(store),

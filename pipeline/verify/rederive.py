@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class RederiveTask:
     """One sample, the raw it should follow from, and what is said about that raw."""
 
     source: Source
-    store: str
+    files: StoreFiles
     group: str
     id: str
     recipe: Recipe
@@ -66,7 +65,7 @@ def plan_rederivation(
             Finding(
                 code="raw-not-given",
                 severity=Severity.INFO if tasks else Severity.WARNING,
-                where=str(files.root),
+                where=files.location(),
                 message=f"{missing} of {len(state.samples)} samples have no raw here",
                 mend="name the folders they were ingested from",
             )
@@ -79,7 +78,7 @@ def plan_rederivation(
             Finding(
                 code="raw-not-stored",
                 severity=Severity.WARNING,
-                where=str(files.root),
+                where=files.location(),
                 message=f"{len(unknown)} of {len(raws)} raws here are not in it: {unknown[0]}",
                 mend="prep ingest with the same sources and store adds them",
             )
@@ -118,14 +117,13 @@ def _tasks(
         except SourceError:
             said = ()  # unusable: no ingest would have taken it either
         group, sample_id = sample.entry.group or "", sample.entry.id or ""
-        yield RederiveTask(source, str(files.root), group, sample_id, recipe, said)
+        yield RederiveTask(source, files, group, sample_id, recipe, said)
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:
     """What differs between a stored sample and its sources; () if nothing."""
-    files = StoreFiles(Path(task.store))
     try:
-        sidecar = read_sidecar(files, task.group, task.id)
+        sidecar = read_sidecar(task.files, task.group, task.id)
         data = task.source.read_bytes()
         if hashlib.sha256(data).hexdigest() != sidecar.source.sha256:
             return (_finding("raw-changed", task, "the raw is not the one it was made from"),)
@@ -134,7 +132,7 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
             for code, message in (
                 *_wrong_facts(task, sidecar),
                 *_wrong_boxes(task, sidecar),
-                *_wrong_pixels(task, sidecar, files, data),
+                *_wrong_pixels(task, sidecar, data),
             )
         )
     except GenispError as error:
@@ -171,9 +169,7 @@ def _boxes(annotation: ImageAnnotation | None) -> str:
     return text + "".join("01"[box.trainable] for box in annotation.boxes)
 
 
-def _wrong_pixels(
-    task: RederiveTask, sidecar: Sidecar, files: StoreFiles, data: bytes
-) -> Iterator[tuple[str, str]]:
+def _wrong_pixels(task: RederiveTask, sidecar: Sidecar, data: bytes) -> Iterator[tuple[str, str]]:
     check_container(data, path=task.source.name)
     decoded = decode(data, "libraw", path=task.source.name)
     sensor = decoded.levels.sensor(sidecar.frame)
@@ -183,7 +179,7 @@ def _wrong_pixels(
     record = next(iter(sidecar.levels.values()))
     levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
     for name, level in levels.items():
-        stored = read_level(files, sidecar, name).stored
+        stored = read_level(task.files, sidecar, name).stored
         wrong = int(np.count_nonzero(stored != level.stored))
         if wrong or level.statistics != sidecar.levels[name].statistics:
             yield "underivable", f"{wrong} of {stored.size} numbers of {name} differ from LibRaw's"

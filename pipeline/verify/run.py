@@ -109,7 +109,7 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
     reporter.close()
     errors, warnings = tally.counts[Severity.ERROR], tally.counts[Severity.WARNING]
     return VerifySummary(
-        store=str(files.root),
+        store=files.location(),
         exit_code=4 if errors or (options.strict and warnings) else 0,
         samples=tally.samples,
         chunks=tally.chunks,

@@ -49,7 +49,7 @@ def check_sample(
             findings.append(damaged("chunk", name, wrong))
     else:
         for level, record in sidecar.levels.items():
-            path = str(files.path(chunk_key(group, level, sidecar.row)))
+            path = files.location(chunk_key(group, level, sidecar.row))
             try:
                 chunk = read_chunk(files, sidecar, level)
                 nbytes += len(chunk)

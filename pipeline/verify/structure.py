@@ -6,11 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from pipeline.errors import REDO, DamagedStoreError
-from pipeline.store.disk import TEMPORARY_MARK
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import METADATA_NAME, chunk_key, chunk_row, sidecar_key
 from pipeline.store.layouts import KnownLayouts
-from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
 from pipeline.store.zarr_metadata import zarr_documents
 from pipeline.verify.records import damaged, redo
@@ -101,7 +99,7 @@ def unfinished(files: StoreFiles) -> Finding:
     return Finding(
         code="unfinished",
         severity=Severity.WARNING,
-        where=str(files.root),
+        where=files.location(),
         message="an ingest was interrupted: rows are reserved that hold no sample yet",
         mend="run the same prep ingest command again: it continues",
     )
@@ -170,7 +168,7 @@ def check_strays(
     layouts: KnownLayouts,
 ) -> Iterator[Finding]:
     """Files that belong to no sample."""
-    expected = {METADATA_NAME, MANIFEST_NAME, LOCK_NAME, COMMITS_NAME, OWNER_NAME}
+    expected = {METADATA_NAME, MANIFEST_NAME}
     groups = {one.group for one in checked} | {group for group, _ in done}
     for group in groups | {layout.name for layout in layouts.all}:
         expected.add(f"{group}/{METADATA_NAME}")
@@ -183,7 +181,7 @@ def check_strays(
     for key in files.walk():
         *folders, name = key.split("/")
         chunk = len(folders) == 2 and folders[1] in recipe.levels and chunk_row(name) is not None
-        left = chunk or TEMPORARY_MARK in name
+        left = chunk or files.is_unfinished(key)
         if key in expected or (chunk and folders[0] in lost):
             continue
         yield Finding(

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from genisp_model.data import STATISTICS, StoreDataset, Target, collate
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName, Recipe
@@ -182,13 +182,13 @@ def test_opening_reads_one_sidecar_of_each_group_and_reading_each_once(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    original = StoreFiles.get_or_none
+    original = LocalFiles.get_or_none
 
-    def spy(files: StoreFiles, key: str) -> bytes | None:
+    def spy(files: LocalFiles, key: str) -> bytes | None:
         read.append(key)
         return original(files, key)
 
-    monkeypatch.setattr(StoreFiles, "get_or_none", spy)
+    monkeypatch.setattr(LocalFiles, "get_or_none", spy)
 
     def sidecars() -> int:
         return sum("/sidecars/" in key for key in read)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, write_arw, write_nef
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import SIDECARS
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
@@ -78,7 +78,7 @@ class Scene:
             differ = [k for k in self.wanted.keys() & found.keys() if found[k] != self.wanted[k]]
             return f"missing {sorted(missing)}, extra {sorted(extra)}, different {sorted(differ)}"
         recorder = Recorder()
-        summary = run_verify(StoreFiles(store), recorder, VerifyOptions(strict=True))
+        summary = run_verify(LocalFiles(store), recorder, VerifyOptions(strict=True))
         return "" if summary.exit_code == 0 else f"verify: {recorder.findings}"
 
     def unsound(self, store: Path, promised: Iterable[str] = ()) -> str:
@@ -95,7 +95,7 @@ class Scene:
             key for key in _damaged(store) if key not in self.damaged_before or key in fresh
         )
         with suppress(GenispError):  # it may refuse, but not fail
-            run_verify(StoreFiles(store), Recorder(), VerifyOptions())
+            run_verify(LocalFiles(store), Recorder(), VerifyOptions())
         return f"lost {gone}, damaged {broken}" if gone or broken else ""
 
     def mend(self, store: Path) -> str:
@@ -224,7 +224,7 @@ def _everything(store: Path) -> dict[str, bytes]:
 
 def _damaged(store: Path) -> set[tuple[str, str]]:
     """Samples that are committed, but not whole."""
-    files, found = StoreFiles(store), set()
+    files, found = LocalFiles(store), set()
     for group, name in committed(files):
         try:
             if sample_damage(files, read_sidecar(files, group, name), recheck=True):

@@ -22,7 +22,7 @@ from pipeline.ingest.run import MANIFEST_EVERY, IngestOptions, manifest_every, p
 from pipeline.ingest.worker import develop_source
 from pipeline.runtime.executor import WorkerDied
 from pipeline.store import open_store
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest, Recorder, chunks, tree
@@ -32,7 +32,7 @@ from tests.torture.damage_kit import sealed
 def whole(store: Path) -> bool:
     """Whether verify finds nothing, warnings included."""
     options = VerifyOptions(strict=True)
-    return run_verify(StoreFiles(store), Recorder(), options).exit_code == 0
+    return run_verify(LocalFiles(store), Recorder(), options).exit_code == 0
 
 
 def edit_json(path: Path, change: Any) -> None:

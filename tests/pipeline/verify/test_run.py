@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import NoStoreError
-from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
 from pipeline.store.reader import open_store
 from pipeline.verify.run import VerifyOptions, _check_samples, _Tally, run_verify
@@ -25,7 +25,7 @@ from tests.torture.damage_kit import sealed
 def verify(
     store: Path, recorder: Recorder, *, quick: bool = False, sources: tuple[str, ...] = ()
 ) -> VerifySummary:
-    return run_verify(StoreFiles(store), recorder, VerifyOptions(quick=quick, sources=sources))
+    return run_verify(LocalFiles(store), recorder, VerifyOptions(quick=quick, sources=sources))
 
 
 def errors(recorder: Recorder) -> list[str]:
@@ -409,7 +409,7 @@ def test_sources_tells_raws_that_are_not_in_the_store(
 
 
 def test_equal_layouts_of_a_group_are_held_once(store_path: Path, recorder: Recorder) -> None:
-    files = StoreFiles(store_path)
+    files = LocalFiles(store_path)
     recipe, _ = read_root(files)
     checked = list(_check_samples(files, recipe, _Tally(recorder), quick=True))
     assert len(checked) == 6
