@@ -455,13 +455,13 @@ def _build_index(store: Store, ids: Sequence[str], level: LevelName) -> SampleIn
     """The index of some samples; reads one sidecar of each group."""
     members: dict[str, list[str]] = {}
     for sample_id in ids:
-        members.setdefault(store.entry(sample_id).group or "", []).append(sample_id)
+        members.setdefault(store.entry(sample_id).group, []).append(sample_id)
     numbers = {name: number for number, name in enumerate(members)}
     return SampleIndex(
         ids=np.array(ids, dtype=np.str_),
         groups=tuple(_some_group_index(store, stems, level) for stems in members.values()),
         group_numbers=np.array(
-            [numbers[store.entry(sample_id).group or ""] for sample_id in ids], np.int64
+            [numbers[store.entry(sample_id).group] for sample_id in ids], np.int64
         ),
     )
 

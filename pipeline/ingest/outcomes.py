@@ -13,7 +13,7 @@ from pipeline.sources.source import Source
 from pipeline.store.manifest import entry_for
 from schemas.events import IngestSummary
 from schemas.finding import Finding
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, ManifestEntry, StoredSample
 from schemas.sidecar import Sidecar
 
 
@@ -35,9 +35,9 @@ class Ledger:
 
     reporter: Reporter
     started: float = field(default_factory=time.monotonic)
-    samples: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
-    damaged: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
-    failures: dict[str, ManifestEntry] = field(default_factory=dict)
+    samples: dict[tuple[str, str], StoredSample] = field(default_factory=dict)
+    damaged: dict[tuple[str, str], StoredSample] = field(default_factory=dict)
+    failures: dict[str, FailedSource] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def take_over(self, state: StoreState) -> None:
@@ -71,7 +71,7 @@ class Ledger:
         row: int | None = None,
     ) -> None:
         """A source could not be ingested; the row it was given stays reserved for it."""
-        self.failures[name] = ManifestEntry(
+        self.failures[name] = FailedSource(
             source=name,
             size=source.size if source else 0,
             mtime_ns=source.mtime_ns if source else None,
@@ -94,13 +94,12 @@ class Ledger:
         """All lines of the manifest."""
         return [*self.owners(), *self.failures.values()]
 
-    def forget(self, entry: ManifestEntry) -> None:
+    def forget(self, entry: StoredSample) -> None:
         """A sample was removed from the store."""
-        key = entry.group or "", entry.id or ""
-        self.samples.pop(key, None)
-        self.damaged.pop(key, None)
+        self.samples.pop(entry.key, None)
+        self.damaged.pop(entry.key, None)
 
-    def owners(self) -> list[ManifestEntry]:
+    def owners(self) -> list[StoredSample]:
         """Every sample of the store, damaged ones included."""
         return [*self.samples.values(), *self.damaged.values()]
 
@@ -108,8 +107,7 @@ class Ledger:
         """Rows each group needs for the samples it has, damaged ones included."""
         rows: dict[str, int] = {}
         for entry in self.owners():
-            group = entry.group or ""
-            rows[group] = max(rows.get(group, 0), (entry.row or 0) + 1)
+            rows[entry.group] = max(rows.get(entry.group, 0), entry.rows_needed)
         return rows
 
     def summary(self, store: str, *, interrupted: bool, strict: bool) -> IngestSummary:

@@ -263,14 +263,14 @@ class _Places:
         self._next: dict[str, int] = {}
         old = [(group, item.sample.entry) for group, item in wanted if item.sample is not None]
         self._left = [entry for group, entry in old if entry.group != group]
-        for key in state.samples.keys() - {(e.group or "", e.id or "") for e in self._left}:
+        for key in state.samples.keys() - {entry.key for entry in self._left}:
             self._ids.setdefault(key[0], set()).add(key[1].casefold())
 
     def give(self, item: Item, group: str) -> tuple[str, int]:
         """Id and row of a source: those it had, if it stays in its group and has a row."""
         source = item.source
         entry = item.sample.entry if item.sample is not None else None
-        if entry is not None and entry.group == group and entry.id is not None:
+        if entry is not None and entry.group == group:
             name = entry.id
             if entry.row is not None:
                 return name, entry.row

@@ -225,8 +225,8 @@ class _Run:
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
         elif item.status == "reannotate" and item.sample is not None:
             # New boxes for the same pixels: only the sidecar changes.
-            entry, annotation = item.sample.entry, item.annotations[0]
-            old = read_sidecar(self.files, entry.group or "", entry.id or "")
+            annotation = item.annotations[0]
+            old = read_sidecar(self.files, *item.sample.entry.key)
             findings = frame_findings(old.frame, annotated=True, where=item.source.name)
             update = {
                 "annotation": annotation,

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
@@ -22,7 +21,7 @@ from pipeline.store.header import read_root
 from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import Sample, committed, read_level, read_sidecar
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, StoredSample
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 
@@ -54,8 +53,8 @@ class Store:
     files: StoreFiles
     recipe: Recipe
     versions: dict[str, str]
-    entries: dict[str, ManifestEntry]
-    failed: tuple[ManifestEntry, ...] = ()
+    entries: dict[str, StoredSample]
+    failed: tuple[FailedSource, ...] = ()
     warnings: tuple[str, ...] = ()
     unlisted: tuple[DamagedStoreError, ...] = ()
 
@@ -104,9 +103,9 @@ class Store:
     @property
     def cameras(self) -> tuple[str, ...]:
         """Group names: camera and annotation frame."""
-        return tuple(dict.fromkeys(entry.group or "" for entry in self.entries.values()))
+        return tuple(dict.fromkeys(entry.group for entry in self.entries.values()))
 
-    def entry(self, sample_id: str) -> ManifestEntry:
+    def entry(self, sample_id: str) -> StoredSample:
         """The manifest's line of a sample.
 
         Raises
@@ -121,14 +120,13 @@ class Store:
         return found
 
     @cached_property
-    def _by_full_name(self) -> dict[str, ManifestEntry]:
+    def _by_full_name(self) -> dict[str, StoredSample]:
         """Entries by ``"group/stem"``, which names every sample."""
         return {f"{entry.group}/{entry.id}": entry for entry in self.entries.values()}
 
     def sidecar(self, sample_id: str) -> Sidecar:
         """Read and check a sample's sidecar."""
-        entry = self.entry(sample_id)
-        return read_sidecar(self.files, cast(str, entry.group), cast(str, entry.id))
+        return read_sidecar(self.files, *self.entry(sample_id).key)
 
     def read(self, sample_id: str, level: LevelName = "packed") -> Sample:
         """Read one sample.
@@ -164,14 +162,16 @@ def open_store(path: StorePlace = DEFAULT_STORE) -> Store:
     files = open_files(path)
     recipe, versions = read_root(files)
     notes: list[str] = []
-    recorded: tuple[ManifestEntry, ...] = ()
+    done: dict[tuple[str, str], StoredSample] = {}
+    failed: tuple[FailedSource, ...] = ()
     try:
         data = files.get_or_none(MANIFEST_NAME)
         if data is not None:
-            recorded = parse_manifest(data, path=files.location(MANIFEST_NAME)).entries
+            manifest = parse_manifest(data, path=files.location(MANIFEST_NAME))
+            done = {entry.key: entry for entry in manifest.samples}
+            failed = manifest.failures
     except DamagedStoreError as error:
         notes.append(str(error))
-    done = {(e.group, e.id): e for e in recorded if e.status == "done"}
     unlisted: list[DamagedStoreError] = []
     for group, sample_id in committed(files):
         if (group, sample_id) not in done:
@@ -180,8 +180,7 @@ def open_store(path: StorePlace = DEFAULT_STORE) -> Store:
             except DamagedStoreError as error:
                 unlisted.append(error)
     notes += map(str, unlisted)
-    ordered = sorted(done.values(), key=lambda e: (e.group or "", e.row or 0))
+    ordered = sorted(done.values(), key=lambda entry: (entry.group, entry.rows_needed))
     stems = Counter(entry.id for entry in ordered)
-    entries = {(e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
-    failed = tuple(e for e in recorded if e.status == "failed")
+    entries = {e.id if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
     return Store(files, recipe, versions, entries, failed, tuple(notes), tuple(unlisted))

@@ -116,8 +116,7 @@ def _tasks(
             said = index.lookup(source.name) if index else ()
         except SourceError:
             said = ()  # unusable: no ingest would have taken it either
-        group, sample_id = sample.entry.group or "", sample.entry.id or ""
-        yield RederiveTask(source, files, group, sample_id, recipe, said)
+        yield RederiveTask(source, files, *sample.entry.key, recipe, said)
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:

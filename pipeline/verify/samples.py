@@ -14,7 +14,7 @@ from pipeline.store.samples import read_chunk, read_sidecar, sample_damage
 from pipeline.verify.records import check_record, damaged
 from schemas.finding import Finding
 from schemas.layout import GroupLayout
-from schemas.manifest import ManifestEntry
+from schemas.manifest import StoredSample
 from schemas.recipe import Recipe
 
 
@@ -24,7 +24,7 @@ class Checked:
 
     group: str
     id: str
-    entry: ManifestEntry | None
+    entry: StoredSample | None
     layout: GroupLayout | None
     sha256: str
     nbytes: int

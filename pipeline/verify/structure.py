@@ -15,7 +15,7 @@ from pipeline.verify.records import damaged, redo
 from pipeline.verify.samples import Checked
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout
-from schemas.manifest import ManifestEntry, ManifestHeader
+from schemas.manifest import ManifestHeader, StoredSample
 from schemas.recipe import Recipe
 
 
@@ -23,8 +23,8 @@ def check_rows(checked: list[Checked]) -> Iterator[Finding]:
     """No two samples of a group claim one row."""
     owners: dict[tuple[str, int], list[Checked]] = defaultdict(list)
     for one in checked:
-        if one.entry is not None:
-            owners[one.group, one.entry.row or 0].append(one)
+        if one.entry is not None and one.entry.row is not None:
+            owners[one.group, one.entry.row].append(one)
     for (group, row), claiming in owners.items():
         # The chunk is one sample's: the others are those whose checksum it does not have.
         wrong = [one for one in claiming if one.findings] or claiming
@@ -37,7 +37,7 @@ def known_layouts(
     files: StoreFiles,
     recipe: Recipe,
     checked: list[Checked],
-    done: dict[tuple[str, str], ManifestEntry],
+    done: dict[tuple[str, str], StoredSample],
 ) -> KnownLayouts:
     """The layout of every group, from samples, manifest and metadata."""
     said: dict[str, list[GroupLayout]] = defaultdict(list)
@@ -48,7 +48,7 @@ def known_layouts(
     entries = done | {(one.group, one.id): one.entry for one in checked if one.entry}
     rows = Counter[str]()
     for entry in entries.values():
-        rows[entry.group or ""] = max(rows[entry.group or ""], (entry.row or 0) + 1)
+        rows[entry.group] = max(rows[entry.group], entry.rows_needed)
     return KnownLayouts(files, recipe, said, rows)
 
 
@@ -90,8 +90,8 @@ class Listed:
             self.findings.append(damaged("manifest", MANIFEST_NAME, "the manifest is missing"))
         except DamagedStoreError as error:
             self.findings.append(damaged("manifest", MANIFEST_NAME, error.message, error.hint))
-        entries = self.manifest.entries if self.manifest else ()
-        self.done = {(e.group or "", e.id or ""): e for e in entries if e.status == "done"}
+        samples = self.manifest.samples if self.manifest else ()
+        self.done = {entry.key: entry for entry in samples}
 
 
 def unfinished(files: StoreFiles) -> Finding:
@@ -126,7 +126,7 @@ def check_manifest(
     entries = listed.manifest.entries
     if listed.manifest.header != header:
         yield damaged("manifest", MANIFEST_NAME, "its versions are not the store's")
-    failed = [e.source for e in entries if e.status == "failed"]
+    failed = [entry.source for entry in listed.manifest.failures]
     once = len(listed.done) + len(set(failed)) == len(entries)
     if not once or dump_manifest(listed.manifest.header, entries) != listed.data:
         message = "its lines are twice there, out of order, or not written as they should be"
@@ -164,7 +164,7 @@ def check_strays(
     files: StoreFiles,
     recipe: Recipe,
     checked: list[Checked],
-    done: dict[tuple[str, str], ManifestEntry],
+    done: dict[tuple[str, str], StoredSample],
     layouts: KnownLayouts,
 ) -> Iterator[Finding]:
     """Files that belong to no sample."""
@@ -176,8 +176,8 @@ def check_strays(
     lost = {one.group for one in checked if one.entry is None and (one.group, one.id) not in done}
     expected.update(sidecar_key(one.group, one.id) for one in checked)
     for entry in (*(one.entry for one in checked if one.entry), *done.values()):
-        for level in recipe.levels:
-            expected.add(chunk_key(entry.group or "", level, entry.row or 0))
+        if entry.row is not None:
+            expected.update(chunk_key(entry.group, level, entry.row) for level in recipe.levels)
     for key in files.walk():
         *folders, name = key.split("/")
         chunk = len(folders) == 2 and folders[1] in recipe.levels and chunk_row(name) is not None

@@ -11,7 +11,7 @@ from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
 from schemas.coco import ImageAnnotation
 from schemas.fixed_point import FixedPoint
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, FailureCode, ManifestEntry, StoredSample
 from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Rect
 
@@ -44,16 +44,36 @@ def raw(name: str, size: int = 10, mtime_ns: int | None = 1) -> Source:
     return Source(name, f"/{name}", size, mtime_ns)
 
 
-def entry(name: str, row: int, **more: Any) -> ManifestEntry:
+def entry(name: str, row: int, group: str = "nikon-d750_64x48") -> StoredSample:
     stem = name.split("/")[-1].split(".")[0]
-    fields = {"id": stem, "group": "nikon-d750_64x48", "status": "done"} | more
-    return ManifestEntry(source=name, size=10, mtime_ns=1, row=row, **fields)
+    return StoredSample(
+        source=name,
+        size=10,
+        mtime_ns=1,
+        status="done",
+        id=stem,
+        group=group,
+        row=row,
+        sidecar_digest="",
+    )
+
+
+def failure(name: str, row: int, code: FailureCode) -> FailedSource:
+    return FailedSource(
+        source=name,
+        size=10,
+        mtime_ns=1,
+        status="failed",
+        group="nikon-d750_64x48",
+        row=row,
+        code=code,
+    )
 
 
 def state_with(*entries: ManifestEntry, damaged: tuple[str, ...] = ()) -> StoreState:
     state = StoreState()
     for one in entries:
-        if one.status == "failed":
+        if isinstance(one, FailedSource):
             state.failures[one.source] = one
         else:
             state.add(SampleState(one, damage="bits" if one.id in damaged else ""))
@@ -99,7 +119,7 @@ def test_what_a_source_leaves_for_another_group_is_free_whether_it_has_left_yet_
 
 
 def test_a_row_reserved_for_a_failed_source_is_given_to_nobody_else() -> None:
-    failed = entry("b.NEF", 1, status="failed", id=None, code="corrupt")
+    failed = failure("b.NEF", 1, "corrupt")
     state = state_with(entry("a.NEF", 0), failed)
     assert rows(state, "c.NEF", "d.NEF") == {"c.NEF": 2, "d.NEF": 3}
     assert rows(state, "b.NEF", "c.NEF") == {"b.NEF": 1, "c.NEF": 2}

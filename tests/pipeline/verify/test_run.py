@@ -354,7 +354,7 @@ def agreed(store: Path, change: Callable[[Sidecar], Sidecar]) -> str:
     """Change one sample's sidecar and the manifest with it; the sample's name."""
     path = store / "manifest.jsonl"
     manifest = parse_manifest(path.read_bytes(), path="")
-    entry = manifest.entries[0]
+    entry = manifest.samples[0]
     victim = store / f"{entry.group}/sidecars/{entry.id}.json"
     sidecar = change(Sidecar.model_validate_json(victim.read_bytes())).sealed()
     victim.write_bytes(sidecar.to_json())
