@@ -22,7 +22,7 @@ from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import Placed, place
 from pipeline.ingest.store_state import StoreState, read_state
-from pipeline.ingest.survey import Item, counts, survey
+from pipeline.ingest.survey import Item, statuses, survey
 from pipeline.ingest.worker import (
     ProbeOutcome,
     ProbeTask,
@@ -114,8 +114,8 @@ def plan_ingest(
             ledger.fail(item.source.name, item.failure, item.source)
     to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
     return PlanEvent(
-        exit_code=3 if ledger.counts["failed"] else 0,
-        statuses={str(status): count for status, count in counts(items).items()},
+        exit_code=3 if ledger.counts.failed else 0,
+        statuses={str(status): count for status, count in statuses(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
         bytes_free=files.free_bytes(),
@@ -217,8 +217,10 @@ class _Run:
 
     def _settle(self, item: Item) -> None:
         """Deal with what needs no pixels, and report what is known already."""
-        self.ledger.counts[item.status] += 1
-        self.ledger.counts["raws without annotation"] += not item.annotated
+        counts = self.ledger.counts
+        counts.up_to_date += item.status == "up-to-date"
+        counts.failed_before += item.status == "failed-before"
+        counts.raws_without_annotation += not item.annotated
         if item.failure is not None:
             before = self.state.failures.get(item.source.name)
             group, row = (before.group, before.row) if before else (None, None)
@@ -236,7 +238,7 @@ class _Run:
             new = old.model_copy(update=update).sealed()
             self.files.put(sidecar_key(new.group, new.id), new.to_json())
             self.ledger.commit(new)
-            self.ledger.counts["reannotated"] += 1
+            counts.reannotated += 1
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
@@ -324,10 +326,11 @@ class _Run:
             ledger.fail(source.name, outcome.failure, source, group=one.group, row=one.row)
         elif outcome.sidecar is not None:
             ledger.commit(outcome.sidecar)
-            ledger.counts["ingested" if one.item.sample is None else "redone"] += 1
+            ledger.counts.ingested += one.item.sample is None
+            ledger.counts.redone += one.item.sample is not None
             ledger.reporter.sample(outcome.sidecar)
         ledger.reporter.step(source.size, failed=outcome.failure is not None)
-        ledger.counts["bytes"] += source.size
+        ledger.counts.bytes_read += source.size
         if self.writer.manifest_age > manifest_every(len(ledger.samples)):
             self.writer.write_manifest(self.ledger.entries())
 
@@ -347,7 +350,7 @@ class _Run:
         if shared := inputs.index.shared(names):
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
-        self.ledger.counts["annotations without raw"] = len(missing)
+        self.ledger.counts.annotations_without_raw = len(missing)
         if missing and inputs.raws:
             self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
 

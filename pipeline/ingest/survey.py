@@ -73,7 +73,7 @@ def _unchanged(source: Source, before: FailedSource) -> bool:
     return same and before.code in _REPEATABLE
 
 
-def counts(items: Iterable[Item]) -> Mapping[Status, int]:
+def statuses(items: Iterable[Item]) -> Mapping[Status, int]:
     """How many items have each status."""
     found: dict[Status, int] = {}
     for item in items:
