@@ -34,8 +34,9 @@ from pipeline.ingest import worker
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
-from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
-from pipeline.raw.cross_check import SAMPLE_EVERY
+from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
+from pipeline.ingest.worker import probe_source
+from pipeline.raw.cross_check import SAMPLE_EVERY, Decision
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
 from pipeline.store.local_files import LocalFiles
@@ -118,18 +119,25 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
     placement = place(probed, StoreState(), recipe, strict=False)
     if placement.refused:
         raise SystemExit(f"cannot ingest its own raws: {placement.refused[0][1].reason}")
-    starts = {item.source.name: outcome.start for item, outcome in probed}
+    destination = Destination(LocalFiles(store), lease, recipe)
     return {
-        one.item.source.name: one.task(
-            placement.groups[one.group],
-            recipe,
-            LocalFiles(store),
-            lease,
-            ("genisp", False),
-            starts[one.item.source.name],
+        one.raw.source.name: SampleTask(
+            one,
+            destination,
+            placement.groups[one.raw.group].fixed_point,
+            Decision(one.raw.decoder_class, "genisp", compare=False),
         )
         for one in placement.placed
     }
+
+
+def cross_checked(task: SampleTask) -> SampleTask:
+    """The same task with the decoders compared."""
+    return replace(task, decision=replace(task.decision, compare=True))
+
+
+def _by_libraw(task: SampleTask) -> SampleTask:
+    return replace(task, decision=replace(task.decision, decoder="libraw"))
 
 
 def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: int) -> Any:
@@ -138,8 +146,8 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
         contenders: dict[str, Callable[[], object]] = {
             LIBRAW_ALONE: lambda path=path: _unpack(path),  # type: ignore[misc]
             FAST: _ingest(sample),
-            CHECKED: _ingest(replace(sample, cross_check=True)),
-            LIBRAW: _ingest(replace(sample, decoder="libraw")),
+            CHECKED: _ingest(cross_checked(sample)),
+            LIBRAW: _ingest(_by_libraw(sample)),
         }
         for name, seconds in in_turn(contenders, rounds=rounds).items():
             taken.setdefault(name, []).extend(seconds)

@@ -20,22 +20,21 @@ from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
-from pipeline.ingest.placement import Placed, place
+from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.survey import Item, statuses, survey
-from pipeline.ingest.worker import (
+from pipeline.ingest.tasks import (
+    Destination,
+    Placed,
     ProbeOutcome,
     ProbeTask,
     SampleOutcome,
     SampleTask,
-    develop_source,
-    probe_source,
-    untrusted_finding,
 )
+from pipeline.ingest.worker import develop_source, probe_source
 from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
-from pipeline.sources.source import Start
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
@@ -177,7 +176,6 @@ class _Run:
     writer: StoreWriter
     state: StoreState = field(default_factory=StoreState)
     interruption: Interruption = field(default_factory=Interruption)
-    starts: dict[str, Start | None] = field(default_factory=dict)
     store_error: StoreError | None = None
 
     @property
@@ -249,8 +247,8 @@ class _Run:
         ) as workforce:
             probed = self._probe(workforce, to_do)
             placement = place(probed, self.state, self.recipe, strict=self.options.strict)
-            for item, failure in placement.refused:
-                self.ledger.fail(item.source.name, failure, item.source)
+            for source, failure in placement.refused:
+                self.ledger.fail(source.name, failure, source)
             self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
             self._run_samples(workforce, placement.placed)
@@ -267,67 +265,58 @@ class _Run:
             if isinstance(outcome, WorkerDied):
                 outcome = ProbeOutcome(failure=self._crash(outcome))
             self.ledger.reporter.step(failed=outcome.failure is not None)
-            self.starts[task.source.name] = outcome.start
             yield by_name[task.source.name], outcome
 
     def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
-        sizes = sum(one.item.source.size for one in placed)
+        """Develop all samples; those of a class whose decoder is found out, once more."""
+        sizes = sum(one.raw.source.size for one in placed)
         self.ledger.reporter.stage("develop", len(placed), sizes)
-        trust = DecoderTrust(self.options.decoder)
-        queue: deque[Placed] = deque(placed)
-        by_name = {one.item.source.name: one for one in placed}
-        unchecked: dict[str, list[Placed]] = {}
+        trust = DecoderTrust[Placed](self.options.decoder)
+        queue = deque(placed)
+        # A turn ends when the queue is empty; the last results of it may fill it again.
         while queue and not self.stopping:
             for task, outcome in workforce.run(develop_source, self._tasks(queue, trust)):
-                one = by_name[task.source.name]
                 if isinstance(outcome, WorkerDied):
                     outcome = SampleOutcome(failure=self._crash(outcome))
-                if outcome.disagreement:
-                    if trust.distrust(task.decoder_class, outcome.disagreement):
-                        self.ledger.find(untrusted_finding(task, outcome.disagreement))
-                        # What was decoded fast of this class, unchecked, is decoded again.
-                        queue.extend(unchecked.pop(task.decoder_class, []))
-                elif task.cross_check and outcome.sidecar is not None:
-                    trust.agree(task.decoder_class)
-                elif task.decoder != "libraw" and not task.cross_check:
-                    if task.decoder_class in trust.distrusted:
-                        queue.append(one)  # it was being decoded when its class was found out
-                        continue
-                    unchecked.setdefault(task.decoder_class, []).append(one)
-                self._settle_sample(one, outcome)
+                judged = trust.judge(
+                    task.sample,
+                    task.decision,
+                    succeeded=outcome.sidecar is not None,
+                    disagreement=outcome.disagreement,
+                )
+                if judged.first_difference:
+                    self.ledger.find(_distrusted_class(task, outcome.disagreement))
+                queue.extend(judged.again)
+                if judged.keep:
+                    self._settle_sample(task.sample, outcome)
 
-    def _tasks(self, queue: deque[Placed], trust: DecoderTrust) -> Iterator[SampleTask]:
+    def _tasks(self, queue: deque[Placed], trust: DecoderTrust[Placed]) -> Iterator[SampleTask]:
+        destination = Destination(self.files, self.lease, self.recipe)
         while queue and not self.stopping:
             one = queue.popleft()
-            yield one.task(
-                self.writer.groups[one.group],
-                self.recipe,
-                self.files,
-                self.lease,
-                trust.decide(one.facts.decoder_class),
-                self.starts[one.item.source.name],
-            )
+            point = self.writer.groups[one.raw.group].fixed_point
+            yield SampleTask(one, destination, point, trust.decide(one.raw.decoder_class))
 
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:
         """Sources that move to another group give up their old places, which others may have."""
         for one in placed:
-            sample = one.item.sample
-            if sample is not None and sample.entry.group != one.group:
-                remove_sample(self.files, sample.entry, self.recipe.levels)
-                self.ledger.forget(sample.entry)
+            previous = one.raw.previous
+            if previous is not None and previous.group != one.raw.group:
+                remove_sample(self.files, previous, self.recipe.levels)
+                self.ledger.forget(previous)
 
     def _settle_sample(self, one: Placed, outcome: SampleOutcome) -> None:
-        source, ledger = one.item.source, self.ledger
+        source, ledger = one.raw.source, self.ledger
         if outcome.store_error is not None:
             # Raised once the other workers have ended what they are in the middle of.
             self.store_error = self.store_error or outcome.store_error
             return
         if outcome.failure is not None:
-            ledger.fail(source.name, outcome.failure, source, group=one.group, row=one.row)
+            ledger.fail(source.name, outcome.failure, source, group=one.raw.group, row=one.row)
         elif outcome.sidecar is not None:
             ledger.commit(outcome.sidecar)
-            ledger.counts.ingested += one.item.sample is None
-            ledger.counts.redone += one.item.sample is not None
+            ledger.counts.ingested += one.raw.previous is None
+            ledger.counts.redone += one.raw.previous is not None
             ledger.reporter.sample(outcome.sidecar)
         ledger.reporter.step(source.size, failed=outcome.failure is not None)
         ledger.counts.bytes_read += source.size
@@ -360,6 +349,18 @@ class _Run:
         remove_orphans(self.files, self.ledger.owners())
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
+
+
+def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:
+    """The finding for a class of files that goes over to LibRaw."""
+    return Finding(
+        code="decoders-disagree",
+        severity=Severity.WARNING,
+        where=task.source.name,
+        message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
+        f"this class from here on ({task.decision.decoder_class})",
+        mend="nothing to do: LibRaw's numbers are stored",
+    )
 
 
 def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:

@@ -15,7 +15,8 @@ from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
 from pipeline.ingest.inputs import gather
 from pipeline.ingest.store_state import StoreState, read_state
-from pipeline.ingest.worker import ProbeTask, probe_source
+from pipeline.ingest.tasks import ProbeTask
+from pipeline.ingest.worker import probe_source
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.discover import discover

@@ -28,7 +28,9 @@ from pipeline.ingest.failure import Failure
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
-from pipeline.ingest.worker import ProbeTask, develop_source, probe_source
+from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
+from pipeline.ingest.worker import develop_source, probe_source
+from pipeline.raw.cross_check import Decision
 from pipeline.sources.source import Source
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.samples import read_level
@@ -175,16 +177,14 @@ class _Attempt:
         if placement.refused:
             return placement.refused[0][1]
         (one,) = placement.placed
-        decoder_class = one.facts.decoder_class
+        decoder_class = one.raw.decoder_class
         by_libraw = MODES[mode] == "libraw" or not decoder_class
         compared = MODES[mode] == "auto, compared" or decoder_class not in self._trusted
-        task = one.task(
-            placement.groups[one.group],
-            recipe,
-            LocalFiles(self.folder / "store"),
-            self.lease,
-            ("libraw" if by_libraw else "genisp", compared),
-            probed.start,
+        task = SampleTask(
+            one,
+            Destination(LocalFiles(self.folder / "store"), self.lease, recipe),
+            placement.groups[one.raw.group].fixed_point,
+            Decision(decoder_class, "libraw" if by_libraw else "genisp", compared),
         )
         outcome = develop_source(task)
         if outcome.store_error is not None:
