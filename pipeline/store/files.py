@@ -1,7 +1,8 @@
 """What a store needs of the place it is kept in: keys in, bytes out.
 
 Everything else in this project sees a store's files through `StoreFiles` only, so a store can lie
-wherever these methods can be written: docs/store-backends.md says what each one must promise.
+wherever these methods can be written. What each one must promise, with an example, is in
+docs/how-to/store-backends.md.
 `LocalFiles` is the one there is; `open_files` is the one place that chooses.
 
 Keys are relative POSIX paths (``"group/sidecars/ID.json"``).

@@ -1,4 +1,4 @@
-"""A store kept in memory: the worked example of docs/store-backends.md, and handy in tests."""
+"""A store kept in memory: the worked example of docs/how-to/store-backends.md."""
 
 from __future__ import annotations
 

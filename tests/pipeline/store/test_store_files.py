@@ -16,8 +16,8 @@ from pipeline.store.open_files import open_files
 from pipeline.store.summary import store_info
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
-from tests.conftest import Recorder
 from tests.kit.memory_files import MemoryFiles
+from tests.kit.recorder import Recorder
 
 
 @pytest.fixture
