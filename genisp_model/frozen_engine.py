@@ -12,8 +12,9 @@ untouched detector when it is made.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,15 +25,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from genisp_model.detector import FrozenDetector, _only_our_classes
-from genisp_model.frozen_layers import choose_kernels, compiled, frozen_network
-from genisp_model.frozen_losses import (
-    Objects,
-    box_loss,
-    focal_loss,
-    focal_slope,
-    focal_sum,
-    match,
-)
+from genisp_model.frozen_layers import frozen_network, use_fused_kernels
+from genisp_model.frozen_losses import Objects, box_loss, focal_loss, match
 from pipeline.errors import TrainingError, UsageError
 
 #: Largest relative difference from the untouched detector, both in float64.
@@ -53,8 +47,9 @@ class FrozenEngine:
         its memory.
     checked
         Compare with the detector on a picture first.
-    kernels
-        ``"losses"`` compiles the focal loss; the others as `frozen_layers.choose_kernels`.
+    fused
+        Several layers in one kernel, channels last: for a GPU, see `frozen_layers` and
+        `frozen_kernels`.
 
     Raises
     ------
@@ -65,7 +60,7 @@ class FrozenEngine:
     """
 
     def __init__(
-        self, detector: FrozenDetector, *, checked: bool = True, kernels: Collection[str] = ()
+        self, detector: FrozenDetector, *, checked: bool = True, fused: bool = False
     ) -> None:
         if not fits(detector):
             raise UsageError(
@@ -82,11 +77,10 @@ class FrozenEngine:
         self.backbone = frozen_network(model.backbone)
         self.classify = _tower(classification.conv, classification.cls_logits)
         self.regress = _tower(regression.conv, regression.bbox_reg)
-        for part in (self.backbone, self.classify, self.regress):
-            choose_kernels(part, kernels)
-        self._focal = (focal_sum, focal_slope)
-        if "losses" in kernels:
-            self._focal = compiled(focal_sum), compiled(focal_slope)
+        self.fused = fused
+        if fused:
+            for part in (self.backbone, self.classify, self.regress):
+                use_fused_kernels(part)
         self._anchors: dict[tuple[Any, ...], Tensor] = {}
         self._sizes: dict[Size, Size] = {}
         self._colours: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
@@ -192,7 +186,7 @@ class FrozenEngine:
         matches = match(anchors, objects, matcher.low_threshold, matcher.high_threshold)
         deltas = torch.cat([_in_rows(level, 4) for level in seen.deltas], dim=1)
         kind, clip = self.detector.box_loss, coder.bbox_xform_clip
-        classification = focal_loss(seen.logits, matches, self.classes, self._focal)
+        classification = focal_loss(seen.logits, matches, self.classes, fused=self.fused)
         regression = box_loss(kind, deltas, anchors, matches, clip)
         return {
             "classification": classification,
@@ -236,9 +230,24 @@ class _Seen:
 Guide = FrozenDetector | FrozenEngine
 
 
-def guide_by(detector: FrozenDetector, *, plain: bool = False) -> Guide:
-    """The engine where it knows the detector's parts, else the detector itself; so if `plain`."""
-    return detector if plain or not fits(detector) else FrozenEngine(detector)
+def guide_by(detector: FrozenDetector, *, plain: bool = False, fused: bool = False) -> Guide:
+    """The engine where it knows the detector's parts, else the detector itself; so if `plain`.
+
+    Raises
+    ------
+    UsageError
+        If `fused` and there is nothing to fuse: no engine, no CUDA device, or no Triton.
+    """
+    knows = not plain and fits(detector)
+    if fused:
+        on_cuda = next(detector.parameters()).is_cuda
+        if not (knows and on_cuda and find_spec("triton")):
+            raise UsageError(
+                "fused-detector is for a RetinaNet in the frozen engine, on a CUDA device, with "
+                "Triton installed",
+                hint="leave it out",
+            )
+    return FrozenEngine(detector, fused=fused) if knows else detector
 
 
 def fits(detector: FrozenDetector) -> bool:
