@@ -72,12 +72,12 @@ def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> 
 
 def _verify(folder: Path, *, quick: bool) -> Figures:
     from pipeline.console.progress import PlainReporter
-    from pipeline.store.files import StoreFiles
+    from pipeline.store.local_files import LocalFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     def work() -> Figures:
         reporter = PlainReporter(lambda _: None)
-        files, how = StoreFiles(folder / "data.zarr"), VerifyOptions(quick=quick)
+        files, how = LocalFiles(folder / "data.zarr"), VerifyOptions(quick=quick)
         if run_verify(files, reporter, how).exit_code:
             raise SystemExit("the store is damaged")
         return {}

@@ -41,12 +41,13 @@ from pipeline.ingest import worker
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
-from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
-from pipeline.raw.cross_check import SAMPLE_EVERY
-from pipeline.raw.decoders.table import fast_decoders, reference
+from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
+from pipeline.ingest.worker import probe_source
+from pipeline.raw.cross_check import SAMPLE_EVERY, Decision
+from pipeline.raw.decoders.table import fast_decoders
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from schemas.recipe import Recipe
 
 LIBRAW_ALONE = "LibRaw open + unpack"
@@ -109,7 +110,7 @@ def _measure_all(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
     raws.mkdir()
     written = write_night_raws(raws, FORMATS, images=images)
     results = {}
-    with StoreFiles(store).lock() as lease:
+    with LocalFiles(store).lock() as lease:
         samples = plan_samples(raws, store, lease)
         for kind in FORMATS:
             mine = [samples[path.name] for path in written[kind.name]]
@@ -126,18 +127,25 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
     placement = place(probed, StoreState(), recipe, strict=False)
     if placement.refused:
         raise SystemExit(f"cannot ingest its own raws: {placement.refused[0][1].reason}")
-    starts = {item.source.name: outcome.start for item, outcome in probed}
+    destination = Destination(LocalFiles(store), lease, recipe)
     return {
-        one.item.source.name: one.task(
-            placement.groups[one.group],
-            recipe,
-            str(store),
-            lease,
-            (fast_decoders()[0].name, False),
-            starts[one.item.source.name],
+        one.raw.source.name: SampleTask(
+            one,
+            destination,
+            placement.groups[one.raw.group].fixed_point,
+            Decision(one.raw.decoder_class, fast_decoders()[0].name, compare=False),
         )
         for one in placement.placed
     }
+
+
+def cross_checked(task: SampleTask) -> SampleTask:
+    """The same task with the decoders compared."""
+    return replace(task, decision=replace(task.decision, compare=True))
+
+
+def _by_libraw(task: SampleTask) -> SampleTask:
+    return replace(task, decision=replace(task.decision, decoder="libraw"))
 
 
 def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: int) -> Any:
@@ -146,8 +154,8 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
         contenders: dict[str, Callable[[], object]] = {
             LIBRAW_ALONE: lambda path=path: _unpack(path),  # type: ignore[misc]
             FAST: _ingest(sample),
-            CHECKED: _ingest(replace(sample, cross_check=True)),
-            LIBRAW: _ingest(replace(sample, decoder=reference().name)),
+            CHECKED: _ingest(cross_checked(sample)),
+            LIBRAW: _ingest(_by_libraw(sample)),
         }
         for name, seconds in in_turn(contenders, rounds=rounds).items():
             taken.setdefault(name, []).extend(seconds)

@@ -54,8 +54,8 @@ from benchmarks.kit.night_raws import night_store
 from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
 from genisp_model.stream import StreamLoader, _Finished, _Reading
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 
@@ -106,7 +106,7 @@ class CodesLoader(StreamLoader):
 
 def repeated(store: Path, target: Path, level: LevelName, count: int) -> Path:
     """A store of `count` samples of one level: the images of `store`, in turn."""
-    source, files = open_store(store), StoreFiles(target)
+    source, files = open_store(store), LocalFiles(target)
     files.put("zarr.json", source.files.get("zarr.json"))
     sidecars = [source.sidecar(sample_id) for sample_id in source]
     for row in range(count):

@@ -30,13 +30,13 @@ from typing import Any
 import rawpy
 from PIL import Image
 
-from benchmarks.ingest import plan_samples
+from benchmarks.ingest import cross_checked, plan_samples
 from benchmarks.kit.machine import PACKAGES, in_turn, machine_facts, write_json
 from benchmarks.kit.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline.ingest import worker
-from pipeline.ingest.worker import SampleTask
+from pipeline.ingest.tasks import Destination, SampleTask
 from pipeline.raw.cross_check import SAMPLE_EVERY
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from schemas.recipe import Recipe
 
 REPORT_SIZE = (1333, 800)  # width, height, whatever the aspect was
@@ -90,7 +90,7 @@ def measure(
             ASPECT_KEPT: lambda: reproduce(raw_file, png, keep_aspect=True),
             RENDERING: lambda: postprocessed(raw_file),
             FAST: ingested(sample),
-            CHECKED: ingested(replace(sample, cross_check=True)),
+            CHECKED: ingested(cross_checked(sample)),
             RESIZED: ingested(small),
         },
         rounds=rounds,
@@ -126,16 +126,13 @@ def measure_format(kind: RawFormat, folder: Path, images: int, rounds: int) -> A
     paths: Sequence[Path] = write_night_raws(raws, [kind], images=images)[kind.name]
     store, small_store = folder / "store", folder / "small"
     taken: dict[str, list[float]] = {}
-    with StoreFiles(store).lock() as lease, StoreFiles(small_store).lock() as small_lease:
+    with LocalFiles(store).lock() as lease, LocalFiles(small_store).lock() as small_lease:
         samples = plan_samples(raws, store, lease)
         for path in paths:
             sample = samples[path.name]
-            small = replace(
-                sample,
-                recipe=Recipe(levels=("resized",)),
-                store=str(small_store),
-                lease=small_lease,
-            )
+            resized = Recipe(levels=("resized",))
+            destination = Destination(LocalFiles(small_store), small_lease, resized)
+            small = replace(sample, destination=destination)
             for name, seconds in measure(path, sample, small, rounds).items():
                 taken.setdefault(name, []).extend(seconds)
     return compared(taken)

@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks.ingest import ALLOCATORS, KEPT, in_fresh_process, plan_samples
 from benchmarks.kit.machine import machine_facts, write_json
 from benchmarks.kit.night_raws import ARW2, RawFormat, write_night_raws
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 
 WORKERS = (0, 1, 2, 4)
 FEW, MANY = 10, 60
@@ -143,7 +143,7 @@ def measure_megapixels(folder: Path) -> dict[str, Any]:
         raws.mkdir()
         [raw] = write_night_raws(raws, [frame_of(megapixels)], images=1)[f"ARW2 {megapixels} MP"]
         store = folder / "store"
-        with StoreFiles(store).lock() as lease:
+        with LocalFiles(store).lock() as lease:
             sample = plan_samples(raws, store, lease)[raw.name]
             figures = in_fresh_process(sample, ALLOCATORS[KEPT])
         milliseconds = 1e3 * statistics.median(figures["seconds"])

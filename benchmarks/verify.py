@@ -26,7 +26,7 @@ from benchmarks.kit.machine import machine_facts, write_json
 from benchmarks.kit.night_raws import ARW2, write_night_raws
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 
@@ -48,7 +48,7 @@ def bare_loop(store: Path) -> None:
 
 def verify(store: Path) -> None:
     """All of `prep verify`."""
-    summary = run_verify(StoreFiles(store), PlainReporter(_discard), VerifyOptions())
+    summary = run_verify(LocalFiles(store), PlainReporter(_discard), VerifyOptions())
     assert summary.exit_code == 0
 
 

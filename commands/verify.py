@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from commands.exits import command
@@ -31,10 +29,10 @@ def verify(
 
     STORE defaults to ./data.zarr.
     """
-    from pipeline.store.files import StoreFiles
+    from pipeline.store.open_files import open_files
     from pipeline.verify import VerifyOptions, run_verify
 
     how = VerifyOptions(quick=quick, strict=strict, sources=sources, workers=workers)
-    summary = run_verify(StoreFiles(Path(store)), reporter(json), how)
+    summary = run_verify(open_files(store), reporter(json), how)
     show(summary, "verify", json)
     return summary.exit_code

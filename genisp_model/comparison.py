@@ -90,7 +90,7 @@ def compare(
         scored[name] = evaluate(render, detector, loader)
     yield from _scores(scored, "")
     if by_condition:
-        store = open_store(dataset.files.root)
+        store = open_store(dataset.files)
         slices = conditions({name: store.sidecar(name) for name in dataset.ids})
         for condition, ids in slices.items():
             yield from _scores(

@@ -281,7 +281,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         return map(self.__getitem__, range(len(self)))
 
     def __repr__(self) -> str:
-        return f"<StoreDataset {self.files.root} ({len(self)} samples, {self.level})>"
+        return f"<StoreDataset {self.files.location()} ({len(self)} samples, {self.level})>"
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -326,13 +326,13 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
                 if _group_index(sidecar, self.level) != group:
                     raise DamagedStoreError(
                         f"its {self.level} level has not the shape and scale of its group's others",
-                        path=str(self.files.path(sidecar_key(group.name, stem))),
+                        path=self.files.location(sidecar_key(group.name, stem)),
                         hint="prep verify says which sample differs",
                     )
                 if self.split is not None and sidecar.split != self.split:
                     raise DamagedStoreError(
                         f"its split is {sidecar.split!r}, the manifest lists it in {self.split!r}",
-                        path=str(self.files.path(sidecar_key(group.name, stem))),
+                        path=self.files.location(sidecar_key(group.name, stem)),
                         hint=f"{REDO}; the manifest follows the sidecars",
                     )
             known = self._records[position] = SampleRecord.of(sidecar, self.level)
@@ -408,7 +408,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         key = chunk_key(group.name, self.level, record.row)
         with _naming(str(self.index.ids[position])):
             chunk = read_chunk_into(self.files, key, record.nbytes, memory.file)
-            yield chunk, record.crc, str(self.files.path(key))
+            yield chunk, record.crc, self.files.location(key)
 
 
 def target_of(position: int, record: SampleRecord, boxes: FloatArray) -> Target:
@@ -455,13 +455,13 @@ def _build_index(store: Store, ids: Sequence[str], level: LevelName) -> SampleIn
     """The index of some samples; reads one sidecar of each group."""
     members: dict[str, list[str]] = {}
     for sample_id in ids:
-        members.setdefault(store.entry(sample_id).group or "", []).append(sample_id)
+        members.setdefault(store.entry(sample_id).group, []).append(sample_id)
     numbers = {name: number for number, name in enumerate(members)}
     return SampleIndex(
         ids=np.array(ids, dtype=np.str_),
         groups=tuple(_some_group_index(store, stems, level) for stems in members.values()),
         group_numbers=np.array(
-            [numbers[store.entry(sample_id).group or ""] for sample_id in ids], np.int64
+            [numbers[store.entry(sample_id).group] for sample_id in ids], np.int64
         ),
     )
 
@@ -479,7 +479,7 @@ def _some_group_index(store: Store, ids: Sequence[str], level: LevelName) -> Gro
         if found is None:
             raise UsageError(
                 f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
-                path=str(store.path),
+                path=store.location,
                 hint="name a level that is, or ingest into a new store with --levels "
                 "packed,resized",
             )

@@ -18,8 +18,8 @@ from genisp_model.command import choose_device
 from genisp_model.isp import GenISP
 from genisp_model.train import Say
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
-from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
+from pipeline.store.open_files import open_files
 from pipeline.store.reader import open_store
 from schemas.choices import DEFAULT_DEVICE, DEFAULT_PICTURE_FORMAT, PictureFormat
 from schemas.exit_code import ExitCode
@@ -156,8 +156,8 @@ def training_recipe(config: TrainConfig) -> Recipe | None:
     The checkpoint holds the fingerprint only. The store may still be there; else the recipe is
     looked for among those with the default fit.
     """
-    with suppress(StoreError, OSError):
-        recipe, _ = read_root(StoreFiles(Path(config.store)))
+    with suppress(StoreError, UsageError, OSError):
+        recipe, _ = read_root(open_files(config.store))
         if recipe.fingerprint == config.store_fingerprint:
             return recipe
     for colour, levels, codec in itertools.product(get_args(Colour), _LEVEL_SETS, get_args(Codec)):

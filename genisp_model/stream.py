@@ -221,7 +221,7 @@ class StreamLoader:
         if cursor.plan != self._fingerprint:
             raise UsageError(
                 "the state belongs to other samples or another batch_size, shuffle or drop_last",
-                path=str(self.dataset.files.root),
+                path=self.dataset.files.location(),
                 hint="resume with the same store, split and options, or start a new run",
             )
         self.seed = cursor.seed

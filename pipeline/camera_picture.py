@@ -98,7 +98,7 @@ def camera_pictures(
     if missing:
         raise UsageError(
             f"{len(missing)} of {len(places)} samples have no raw in --sources, {missing[0]} first",
-            path=str(store.path),
+            path=store.location,
             hint="name the folders they were ingested from",
         )
     return CameraPictures(store, level, {name: raws[place] for name, place in places.items()})

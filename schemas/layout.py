@@ -32,6 +32,11 @@ class GroupLayout(StrictModel):
     rows: int = Field(ge=0, le=MAX_ROWS)
     levels: dict[LevelName, LevelLayout]
 
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """How values are kept in it: all its levels have the same."""
+        return next(iter(self.levels.values())).fixed_point
+
 
 class StoreLayout(StrictModel):
     """The whole store. ``versions`` names the packages that created it."""

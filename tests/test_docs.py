@@ -32,7 +32,6 @@ _AWAITED = (
     "genisp_model/detector/",
     "genisp_model/evaluation/",
     "genisp_model/training/",
-    "pipeline/store/open_files.py",
     "tests/genisp_model/data/",
     "tests/genisp_model/detector/",
     "tests/genisp_model/training/",

@@ -13,7 +13,7 @@ from pipeline.develop import kernels, steps
 from pipeline.ingest import worker
 from pipeline.raw import cross_check
 from pipeline.sources.source import Source
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from schemas.sidecar import Sidecar
 
 REST = "everything else"
@@ -72,7 +72,7 @@ def stage_clock() -> Iterator[StageClock]:
         (kernels, "develop_rows", "transform, resize, histogram"),
         (steps, "level_statistics", "statistics"),
         (worker, "encode_chunk", _encoded_level()),
-        (StoreFiles, "put", "write and fsync"),
+        (LocalFiles, "put", "write and fsync"),
         (Sidecar, "sealed", "sidecar"),
         (Sidecar, "to_json", "sidecar"),
         (worker, "develop_source", REST),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from pipeline.console.progress import Reporter
 from pipeline.ingest.failure import Failure
@@ -14,8 +13,35 @@ from pipeline.store.manifest import entry_for
 from schemas.events import IngestSummary
 from schemas.exit_code import ExitCode
 from schemas.finding import Finding
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, ManifestEntry, StoredSample
 from schemas.sidecar import Sidecar
+
+
+@dataclass
+class Counts:
+    """What an ingest counts as it goes; fields of its summary, under the same names.
+
+    Attributes
+    ----------
+    ingested, redone, reannotated, up_to_date, failed, failed_before
+        Sources by what was done with them.
+    boxes_untrainable
+        Of the samples that were committed.
+    bytes_read
+        Sizes of the sources that were developed.
+    """
+
+    ingested: int = 0
+    redone: int = 0
+    reannotated: int = 0
+    up_to_date: int = 0
+    failed: int = 0
+    failed_before: int = 0
+    boxes_untrainable: int = 0
+    annotations_without_raw: int = 0
+    raws_without_annotation: int = 0
+    findings: int = 0
+    bytes_read: int = 0
 
 
 @dataclass
@@ -30,16 +56,14 @@ class Ledger:
         Manifest entries of damaged samples, until they are redone: they must not be forgotten.
     failures
         Manifest entries of failed sources, by source name.
-    counts
-        Sources by what was done with them, and other tallies.
     """
 
     reporter: Reporter
     started: float = field(default_factory=time.monotonic)
-    samples: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
-    damaged: dict[tuple[str, str], ManifestEntry] = field(default_factory=dict)
-    failures: dict[str, ManifestEntry] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
+    samples: dict[tuple[str, str], StoredSample] = field(default_factory=dict)
+    damaged: dict[tuple[str, str], StoredSample] = field(default_factory=dict)
+    failures: dict[str, FailedSource] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
 
     def take_over(self, state: StoreState) -> None:
         """Start from what the store holds."""
@@ -58,7 +82,7 @@ class Ledger:
         for finding in sidecar.findings:
             self.find(finding)
         for box in sidecar.annotation.boxes if sidecar.annotation else ():
-            self.counts["boxes untrainable"] += not box.trainable
+            self.counts.boxes_untrainable += not box.trainable
             for finding in box.findings:
                 self.find(finding)
 
@@ -72,7 +96,7 @@ class Ledger:
         row: int | None = None,
     ) -> None:
         """A source could not be ingested; the row it was given stays reserved for it."""
-        self.failures[name] = ManifestEntry(
+        self.failures[name] = FailedSource(
             source=name,
             size=source.size if source else 0,
             mtime_ns=source.mtime_ns if source else None,
@@ -83,25 +107,24 @@ class Ledger:
             reason=failure.reason,
             mend=failure.mend,
         )
-        self.counts["failed"] += 1
+        self.counts.failed += 1
         self.reporter.error(failure.code, name, failure.reason, failure.mend)
 
     def find(self, finding: Finding) -> None:
         """Something was noticed."""
-        self.counts["findings"] += 1
+        self.counts.findings += 1
         self.reporter.finding(finding)
 
     def entries(self) -> list[ManifestEntry]:
         """All lines of the manifest."""
         return [*self.owners(), *self.failures.values()]
 
-    def forget(self, entry: ManifestEntry) -> None:
+    def forget(self, entry: StoredSample) -> None:
         """A sample was removed from the store."""
-        key = entry.group or "", entry.id or ""
-        self.samples.pop(key, None)
-        self.damaged.pop(key, None)
+        self.samples.pop(entry.key, None)
+        self.damaged.pop(entry.key, None)
 
-    def owners(self) -> list[ManifestEntry]:
+    def owners(self) -> list[StoredSample]:
         """Every sample of the store, damaged ones included."""
         return [*self.samples.values(), *self.damaged.values()]
 
@@ -109,14 +132,12 @@ class Ledger:
         """Rows each group needs for the samples it has, damaged ones included."""
         rows: dict[str, int] = {}
         for entry in self.owners():
-            group = entry.group or ""
-            rows[group] = max(rows.get(group, 0), (entry.row or 0) + 1)
+            rows[entry.group] = max(rows.get(entry.group, 0), entry.rows_needed)
         return rows
 
     def summary(self, store: str, *, interrupted: bool, strict: bool) -> IngestSummary:
         """The last word. Samples still damaged are those whose sources were not given."""
-        counts = self.counts
-        failed = counts["failed"] > 0 or (strict and counts["findings"] > 0)
+        failed = self.counts.failed > 0 or (strict and self.counts.findings > 0)
         if interrupted:
             exit_code = ExitCode.INTERRUPTED
         elif failed:
@@ -127,18 +148,8 @@ class Ledger:
             store=store,
             exit_code=exit_code,
             interrupted=interrupted,
-            ingested=counts["ingested"],
-            redone=counts["redone"],
-            reannotated=counts["reannotated"],
-            up_to_date=counts["up-to-date"],
-            failed=counts["failed"],
-            failed_before=counts["failed-before"],
             damaged=len(self.damaged),
             samples=len(self.samples),
-            boxes_untrainable=counts["boxes untrainable"],
-            annotations_without_raw=counts["annotations without raw"],
-            raws_without_annotation=counts["raws without annotation"],
-            findings=counts["findings"],
-            bytes_read=counts["bytes"],
             seconds=time.monotonic() - self.started,
+            **asdict(self.counts),
         )

@@ -7,12 +7,10 @@ sidecars.
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
@@ -22,27 +20,27 @@ from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
-from pipeline.ingest.placement import Placed, place
+from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState, read_state
-from pipeline.ingest.survey import Item, counts, survey
-from pipeline.ingest.worker import (
+from pipeline.ingest.survey import Item, statuses, survey
+from pipeline.ingest.tasks import (
+    Destination,
+    Placed,
     ProbeOutcome,
     ProbeTask,
     SampleOutcome,
     SampleTask,
-    develop_source,
-    probe_source,
-    untrusted_finding,
 )
+from pipeline.ingest.worker import develop_source, probe_source
 from pipeline.raw.cross_check import DecoderTrust
-from pipeline.raw.decoders.table import decoder_packages, reference
+from pipeline.raw.decoders.table import decoder_packages
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
-from pipeline.sources.source import Start
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
 from pipeline.store.keys import sidecar_key
+from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
@@ -100,10 +98,14 @@ class IngestOptions:
 
 
 def plan_ingest(
-    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+    sources: Sequence[str],
+    store: StorePlace,
+    recipe: Recipe,
+    options: IngestOptions,
+    reporter: Reporter,
 ) -> PlanEvent:
     """What `run_ingest` would do, as far as can be told without decoding; writes nothing."""
-    files = StoreFiles(Path(store))
+    files = open_files(store)
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
     ledger = Ledger(reporter)
@@ -115,16 +117,20 @@ def plan_ingest(
             ledger.fail(item.source.name, item.failure, item.source)
     to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
     return PlanEvent(
-        exit_code=ExitCode.SOURCES_FAILED if ledger.counts["failed"] else ExitCode.DONE,
-        statuses={str(status): count for status, count in counts(items).items()},
+        exit_code=ExitCode.SOURCES_FAILED if ledger.counts.failed else ExitCode.DONE,
+        statuses={str(status): count for status, count in statuses(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
-        bytes_free=_bytes_free(files),
+        bytes_free=files.free_bytes(),
     )
 
 
 def run_ingest(
-    sources: Sequence[str], store: str, recipe: Recipe, options: IngestOptions, reporter: Reporter
+    sources: Sequence[str],
+    store: StorePlace,
+    recipe: Recipe,
+    options: IngestOptions,
+    reporter: Reporter,
 ) -> IngestSummary:
     """Ingest sources into a store; the same call again continues, repairs and keeps up to date.
 
@@ -141,7 +147,7 @@ def run_ingest(
     """
     require_handles(options.workers)
     np.empty(LEAST_MEMORY, np.uint8)
-    files = StoreFiles(Path(store))
+    files = open_files(store)
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
     with files.lock() as lease:
@@ -174,7 +180,6 @@ class _Run:
     writer: StoreWriter
     state: StoreState = field(default_factory=StoreState)
     interruption: Interruption = field(default_factory=Interruption)
-    starts: dict[str, Start | None] = field(default_factory=dict)
     store_error: StoreError | None = None
 
     @property
@@ -207,23 +212,25 @@ class _Run:
         self._finish()
         self._look_for_missing_raws(inputs)
         return self.ledger.summary(
-            str(self.files.root),
+            self.files.location(),
             interrupted=self.interruption.wanted,
             strict=self.options.strict,
         )
 
     def _settle(self, item: Item) -> None:
         """Deal with what needs no pixels, and report what is known already."""
-        self.ledger.counts[item.status] += 1
-        self.ledger.counts["raws without annotation"] += not item.annotated
+        counts = self.ledger.counts
+        counts.up_to_date += item.status == "up-to-date"
+        counts.failed_before += item.status == "failed-before"
+        counts.raws_without_annotation += not item.annotated
         if item.failure is not None:
             before = self.state.failures.get(item.source.name)
             group, row = (before.group, before.row) if before else (None, None)
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
         elif item.status == "reannotate" and item.sample is not None:
             # New boxes for the same pixels: only the sidecar changes.
-            entry, annotation = item.sample.entry, item.annotations[0]
-            old = read_sidecar(self.files, entry.group or "", entry.id or "")
+            annotation = item.annotations[0]
+            old = read_sidecar(self.files, *item.sample.entry.key)
             findings = frame_findings(old.frame, annotated=True, where=item.source.name)
             update = {
                 "annotation": annotation,
@@ -233,7 +240,7 @@ class _Run:
             new = old.model_copy(update=update).sealed()
             self.files.put(sidecar_key(new.group, new.id), new.to_json())
             self.ledger.commit(new)
-            self.ledger.counts["reannotated"] += 1
+            counts.reannotated += 1
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
@@ -244,8 +251,8 @@ class _Run:
         ) as workforce:
             probed = self._probe(workforce, to_do)
             placement = place(probed, self.state, self.recipe, strict=self.options.strict)
-            for item, failure in placement.refused:
-                self.ledger.fail(item.source.name, failure, item.source)
+            for source, failure in placement.refused:
+                self.ledger.fail(source.name, failure, source)
             self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
             self._run_samples(workforce, placement.placed)
@@ -262,69 +269,61 @@ class _Run:
             if isinstance(outcome, WorkerDied):
                 outcome = ProbeOutcome(failure=self._crash(outcome))
             self.ledger.reporter.step(failed=outcome.failure is not None)
-            self.starts[task.source.name] = outcome.start
             yield by_name[task.source.name], outcome
 
     def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
-        sizes = sum(one.item.source.size for one in placed)
+        """Develop all samples; those of a class whose decoder is found out, once more."""
+        sizes = sum(one.raw.source.size for one in placed)
         self.ledger.reporter.stage("develop", len(placed), sizes)
-        trust = DecoderTrust(self.options.decoder)
-        queue: deque[Placed] = deque(placed)
-        by_name = {one.item.source.name: one for one in placed}
-        unchecked: dict[str, list[Placed]] = {}
+        trust = DecoderTrust[Placed](self.options.decoder)
+        queue = deque(placed)
+        # A turn ends when the queue is empty; the last results of it may fill it again.
         while queue and not self.stopping:
             for task, outcome in workforce.run(develop_source, self._tasks(queue, trust)):
-                one = by_name[task.source.name]
                 if isinstance(outcome, WorkerDied):
                     outcome = SampleOutcome(failure=self._crash(outcome))
-                if outcome.disagreement:
-                    if trust.distrust(task.decoder_class, outcome.disagreement):
-                        self.ledger.find(untrusted_finding(task, outcome.disagreement))
-                        # What was decoded fast of this class, unchecked, is decoded again.
-                        queue.extend(unchecked.pop(task.decoder_class, []))
-                elif task.cross_check and outcome.sidecar is not None:
-                    trust.agree(task.decoder_class)
-                elif task.decoder != reference().name and not task.cross_check:
-                    if task.decoder_class in trust.distrusted:
-                        queue.append(one)  # it was being decoded when its class was found out
-                        continue
-                    unchecked.setdefault(task.decoder_class, []).append(one)
-                self._settle_sample(one, outcome)
+                judged = trust.judge(
+                    task.sample,
+                    task.decision,
+                    succeeded=outcome.sidecar is not None,
+                    disagreement=outcome.disagreement,
+                )
+                if judged.first_difference:
+                    self.ledger.find(_distrusted_class(task, outcome.disagreement))
+                queue.extend(judged.again)
+                if judged.keep:
+                    self._settle_sample(task.sample, outcome)
 
-    def _tasks(self, queue: deque[Placed], trust: DecoderTrust) -> Iterator[SampleTask]:
+    def _tasks(self, queue: deque[Placed], trust: DecoderTrust[Placed]) -> Iterator[SampleTask]:
+        destination = Destination(self.files, self.lease, self.recipe)
         while queue and not self.stopping:
             one = queue.popleft()
-            yield one.task(
-                self.writer.groups[one.group],
-                self.recipe,
-                str(self.files.root),
-                self.lease,
-                trust.decide(one.facts.decoder_class),
-                self.starts[one.item.source.name],
-            )
+            point = self.writer.groups[one.raw.group].fixed_point
+            yield SampleTask(one, destination, point, trust.decide(one.raw.decoder_class))
 
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:
         """Sources that move to another group give up their old places, which others may have."""
         for one in placed:
-            sample = one.item.sample
-            if sample is not None and sample.entry.group != one.group:
-                remove_sample(self.files, sample.entry, self.recipe.levels)
-                self.ledger.forget(sample.entry)
+            previous = one.raw.previous
+            if previous is not None and previous.group != one.raw.group:
+                remove_sample(self.files, previous, self.recipe.levels)
+                self.ledger.forget(previous)
 
     def _settle_sample(self, one: Placed, outcome: SampleOutcome) -> None:
-        source, ledger = one.item.source, self.ledger
+        source, ledger = one.raw.source, self.ledger
         if outcome.store_error is not None:
             # Raised once the other workers have ended what they are in the middle of.
             self.store_error = self.store_error or outcome.store_error
             return
         if outcome.failure is not None:
-            ledger.fail(source.name, outcome.failure, source, group=one.group, row=one.row)
+            ledger.fail(source.name, outcome.failure, source, group=one.raw.group, row=one.row)
         elif outcome.sidecar is not None:
             ledger.commit(outcome.sidecar)
-            ledger.counts["ingested" if one.item.sample is None else "redone"] += 1
+            ledger.counts.ingested += one.raw.previous is None
+            ledger.counts.redone += one.raw.previous is not None
             ledger.reporter.sample(outcome.sidecar)
         ledger.reporter.step(source.size, failed=outcome.failure is not None)
-        ledger.counts["bytes"] += source.size
+        ledger.counts.bytes_read += source.size
         if self.writer.manifest_age > manifest_every(len(ledger.samples)):
             self.writer.write_manifest(self.ledger.entries())
 
@@ -344,7 +343,7 @@ class _Run:
         if shared := inputs.index.shared(names):
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
-        self.ledger.counts["annotations without raw"] = len(missing)
+        self.ledger.counts.annotations_without_raw = len(missing)
         if missing and inputs.raws:
             self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
 
@@ -354,6 +353,15 @@ class _Run:
         remove_orphans(self.files, self.ledger.owners())
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
+
+
+def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:
+    """The finding for a class of files that goes over to LibRaw."""
+    return FindingCode.DECODERS_DISAGREE.finding(
+        where=task.source.name,
+        message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
+        f"this class from here on ({task.decision.decoder_class})",
+    )
 
 
 def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
@@ -376,13 +384,6 @@ def _missing_raws(file: str, names: Sequence[str]) -> Finding:
         where=file,
         message=f"{len(names)} annotated images have no raw here ({shown})",
     )
-
-
-def _bytes_free(files: StoreFiles) -> int:
-    folder = files.root.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, ManifestEntry, StoredSample
 from schemas.sidecar import Sidecar
 
 #: Chunks checked at once; checksums release the interpreter.
@@ -40,7 +40,7 @@ class SampleState:
         (width, height) an annotation must have for the stored pixels to fit it; None if unknown.
     """
 
-    entry: ManifestEntry
+    entry: StoredSample
     annotation: str = ""
     frame_size: tuple[int, int] | None = None
     damage: str = ""
@@ -61,7 +61,7 @@ class StoreState:
     """
 
     samples: dict[tuple[str, str], SampleState] = field(default_factory=dict)
-    failures: dict[str, ManifestEntry] = field(default_factory=dict)
+    failures: dict[str, FailedSource] = field(default_factory=dict)
     groups: dict[str, GroupLayout] = field(default_factory=dict)
     _by_name: dict[str, SampleState] = field(default_factory=dict)
     _by_file: dict[tuple[str, int, int | None], list[SampleState]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class StoreState:
     def add(self, sample: SampleState) -> None:
         """Remember a sample under its own name and its source's."""
         entry = sample.entry
-        self.samples[entry.group or "", entry.id or ""] = sample
+        self.samples[entry.key] = sample
         self._by_name[entry.source] = sample
         self._by_file.setdefault(_file_key(entry.source, entry.size, entry.mtime_ns), []).append(
             sample
@@ -88,7 +88,8 @@ class StoreState:
 
     def rows(self, group: str) -> set[int]:
         """Rows of a group that belong to a sample or are reserved for a failed source."""
-        owners = [sample.entry for sample in self.samples.values()] + list(self.failures.values())
+        owners: list[ManifestEntry] = [sample.entry for sample in self.samples.values()]
+        owners += self.failures.values()
         return {e.row for e in owners if e.group == group and e.row is not None}
 
 
@@ -121,9 +122,9 @@ def read_state(
         Asked after each sample; if true, this ends with `KeyboardInterrupt`.
     """
     state = StoreState()
-    recorded = _recorded(files)
-    state.failures = {e.source: e for e in recorded if e.status == "failed"}
-    known = {(e.group or "", e.id or ""): e for e in recorded if e.status == "done"}
+    stored, failures = _recorded(files)
+    state.failures = {entry.source: entry for entry in failures}
+    known = {entry.key: entry for entry in stored}
     present = list(committed(files))
 
     def look(key: tuple[str, str]) -> tuple[tuple[str, str], Sidecar | None, str]:
@@ -155,7 +156,7 @@ def read_state(
 
 
 def _in_own_rows(
-    samples: Mapping[tuple[str, str], SampleState], known: Mapping[tuple[str, str], ManifestEntry]
+    samples: Mapping[tuple[str, str], SampleState], known: Mapping[tuple[str, str], StoredSample]
 ) -> Iterator[SampleState]:
     """The samples, none in the row of another.
 
@@ -201,16 +202,19 @@ def _add_group(state: StoreState, sidecar: Sidecar) -> None:
     state.groups[sidecar.group] = base.model_copy(update={"rows": rows})
 
 
-def _recorded(files: StoreFiles) -> tuple[ManifestEntry, ...]:
+def _recorded(files: StoreFiles) -> tuple[tuple[StoredSample, ...], tuple[FailedSource, ...]]:
+    """What the manifest lists, if it can be read and is this store's."""
     try:
         data = files.get_or_none(MANIFEST_NAME)
         if data is None:
-            return ()
-        manifest = parse_manifest(data, path=str(files.path(MANIFEST_NAME)))
+            return (), ()
+        manifest = parse_manifest(data, path=files.location(MANIFEST_NAME))
     except DamagedStoreError:
-        return ()  # rebuilt from the sidecars; failures are tried again
+        return (), ()  # rebuilt from the sidecars; failures are tried again
     # One of another recipe is another store's.
-    return manifest.entries if manifest.header.recipe == read_root(files)[0] else ()
+    if manifest.header.recipe != read_root(files)[0]:
+        return (), ()
+    return manifest.samples, manifest.failures
 
 
 def _file_key(name: str, size: int, mtime_ns: int | None) -> tuple[str, int, int | None]:

@@ -12,7 +12,7 @@ from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.store_state import SampleState, StoreState, annotation_key
 from pipeline.sources.source import Source
 from schemas.coco import ImageAnnotation
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource
 
 Status = Literal["new", "changed", "damaged", "reannotate", "up-to-date", "failed-before"]
 
@@ -68,12 +68,12 @@ def _survey_one(
     return Item(source, "changed", sample, annotations)
 
 
-def _unchanged(source: Source, before: ManifestEntry) -> bool:
+def _unchanged(source: Source, before: FailedSource) -> bool:
     same = (before.size, before.mtime_ns) == (source.size, source.mtime_ns)
     return same and before.code in _REPEATABLE
 
 
-def counts(items: Iterable[Item]) -> Mapping[Status, int]:
+def statuses(items: Iterable[Item]) -> Mapping[Status, int]:
     """How many items have each status."""
     found: dict[Status, int] = {}
     for item in items:

@@ -1,15 +1,11 @@
 """What a worker does with one source: probe it, or turn it into a committed sample.
 
-A task carries names, plain values and the recipe, never pixels or open files; so it runs alike in
-this process, in a local worker, and on a cluster. It returns what happened instead of raising: one
-bad source costs itself only.
+Its functions return what happened instead of raising: one bad source costs itself only.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import Level, develop
@@ -18,100 +14,18 @@ from pipeline.errors import (
     StoreError,
     UnsupportedRawError,
 )
-from pipeline.ingest.failure import Failure, failure_from
+from pipeline.ingest.failure import failure_from
+from pipeline.ingest.tasks import ProbeOutcome, ProbeTask, SampleOutcome, SampleTask
 from pipeline.raw.cross_check import decode_checked
 from pipeline.raw.damage import check_mosaic
 from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels
 from pipeline.raw.reader import PROBE_BYTES, check_container, decoder_version, probe
-from pipeline.sources.source import Source, Start
+from pipeline.sources.source import Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
-from schemas.choices import DecoderName
-from schemas.coco import ImageAnnotation
-from schemas.finding import Finding
-from schemas.finding_codes import FindingCode
-from schemas.fixed_point import FixedPoint
-from schemas.recipe import Colour, LevelName, Recipe
-from schemas.sidecar import (
-    Camera,
-    Capture,
-    DecoderRecord,
-    Frame,
-    LevelRecord,
-    Sensor,
-    Sidecar,
-    SourceRecord,
-)
-
-
-@dataclass(frozen=True)
-class ProbeTask:
-    """Read one raw's facts."""
-
-    source: Source
-    colour: Colour
-
-
-@dataclass(frozen=True)
-class ProbeOutcome:
-    """Facts, the fixed point they imply, and the bytes they were read from; or the failure."""
-
-    facts: RawFacts | None = None
-    fixed_point: FixedPoint | None = None
-    failure: Failure | None = None
-    start: Start | None = None
-
-
-@dataclass(frozen=True)
-class SampleTask:
-    """Everything decided about one sample before its pixels are read.
-
-    `lease` is what `StoreFiles.lock` gave the coordinator: only under it may the sample be written.
-    `start` is what the facts were read from: the pixels must come from the same file.
-    """
-
-    source: Source
-    store: str
-    lease: str
-    id: str
-    group: str
-    row: int
-    split: str | None
-    camera: Camera
-    capture: Capture
-    frame: Frame
-    annotation: ImageAnnotation | None
-    findings: tuple[Finding, ...]
-    recipe: Recipe
-    fixed_point: FixedPoint
-    decoder: DecoderName
-    cross_check: bool
-    decoder_class: str
-    start: Start | None = None
-
-
-@dataclass(frozen=True)
-class SampleOutcome:
-    """What became of a sample.
-
-    Attributes
-    ----------
-    sidecar
-        Set if it was committed.
-    failure
-        Set if the source cannot be ingested.
-    store_error
-        Set if the store cannot be written: the whole run has to stop.
-    disagreement
-        What the fast decoder and LibRaw differed in, if they were compared and did.
-    """
-
-    sidecar: Sidecar | None = None
-    failure: Failure | None = None
-    store_error: StoreError | None = None
-    disagreement: str = ""
+from schemas.recipe import LevelName
+from schemas.sidecar import DecoderRecord, LevelRecord, Sensor, Sidecar, SourceRecord
 
 
 def probe_source(task: ProbeTask) -> ProbeOutcome:
@@ -135,19 +49,20 @@ def probe_source(task: ProbeTask) -> ProbeOutcome:
 
 def develop_source(task: SampleTask) -> SampleOutcome:
     """Decode, develop, write the chunks, and last the sidecar: the commit."""
+    raw, recipe = task.sample.raw, task.destination.recipe
     disagreement = ""
     try:
-        data = task.source.read_bytes()
-        if task.start is not None:
-            task.source.require_start(task.start, data)
+        data = raw.source.read_bytes()
+        if raw.start is not None:
+            raw.source.require_start(raw.start, data)
         sha256 = hashlib.sha256(data).hexdigest()
-        check_container(data, path=task.source.name)
+        check_container(data, path=raw.source.name)
         decoded, disagreement = decode_checked(
-            data, task.decoder, compare=task.cross_check, path=task.source.name
+            data, task.decision.decoder, compare=task.decision.compare, path=raw.source.name
         )
         del data
         sensor = _checked_sensor(decoded, task)
-        levels = develop(decoded.mosaic, task.frame, sensor, task.recipe, task.fixed_point)
+        levels = develop(decoded.mosaic, raw.frame, sensor, recipe, task.fixed_point)
         record = DecoderRecord(
             name=decoded.decoder,
             version=decoder_version(decoded.decoder),
@@ -173,11 +88,11 @@ def _full_sensor(facts: RawFacts) -> Sensor:
 
 
 def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
-    path = task.source.name
+    path, frame = task.source.name, task.sample.raw.frame
     check_levels(decoded.levels, path=path)
-    sensor = decoded.levels.sensor(task.frame)
-    check_mosaic(decoded, task.frame, sensor, path=path)
-    own = fixed_point(sensor, task.recipe.colour, path=path)
+    sensor = decoded.levels.sensor(frame)
+    check_mosaic(decoded, frame, sensor, path=path)
+    own = fixed_point(sensor, task.destination.recipe.colour, path=path)
     if not task.fixed_point.covers(own):
         message = "its levels need a wider value range than its group's other files have"
         hint = "ingest these files into a store of their own"
@@ -192,34 +107,37 @@ def _commit(
     decoder: DecoderRecord,
     sha256: str,
 ) -> Sidecar:
-    files = StoreFiles(Path(task.store))
-    codec = task.recipe.codec
-    chunks = {name: encode_chunk(level.stored, codec) for name, level in levels.items()}
-    source = task.source
+    destination, place = task.destination, task.sample
+    raw, recipe = place.raw, destination.recipe
+    chunks = {name: encode_chunk(level.stored, recipe.codec) for name, level in levels.items()}
     sidecar = Sidecar(
-        id=task.id,
-        group=task.group,
-        row=task.row,
-        split=task.split,
-        camera=task.camera,
-        frame=task.frame,
+        id=place.id,
+        group=raw.group,
+        row=place.row,
+        split=raw.split,
+        camera=raw.camera,
+        frame=raw.frame,
         sensor=sensor,
-        capture=task.capture,
-        recipe_fingerprint=task.recipe.fingerprint,
+        capture=raw.capture,
+        recipe_fingerprint=recipe.fingerprint,
         levels={name: _record(level, chunks[name], task) for name, level in levels.items()},
-        annotation=task.annotation,
+        annotation=raw.annotation,
         source=SourceRecord(
-            name=source.name, size=source.size, mtime_ns=source.mtime_ns, sha256=sha256
+            name=raw.source.name,
+            size=raw.source.size,
+            mtime_ns=raw.source.mtime_ns,
+            sha256=sha256,
         ),
         decoder=decoder,
-        findings=task.findings,
+        findings=raw.findings,
     ).sealed()
-    with files.commit(task.lease):
+    files, key = destination.files, sidecar_key(raw.group, place.id)
+    with files.commit(destination.lease):
         # While chunks are replaced the sample does not exist: no sidecar, no commit.
-        files.delete(sidecar_key(task.group, task.id))
+        files.delete(key)
         for name, chunk in chunks.items():
-            files.put(chunk_key(task.group, name, task.row), chunk)
-        files.put(sidecar_key(task.group, task.id), sidecar.to_json())
+            files.put(chunk_key(raw.group, name, place.row), chunk)
+        files.put(key, sidecar.to_json())
     return sidecar
 
 
@@ -234,13 +152,4 @@ def _record(level: Level, chunk: memoryview, task: SampleTask) -> LevelRecord:
         nbytes=len(chunk),
         crc32c=chunk_crc(chunk),
         statistics=level.statistics,
-    )
-
-
-def untrusted_finding(task: SampleTask, disagreement: str) -> Finding:
-    """The finding for a class of files that goes over to LibRaw."""
-    return FindingCode.DECODERS_DISAGREE.finding(
-        where=task.source.name,
-        message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
-        f"this class from here on ({task.decoder_class})",
     )

@@ -1,13 +1,15 @@
 """When the fast decoders are believed: class by class, as far as it was compared.
 
 Until some files of a class have come out alike, then one in `SAMPLE_EVERY`, files are decoded by
-LibRaw as well and compared bit for bit. One difference, and the whole class is LibRaw's.
+LibRaw as well and compared bit for bit. One difference, and the whole class is LibRaw's: what was
+decoded fast of it before, and not compared, is decoded again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from pipeline.raw.damage import may_hide_damage
 from pipeline.raw.decoders.decoder import DecoderDeclinedError
@@ -19,9 +21,48 @@ from schemas.choices import DecoderChoice, DecoderName
 CHECK_FIRST = 2
 SAMPLE_EVERY = 50
 
+#: Whatever the user of `DecoderTrust` knows a file by.
+File = TypeVar("File")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one file is decoded.
+
+    Attributes
+    ----------
+    decoder_class
+        Of the file; see `RawFacts`.
+    compare
+        Decode it by LibRaw as well; its numbers count where they differ.
+    """
+
+    decoder_class: str
+    decoder: DecoderName
+    compare: bool
+
+
+@dataclass(frozen=True)
+class Judgement(Generic[File]):
+    """What follows from one decoded file.
+
+    Attributes
+    ----------
+    keep
+        Whether its numbers are believed.
+    again
+        Files to be decided about and decoded again.
+    first_difference
+        Whether this is the first disagreement in its class, which is LibRaw's from now on.
+    """
+
+    keep: bool = True
+    again: tuple[File, ...] = ()
+    first_difference: bool = False
+
 
 @dataclass
-class DecoderTrust:
+class DecoderTrust(Generic[File]):
     """Decides the decoder of each file of one ingest; state lives in the coordinator.
 
     Parameters
@@ -31,39 +72,51 @@ class DecoderTrust:
     """
 
     choice: DecoderChoice
-    _seen: Counter[str] = field(default_factory=Counter)
+    _drawn: Counter[str] = field(default_factory=Counter)
     _agreed: Counter[str] = field(default_factory=Counter)
-    _distrusted: dict[str, str] = field(default_factory=dict)
+    _unchecked: dict[str, list[File]] = field(default_factory=dict)
+    _distrusted: set[str] = field(default_factory=set)
 
-    def decide(self, decoder_class: str) -> tuple[DecoderName, bool]:
-        """Decoder for the next file of a class, and whether to compare it with the other."""
+    def decide(self, decoder_class: str) -> Decision:
+        """How the next file of a class is decoded."""
         if self.choice != "auto":
-            return self.choice, False
+            return Decision(decoder_class, self.choice, compare=False)
         if not decoder_class or decoder_class in self._distrusted:
-            return reference().name, False
-        count = self._seen[decoder_class]
-        self._seen[decoder_class] += 1
+            return Decision(decoder_class, reference().name, compare=False)
+        count = self._drawn[decoder_class]
+        self._drawn[decoder_class] += 1
         # Many may be decoded before the first comparison is known: those are compared, too.
+        compare = self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
         # The first fast decoder leaves to the others what it was not made for.
-        return fast_decoders()[0].name, self._agreed[
-            decoder_class
-        ] < CHECK_FIRST or count % SAMPLE_EVERY == 0
+        return Decision(decoder_class, fast_decoders()[0].name, compare)
 
-    def agree(self, decoder_class: str) -> None:
-        """Both decoders gave the same for a file of this class."""
-        self._agreed[decoder_class] += 1
+    def judge(
+        self, file: File, decision: Decision, *, succeeded: bool, disagreement: str
+    ) -> Judgement[File]:
+        """Take note of what became of a file.
 
-    def distrust(self, decoder_class: str, reason: str) -> bool:
-        """Hand a class to LibRaw for good; False if it already was."""
-        if decoder_class in self._distrusted:
-            return False
-        self._distrusted[decoder_class] = reason
-        return True
-
-    @property
-    def distrusted(self) -> dict[str, str]:
-        """Class -> what differed."""
-        return dict(self._distrusted)
+        Parameters
+        ----------
+        succeeded
+            Whether its sample was made.
+        disagreement
+            What the decoders differed in; "" if nothing, or if they were not compared. A file may
+            be compared although nobody decided so, where its decoder had doubts.
+        """
+        name = decision.decoder_class
+        if disagreement:
+            if name in self._distrusted:
+                return Judgement()
+            self._distrusted.add(name)
+            return Judgement(first_difference=True, again=tuple(self._unchecked.pop(name, ())))
+        if decision.compare:
+            self._agreed[name] += succeeded
+        elif decision.decoder != reference().name and self.choice == "auto":
+            if name in self._distrusted:
+                # It was being decoded when its class was found out.
+                return Judgement(keep=False, again=(file,))
+            self._unchecked.setdefault(name, []).append(file)
+        return Judgement()
 
 
 def decode_checked(

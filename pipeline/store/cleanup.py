@@ -15,13 +15,13 @@ from pipeline.store.keys import (
     chunk_row,
     sidecar_key,
 )
-from schemas.manifest import ManifestEntry
+from schemas.manifest import StoredSample
 from schemas.recipe import LevelName
 
 LEVELS: tuple[LevelName, ...] = get_args(LevelName)
 
 
-def remove_orphans(files: StoreFiles, owners: Iterable[ManifestEntry]) -> None:
+def remove_orphans(files: StoreFiles, owners: Iterable[StoredSample]) -> None:
     """Delete what interrupted ingests left: chunks, sidecars and groups that no owner has.
 
     Parameters
@@ -32,8 +32,8 @@ def remove_orphans(files: StoreFiles, owners: Iterable[ManifestEntry]) -> None:
     rows: dict[str, set[int | None]] = defaultdict(set)
     sidecars: dict[str, set[str]] = defaultdict(set)
     for entry in owners:
-        rows[entry.group or ""].add(entry.row)
-        sidecars[entry.group or ""].add(f"{entry.id}.json")
+        rows[entry.group].add(entry.row)
+        sidecars[entry.group].add(f"{entry.id}.json")
     for group in files.names():
         for key in _chunk_files(files, group):
             if chunk_row(key.rsplit("/", 1)[-1]) not in rows[group]:
@@ -55,12 +55,12 @@ def _remove_group(files: StoreFiles, name: str) -> None:
     files.remove_empty_folder(name)
 
 
-def remove_sample(files: StoreFiles, entry: ManifestEntry, levels: Sequence[LevelName]) -> None:
+def remove_sample(files: StoreFiles, entry: StoredSample, levels: Sequence[LevelName]) -> None:
     """Uncommit a sample and delete its chunks."""
-    files.delete(sidecar_key(entry.group or "", entry.id or ""))
+    files.delete(sidecar_key(*entry.key))
     if entry.row is not None:
         for level in levels:
-            files.delete(chunk_key(entry.group or "", level, entry.row))
+            files.delete(chunk_key(entry.group, level, entry.row))
 
 
 def _chunk_files(files: StoreFiles, group: str) -> Iterator[str]:

@@ -1,125 +1,119 @@
-"""A store's files by their keys: read, put, list, delete; and the writer's lock.
+"""What a store needs of the place it is kept in: keys in, bytes out.
 
-Keys are relative POSIX paths ("group/sidecars/ID.json"). A put is all or nothing. Puts, deletes and
-new folders are durable when the call returns: so what is written later can rely on what was written
-before, whenever the power fails (`disk`).
+Everything else in this project sees a store's files through `StoreFiles` only, so a store can lie
+wherever these methods can be written. What each one must promise, with an example, is in
+docs/how-to/store-backends.md.
+`LocalFiles` is the one there is; `open_files` is the one place that chooses.
+
+Keys are relative POSIX paths (``"group/sidecars/ID.json"``).
 """
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from io import FileIO
-from pathlib import Path
+from typing import Protocol
 
-from pipeline.errors import DamagedStoreError
-from pipeline.store import disk
-from pipeline.store.disk import TEMPORARY_MARK
-from pipeline.store.lock import FolderLock
+from pipeline.errors import DamagedStoreError, NoStoreError
 
 
-class StoreFiles:
-    """Files of one store on a local file system.
+class StoreFiles(Protocol):
+    """The files of one store.
 
-    Parameters
-    ----------
-    root
-        The store's folder; it need not exist until the first put.
+    Small, and picklable if worker processes are used: it travels with every task.
+
+    A put is all or nothing. Puts, deletes and new folders are durable when the call returns: so
+    what is written later can rely on what was written before, whenever the power fails.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def location(self, key: str = "") -> str:
+        """Where a file is, for messages; the store itself for ""."""
+        ...
 
-    def path(self, key: str) -> Path:
-        """Where a key's bytes are. Reading in place (a chunk into a buffer) starts here."""
-        return self.root / key
+    def exists(self) -> bool:
+        """Whether anything is at the store's place, ours or not."""
+        ...
 
-    def reading(self, key: str) -> AbstractContextManager[FileIO]:
-        """Open `key`, unbuffered.
+    def require_usable(self) -> None:
+        """Refuse a place where no store is and none can be made.
+
+        Raises
+        ------
+        NoStoreError
+            If what is there cannot hold a store (`foreign`).
+        StoreError
+            If the place cannot be reached.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written; ``sys.maxsize`` if nobody knows of an end."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """All bytes of `key`.
 
         Raises
         ------
         FileNotFoundError
             If nothing is there.
         DamagedStoreError
-            If what is there is no file (a folder, a device, a link in a circle), or the disk
-            cannot read it.
+            If what is there is no file, or cannot be read.
         """
-        return disk.reading(self.path(key))
+        ...
 
-    def get(self, key: str) -> bytes:
-        """All bytes of `key`; raises what `reading` raises."""
-        with self.reading(key) as file:
-            return file.readall()
+    def read_into(self, key: str, buffer: memoryview) -> int:
+        """Fill `buffer` with the first bytes of `key`; how many there were.
 
-    def get_or_none(self, key: str) -> bytes | None:
-        """All bytes of `key`, or None if it is not there."""
-        try:
-            return self.get(key)
-        except FileNotFoundError:
-            return None
+        Fewer than the buffer holds only if that is all of them. This is how chunks are read: no
+        copy is made where the place allows it. Raises what `get` raises.
+        """
+        ...
 
     def size(self, key: str) -> int | None:
         """Bytes of `key`, or None if it is not there."""
-        try:
-            return self.path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        ...
 
     def put(self, key: str, data: bytes | memoryview) -> None:
-        """Write `data` durably and atomically, replacing what was there.
+        """Write `data` durably, whole or not at all, replacing what was there.
 
         Raises
         ------
         StoreError
-            If the file system refuses: full, read-only, no permission. Nothing is left behind.
+            If it cannot be written. Nothing is left behind.
         """
-        disk.replace_file(self.path(key), data)
-
-    def put_if_changed(self, key: str, data: bytes) -> bool:
-        """Put `data` unless `key` already holds exactly that; tell whether it was written."""
-        with suppress(DamagedStoreError):
-            if self.get_or_none(key) == data:
-                return False
-        self.put(key, data)
-        return True
-
-    def make_folder(self, key: str) -> None:
-        """Make a folder durably, with those above it; nothing happens if it is there."""
-        disk.make_folder(self.path(key))
+        ...
 
     def delete(self, key: str) -> None:
         """Remove `key` durably; nothing happens if it is not there."""
-        disk.delete(self.path(key))
+        ...
+
+    def make_folder(self, key: str) -> None:
+        """Make a folder durably, with those above it; nothing happens where there are none."""
+        ...
 
     def remove_empty_folder(self, key: str) -> None:
-        """Remove a folder if it is empty."""
-        disk.remove_empty_folder(self.path(key))
+        """Remove a folder if it is empty; nothing happens where there are none."""
+        ...
 
     def names(self, key: str = "") -> list[str]:
-        """Sorted names directly in a folder, temporary files left out; [] if it is not there."""
-        try:
-            with os.scandir(self.path(key)) as entries:
-                return sorted(entry.name for entry in entries if TEMPORARY_MARK not in entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            if error.errno == errno.ELOOP:  # a link to itself
-                return []
-            raise
+        """Sorted names directly in a folder, of files and folders; [] if it is not there.
+
+        What unfinished puts left is not among them.
+        """
+        ...
 
     def walk(self) -> Iterator[str]:
-        """Every file's key, in order, temporary files included."""
-        for folder, folders, names in os.walk(self.root):
-            folders.sort()
-            for name in sorted(names):
-                yield (Path(folder) / name).relative_to(self.root).as_posix()
+        """Every file's key, what unfinished puts left included, the lock's own files not."""
+        ...
+
+    def is_unfinished(self, key: str) -> bool:
+        """Whether a key that `walk` gave is what an unfinished put left; `recover` removes it."""
+        ...
 
     def recover(self) -> None:
         """Tidy up after writers that were killed; only the holder of the lock may call this."""
-        disk.recover(self.root)
+        ...
 
     def lock(self) -> AbstractContextManager[str]:
         """Hold the store's writer lock; yields the lease that workers commit under.
@@ -129,7 +123,7 @@ class StoreFiles:
         StoreLockedError
             If another process holds it; names host, pid and since when.
         """
-        return FolderLock(self.root).hold()
+        ...
 
     def commit(self, lease: str) -> AbstractContextManager[None]:
         """Write a sample in a worker: no other writer takes the store over meanwhile.
@@ -139,4 +133,30 @@ class StoreFiles:
         StoreLockedError
             If another writer has taken it over already, or ours has ended.
         """
-        return FolderLock(self.root).commit(lease)
+        ...
+
+    # What follows is made of the above; a class that inherits from this one has it.
+
+    def get_or_none(self, key: str) -> bytes | None:
+        """All bytes of `key`, or None if it is not there."""
+        try:
+            return self.get(key)
+        except FileNotFoundError:
+            return None
+
+    def put_if_changed(self, key: str, data: bytes) -> bool:
+        """Put `data` unless `key` already holds exactly that; tell whether it was written."""
+        with suppress(DamagedStoreError):
+            if self.get_or_none(key) == data:
+                return False
+        self.put(key, data)
+        return True
+
+
+def foreign(location: str) -> NoStoreError:
+    """The error for a place that holds something, but no store of ours."""
+    return NoStoreError(
+        "this is not one of our stores (no readable zarr.json or manifest.jsonl of ours)",
+        path=location,
+        hint="name the folder that prep ingest wrote (default: ./data.zarr)",
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError, StoreError
-from pipeline.safe_text import printable
-from pipeline.store.files import StoreFiles
+from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError
+from pipeline.store.files import StoreFiles, foreign
 from pipeline.store.keys import METADATA_NAME
 from pipeline.store.manifest import MANIFEST_NAME, read_header, sealed_header
 from pipeline.store.samples import committed, read_sidecar
@@ -60,18 +58,11 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
     NoStoreError
         If something that is no store is there.
     StoreError
-        If it is a link that leads nowhere.
+        If it cannot be reached, as a link that leads nowhere.
     DamagedStoreError
         If it does not say how its samples were made, and they were not all made like this.
     """
-    if files.root.is_symlink() and not files.root.exists():
-        raise StoreError(
-            f"it is a symbolic link that leads nowhere: {printable(os.readlink(files.root))}",
-            path=str(files.root),
-            hint="mount or make what it points to, or remove the link",
-        )
-    if files.root.exists() and not files.root.is_dir():
-        raise no_store(files)
+    files.require_usable()
     if all(name.startswith(".") for name in files.names()):
         return {}
     try:
@@ -85,7 +76,7 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
         raise IncompatibleStoreError(
             "the store was made with another recipe"
             f"\n  store: {recipe.describe()}\n  asked: {wanted.describe()}",
-            path=str(files.root),
+            path=files.location(),
             hint="use the store's own options, or another --store for the new recipe",
         )
     return versions
@@ -132,7 +123,7 @@ def _no_header(files: StoreFiles) -> NoStoreError | DamagedStoreError:
         return no_store(files)
     return DamagedStoreError(
         f"neither {METADATA_NAME} nor {MANIFEST_NAME} can be read: both are missing or damaged",
-        path=str(files.root),
+        path=files.location(),
         hint="prep ingest with the same sources, options and store writes both again",
     )
 
@@ -140,16 +131,15 @@ def _no_header(files: StoreFiles) -> NoStoreError | DamagedStoreError:
 def _other_version(files: StoreFiles, versions: set[str]) -> IncompatibleStoreError:
     return IncompatibleStoreError(
         f"store format version {', '.join(sorted(versions))}; this version reads {FORMAT_VERSION}",
-        path=str(files.root),
+        path=files.location(),
         hint="use the version of this tool that wrote it, or ingest into a new store",
     )
 
 
 def no_store(files: StoreFiles) -> NoStoreError:
-    """The error for a path that holds no store of ours."""
-    if not files.root.exists():
-        what, hint = "there is no store here", f"prep ingest SOURCE --store {files.root} makes one"
-    else:
-        what = "this is not one of our stores (no readable zarr.json or manifest.jsonl of ours)"
-        hint = "name the folder that prep ingest wrote (default: ./data.zarr)"
-    return NoStoreError(what, path=str(files.root), hint=hint)
+    """The error for a place that holds no store of ours."""
+    location = files.location()
+    if files.exists():
+        return foreign(location)
+    hint = f"prep ingest SOURCE --store {location} makes one"
+    return NoStoreError("there is no store here", path=location, hint=hint)

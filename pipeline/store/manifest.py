@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from pipeline.errors import DamagedStoreError
-from schemas.manifest import ENTRY_LINE, ManifestEntry, ManifestFooter, ManifestHeader
+from schemas.manifest import (
+    ENTRY_LINE,
+    FailedSource,
+    ManifestEntry,
+    ManifestFooter,
+    ManifestHeader,
+    StoredSample,
+)
 from schemas.sidecar import Sidecar
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -23,10 +30,20 @@ class Manifest:
     header: ManifestHeader
     entries: tuple[ManifestEntry, ...]
 
+    @property
+    def samples(self) -> tuple[StoredSample, ...]:
+        """The committed ones."""
+        return tuple(entry for entry in self.entries if isinstance(entry, StoredSample))
 
-def entry_for(sidecar: Sidecar) -> ManifestEntry:
+    @property
+    def failures(self) -> tuple[FailedSource, ...]:
+        """The others."""
+        return tuple(entry for entry in self.entries if isinstance(entry, FailedSource))
+
+
+def entry_for(sidecar: Sidecar) -> StoredSample:
     """The manifest's line for a committed sample."""
-    return ManifestEntry(
+    return StoredSample(
         source=sidecar.source.name,
         size=sidecar.source.size,
         mtime_ns=sidecar.source.mtime_ns,
@@ -41,9 +58,7 @@ def entry_for(sidecar: Sidecar) -> ManifestEntry:
 
 def dump_manifest(header: ManifestHeader, entries: Iterable[ManifestEntry]) -> bytes:
     """The file's bytes; entries are sorted, so that the same store gives the same manifest."""
-    ordered = sorted(
-        entries, key=lambda e: (e.status != "done", e.group or "", e.row or 0, e.source)
-    )
+    ordered = sorted(entries, key=_order)
     lines = [header.model_dump_json().encode()]
     lines += [ENTRY_LINE.dump_json(entry, exclude_defaults=True) for entry in ordered]
     body = b"\n".join(lines) + b"\n"
@@ -73,8 +88,6 @@ def parse_manifest(data: bytes, *, path: str) -> Manifest:
         raise _damaged("a line does not parse", path) from error
     if footer.digest != _digest(body) or footer.entries != len(entries):
         raise _damaged("its digest does not fit its lines", path)
-    if any(entry.status == "done" and not (entry.group and entry.id) for entry in entries):
-        raise _damaged("a line names no sample", path)
     return Manifest(header, tuple(entries))
 
 
@@ -94,6 +107,11 @@ def read_header(data: bytes) -> ManifestHeader | None:
         return ManifestHeader.model_validate_json(io.BytesIO(data).readline())
     except ValidationError:
         return None
+
+
+def _order(entry: ManifestEntry) -> tuple[bool, str, int, str]:
+    """Samples first; each kind by its place, those without one by their source."""
+    return entry.status != "done", entry.group or "", entry.row or 0, entry.source
 
 
 def _split(data: bytes) -> tuple[memoryview, bytes]:

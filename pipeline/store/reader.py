@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
 from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import Sample, committed, read_level, read_sidecar
 from schemas.choices import DEFAULT_STORE
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, StoredSample
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 
@@ -52,15 +52,20 @@ class Store:
     files: StoreFiles
     recipe: Recipe
     versions: dict[str, str]
-    entries: dict[str, ManifestEntry]
-    failed: tuple[ManifestEntry, ...] = ()
+    entries: dict[str, StoredSample]
+    failed: tuple[FailedSource, ...] = ()
     warnings: tuple[str, ...] = ()
     unlisted: tuple[DamagedStoreError, ...] = ()
 
     @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        return self.files.location()
+
+    @property
     def path(self) -> Path:
-        """The store's folder."""
-        return self.files.root
+        """The folder of a store that is in one."""
+        return Path(self.location)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -70,7 +75,7 @@ class Store:
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{count} {name}" for name, count in sorted(self.splits.items()))
-        return f"<Store {self.path} ({len(self)} samples: {splits}; {self.recipe.colour})>"
+        return f"<Store {self.location} ({len(self)} samples: {splits}; {self.recipe.colour})>"
 
     def ids(self, split: str | None = None) -> tuple[str, ...]:
         """Sample ids, of one split or all, in stored order.
@@ -84,7 +89,7 @@ class Store:
             known = ", ".join(sorted(name for name in self.splits if name)) or "none"
             raise UsageError(
                 f"no sample has split {split!r} (splits here: {known})",
-                path=str(self.path),
+                path=self.location,
                 hint="name one of those; a split comes from the name of its annotation file",
             )
         return found
@@ -97,9 +102,9 @@ class Store:
     @property
     def cameras(self) -> tuple[str, ...]:
         """Group names: camera and annotation frame."""
-        return tuple(dict.fromkeys(entry.group or "" for entry in self.entries.values()))
+        return tuple(dict.fromkeys(entry.group for entry in self.entries.values()))
 
-    def entry(self, sample_id: str) -> ManifestEntry:
+    def entry(self, sample_id: str) -> StoredSample:
         """The manifest's line of a sample.
 
         Raises
@@ -110,18 +115,17 @@ class Store:
         found = self.entries.get(sample_id) or self._by_full_name.get(sample_id)
         if found is None:
             hint = "prep info lists what is there; ids are file stems"
-            raise UsageError(f"no sample {sample_id!r}", path=str(self.path), hint=hint)
+            raise UsageError(f"no sample {sample_id!r}", path=self.location, hint=hint)
         return found
 
     @cached_property
-    def _by_full_name(self) -> dict[str, ManifestEntry]:
+    def _by_full_name(self) -> dict[str, StoredSample]:
         """Entries by ``"group/stem"``, which names every sample."""
         return {f"{entry.group}/{entry.id}": entry for entry in self.entries.values()}
 
     def sidecar(self, sample_id: str) -> Sidecar:
         """Read and check a sample's sidecar."""
-        entry = self.entry(sample_id)
-        return read_sidecar(self.files, cast(str, entry.group), cast(str, entry.id))
+        return read_sidecar(self.files, *self.entry(sample_id).key)
 
     def read(self, sample_id: str, level: LevelName = "packed") -> Sample:
         """Read one sample.
@@ -136,11 +140,16 @@ class Store:
         return read_level(self.files, self.sidecar(sample_id), level)
 
 
-def open_store(path: str | Path = DEFAULT_STORE) -> Store:
+def open_store(path: StorePlace = DEFAULT_STORE) -> Store:
     """Open a store for reading.
 
     Reads the root metadata and the manifest, and lists the sidecars: samples committed since the
     manifest was written are found too.
+
+    Parameters
+    ----------
+    path
+        The store's folder; or its files, if it is kept elsewhere.
 
     Raises
     ------
@@ -149,20 +158,19 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     IncompatibleStoreError
         If its format version is not 2.
     """
-    if "://" in str(path):
-        hint = "copy the store to a local folder, or mount it"
-        raise UsageError("stores are read from local folders only, yet", path=str(path), hint=hint)
-    files = StoreFiles(Path(path))
+    files = open_files(path)
     recipe, versions = read_root(files)
     notes: list[str] = []
-    recorded: tuple[ManifestEntry, ...] = ()
+    done: dict[tuple[str, str], StoredSample] = {}
+    failed: tuple[FailedSource, ...] = ()
     try:
         data = files.get_or_none(MANIFEST_NAME)
         if data is not None:
-            recorded = parse_manifest(data, path=str(files.path(MANIFEST_NAME))).entries
+            manifest = parse_manifest(data, path=files.location(MANIFEST_NAME))
+            done = {entry.key: entry for entry in manifest.samples}
+            failed = manifest.failures
     except DamagedStoreError as error:
         notes.append(str(error))
-    done = {(e.group, e.id): e for e in recorded if e.status == "done"}
     unlisted: list[DamagedStoreError] = []
     for group, sample_id in committed(files):
         if (group, sample_id) not in done:
@@ -171,8 +179,7 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
             except DamagedStoreError as error:
                 unlisted.append(error)
     notes += map(str, unlisted)
-    ordered = sorted(done.values(), key=lambda e: (e.group or "", e.row or 0))
+    ordered = sorted(done.values(), key=lambda entry: (entry.group, entry.rows_needed))
     stems = Counter(entry.id for entry in ordered)
-    entries = {(e.id or "") if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
-    failed = tuple(e for e in recorded if e.status == "failed")
+    entries = {e.id if stems[e.id] == 1 else f"{e.group}/{e.id}": e for e in ordered}
     return Store(files, recipe, versions, entries, failed, tuple(notes), tuple(unlisted))

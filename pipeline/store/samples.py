@@ -96,7 +96,7 @@ def read_sidecar(
         If it is missing, does not parse, its digest does not fit, or it names another sample.
     """
     key = sidecar_key(group, sample_id)
-    path = str(files.path(key))
+    path = files.location(key)
     data = files.get_or_none(key)
     if data is None:
         raise DamagedStoreError("the sidecar is missing", path=path, hint=REDO)
@@ -144,17 +144,14 @@ def read_chunk_into(
     The first `nbytes` bytes of `buffer`, unchecked but for their number.
     """
     room = buffer.data[: nbytes + 1]
-    filled = 0
     try:
-        with files.reading(key) as file:
-            while count := file.readinto(room[filled:]):
-                filled += count
+        filled = files.read_into(key, room)
     except FileNotFoundError:
-        raise damaged_chunk("the chunk is missing", str(files.path(key))) from None
+        raise damaged_chunk("the chunk is missing", files.location(key)) from None
     if filled != nbytes:
         held = f"more than {nbytes}" if filled > nbytes else str(filled)
         message = f"the chunk has {held} bytes, the sidecar records {nbytes}"
-        raise damaged_chunk(message, str(files.path(key)))
+        raise damaged_chunk(message, files.location(key))
     return room[:nbytes]
 
 
@@ -169,10 +166,10 @@ def read_level(
     if record is None:
         raise UsageError(
             f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
-            path=str(files.root),
+            path=files.location(),
             hint="ingest into a new store with --levels packed,resized",
         )
-    path = str(files.path(chunk_key(sidecar.group, level, sidecar.row)))
+    path = files.location(chunk_key(sidecar.group, level, sidecar.row))
     try:
         chunk = read_chunk(files, sidecar, level)
         stored = decode_chunk(chunk, record.shape, record.crc32c, path=path, out=out)
@@ -189,7 +186,7 @@ def sample_damage(files: StoreFiles, sidecar: Sidecar, *, recheck: bool) -> str:
         try:
             if recheck:
                 chunk = read_chunk(files, sidecar, level)
-                check_chunk(chunk, record.crc32c, path=str(files.path(key)))
+                check_chunk(chunk, record.crc32c, path=files.location(key))
             elif files.size(key) != record.nbytes:
                 return f"the {level} chunk is missing or has another size"
         except DamagedStoreError as error:

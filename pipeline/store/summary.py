@@ -29,7 +29,7 @@ def store_info(store: Store) -> StoreInfo:
     boxes = untrainable = nbytes = 0
     for sample_id in store:
         entry = store.entry(sample_id)
-        members.setdefault(entry.group or "", []).append(sample_id)
+        members.setdefault(entry.group, []).append(sample_id)
         sidecar = _extract(store, sample_id)
         nbytes += sum(record.nbytes for record in sidecar.levels.values())
         split = splits.setdefault(entry.split or "", Counter())
@@ -42,7 +42,7 @@ def store_info(store: Store) -> StoreInfo:
             split["boxes"] += 1
             classes[box.category or str(box.category_id)] += 1
     return StoreInfo(
-        path=str(store.path),
+        path=store.location,
         recipe=store.recipe,
         versions=store.versions,
         samples=len(store),
@@ -59,8 +59,7 @@ def store_info(store: Store) -> StoreInfo:
 
 
 def _extract(store: Store, sample_id: str) -> SidecarExtract:
-    entry = store.entry(sample_id)
-    data = store.files.get_or_none(sidecar_key(entry.group or "", entry.id or ""))
+    data = store.files.get_or_none(sidecar_key(*store.entry(sample_id).key))
     try:
         return SidecarExtract.model_validate_json(data or b"")
     except ValidationError:

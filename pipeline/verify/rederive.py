@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
 from pipeline.ingest.inputs import gather
 from pipeline.ingest.store_state import StoreState, read_state
-from pipeline.ingest.worker import ProbeTask, probe_source
+from pipeline.ingest.tasks import ProbeTask
+from pipeline.ingest.worker import probe_source
 from pipeline.raw.decoders.table import reference
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
@@ -39,7 +39,7 @@ class RederiveTask:
     """One sample, the raw it should follow from, and what is said about that raw."""
 
     source: Source
-    store: str
+    files: StoreFiles
     group: str
     id: str
     recipe: Recipe
@@ -59,7 +59,7 @@ def plan_rederivation(
     if missing:
         findings.append(
             FindingCode.RAW_NOT_GIVEN.finding(
-                where=str(files.root),
+                where=files.location(),
                 message=f"{missing} of {len(state.samples)} samples have no raw here",
                 severity=Severity.INFO if tasks else Severity.WARNING,
             )
@@ -70,7 +70,7 @@ def plan_rederivation(
     if unknown:
         findings.append(
             FindingCode.RAW_NOT_STORED.finding(
-                where=str(files.root),
+                where=files.location(),
                 message=f"{len(unknown)} of {len(raws)} raws here are not in it: {unknown[0]}",
             )
         )
@@ -109,15 +109,13 @@ def _tasks(
             said = index.lookup(source.name) if index else ()
         except SourceError:
             said = ()  # unusable: no ingest would have taken it either
-        group, sample_id = sample.entry.group or "", sample.entry.id or ""
-        yield RederiveTask(source, str(files.root), group, sample_id, recipe, said)
+        yield RederiveTask(source, files, *sample.entry.key, recipe, said)
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:
     """What differs between a stored sample and its sources; () if nothing."""
-    files = StoreFiles(Path(task.store))
     try:
-        sidecar = read_sidecar(files, task.group, task.id)
+        sidecar = read_sidecar(task.files, task.group, task.id)
         data = task.source.read_bytes()
         if hashlib.sha256(data).hexdigest() != sidecar.source.sha256:
             return (
@@ -128,7 +126,7 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
             for code, message in (
                 *_wrong_facts(task, sidecar),
                 *_wrong_boxes(task, sidecar),
-                *_wrong_pixels(task, sidecar, files, data),
+                *_wrong_pixels(task, sidecar, data),
             )
         )
     except GenispError as error:
@@ -169,7 +167,7 @@ def _boxes(annotation: ImageAnnotation | None) -> str:
 
 
 def _wrong_pixels(
-    task: RederiveTask, sidecar: Sidecar, files: StoreFiles, data: bytes
+    task: RederiveTask, sidecar: Sidecar, data: bytes
 ) -> Iterator[tuple[FindingCode, str]]:
     check_container(data, path=task.source.name)
     decoded = decode(data, reference().name, path=task.source.name)
@@ -180,7 +178,7 @@ def _wrong_pixels(
     record = next(iter(sidecar.levels.values()))
     levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
     for name, level in levels.items():
-        stored = read_level(files, sidecar, name).stored
+        stored = read_level(task.files, sidecar, name).stored
         wrong = int(np.count_nonzero(stored != level.stored))
         if wrong or level.statistics != sidecar.levels[name].statistics:
             yield (

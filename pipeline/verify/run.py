@@ -111,7 +111,7 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
     errors, warnings = tally.counts[Severity.ERROR], tally.counts[Severity.WARNING]
     damaged = errors or (options.strict and warnings)
     return VerifySummary(
-        store=str(files.root),
+        store=files.location(),
         exit_code=ExitCode.DAMAGED if damaged else ExitCode.DONE,
         samples=tally.samples,
         chunks=tally.chunks,

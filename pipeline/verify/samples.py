@@ -15,7 +15,7 @@ from pipeline.verify.records import check_record, damaged
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 from schemas.layout import GroupLayout
-from schemas.manifest import ManifestEntry
+from schemas.manifest import StoredSample
 from schemas.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ class Checked:
 
     group: str
     id: str
-    entry: ManifestEntry | None
+    entry: StoredSample | None
     layout: GroupLayout | None
     sha256: str
     nbytes: int
@@ -50,7 +50,7 @@ def check_sample(
             findings.append(damaged(FindingCode.DAMAGED_CHUNK, name, wrong))
     else:
         for level, record in sidecar.levels.items():
-            path = str(files.path(chunk_key(group, level, sidecar.row)))
+            path = files.location(chunk_key(group, level, sidecar.row))
             try:
                 chunk = read_chunk(files, sidecar, level)
                 nbytes += len(chunk)

@@ -6,11 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from pipeline.errors import REDO, DamagedStoreError
-from pipeline.store.disk import TEMPORARY_MARK
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import METADATA_NAME, chunk_key, chunk_row, sidecar_key
 from pipeline.store.layouts import KnownLayouts
-from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from pipeline.store.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
 from pipeline.store.zarr_metadata import zarr_documents
 from pipeline.verify.records import damaged, redo
@@ -18,7 +16,7 @@ from pipeline.verify.samples import Checked
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 from schemas.layout import GroupLayout, StoreLayout
-from schemas.manifest import ManifestEntry, ManifestHeader
+from schemas.manifest import ManifestHeader, StoredSample
 from schemas.recipe import Recipe
 
 
@@ -26,8 +24,8 @@ def check_rows(checked: list[Checked]) -> Iterator[Finding]:
     """No two samples of a group claim one row."""
     owners: dict[tuple[str, int], list[Checked]] = defaultdict(list)
     for one in checked:
-        if one.entry is not None:
-            owners[one.group, one.entry.row or 0].append(one)
+        if one.entry is not None and one.entry.row is not None:
+            owners[one.group, one.entry.row].append(one)
     for (group, row), claiming in owners.items():
         # The chunk is one sample's: the others are those whose checksum it does not have.
         wrong = [one for one in claiming if one.findings] or claiming
@@ -44,7 +42,7 @@ def known_layouts(
     files: StoreFiles,
     recipe: Recipe,
     checked: list[Checked],
-    done: dict[tuple[str, str], ManifestEntry],
+    done: dict[tuple[str, str], StoredSample],
 ) -> KnownLayouts:
     """The layout of every group, from samples, manifest and metadata."""
     said: dict[str, list[GroupLayout]] = defaultdict(list)
@@ -55,7 +53,7 @@ def known_layouts(
     entries = done | {(one.group, one.id): one.entry for one in checked if one.entry}
     rows = Counter[str]()
     for entry in entries.values():
-        rows[entry.group or ""] = max(rows[entry.group or ""], (entry.row or 0) + 1)
+        rows[entry.group] = max(rows[entry.group], entry.rows_needed)
     return KnownLayouts(files, recipe, said, rows)
 
 
@@ -108,14 +106,14 @@ class Listed:
             self.findings.append(
                 damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, error.message, error.hint)
             )
-        entries = self.manifest.entries if self.manifest else ()
-        self.done = {(e.group or "", e.id or ""): e for e in entries if e.status == "done"}
+        samples = self.manifest.samples if self.manifest else ()
+        self.done = {entry.key: entry for entry in samples}
 
 
 def unfinished(files: StoreFiles) -> Finding:
     """The finding for a store whose ingest did not end."""
     return FindingCode.UNFINISHED.finding(
-        where=str(files.root),
+        where=files.location(),
         message="an ingest was interrupted: rows are reserved that hold no sample yet",
     )
 
@@ -145,7 +143,7 @@ def check_manifest(
         yield damaged(
             FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, "its versions are not the store's"
         )
-    failed = [e.source for e in entries if e.status == "failed"]
+    failed = [entry.source for entry in listed.manifest.failures]
     once = len(listed.done) + len(set(failed)) == len(entries)
     if not once or dump_manifest(listed.manifest.header, entries) != listed.data:
         message = "its lines are twice there, out of order, or not written as they should be"
@@ -177,11 +175,11 @@ def check_strays(
     files: StoreFiles,
     recipe: Recipe,
     checked: list[Checked],
-    done: dict[tuple[str, str], ManifestEntry],
+    done: dict[tuple[str, str], StoredSample],
     layouts: KnownLayouts,
 ) -> Iterator[Finding]:
     """Files that belong to no sample."""
-    expected = {METADATA_NAME, MANIFEST_NAME, LOCK_NAME, COMMITS_NAME, OWNER_NAME}
+    expected = {METADATA_NAME, MANIFEST_NAME}
     groups = {one.group for one in checked} | {group for group, _ in done}
     for group in groups | {layout.name for layout in layouts.all}:
         expected.add(f"{group}/{METADATA_NAME}")
@@ -189,12 +187,12 @@ def check_strays(
     lost = {one.group for one in checked if one.entry is None and (one.group, one.id) not in done}
     expected.update(sidecar_key(one.group, one.id) for one in checked)
     for entry in (*(one.entry for one in checked if one.entry), *done.values()):
-        for level in recipe.levels:
-            expected.add(chunk_key(entry.group or "", level, entry.row or 0))
+        if entry.row is not None:
+            expected.update(chunk_key(entry.group, level, entry.row) for level in recipe.levels)
     for key in files.walk():
         *folders, name = key.split("/")
         chunk = len(folders) == 2 and folders[1] in recipe.levels and chunk_row(name) is not None
-        left = chunk or TEMPORARY_MARK in name
+        left = chunk or files.is_unfinished(key)
         if key in expected or (chunk and folders[0] in lost):
             continue
         yield FindingCode.STRAY_FILE.finding(

@@ -8,8 +8,8 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
@@ -74,7 +74,7 @@ def _repeat(
         raise NotCheckedError("the store holds none with boxes")
     ((shape, _),) = Counter(sidecar.levels[level].shape for sidecar in held).most_common(1)
     models = [sidecar for sidecar in held if sidecar.levels[level].shape == shape]
-    source, files = StoreFiles(store), StoreFiles(target)
+    source, files = LocalFiles(store), LocalFiles(target)
     files.put("zarr.json", source.get("zarr.json"))
     for row in range(count):
         model = models[row % len(models)]

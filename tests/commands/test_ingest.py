@@ -20,11 +20,11 @@ def test_failed_sources_are_3_and_listed_with_reason(nod: Path, tmp_path: Path) 
 
 
 def test_a_locked_store_is_11(nod: Path, store_path: Path) -> None:
-    from pipeline.store.files import StoreFiles
+    from pipeline.store.local_files import LocalFiles
 
     hold = "import sys; sys.path.insert(0, sys.argv[2])\n" + (
-        "from pathlib import Path; from pipeline.store.files import StoreFiles; import time\n"
-        "with StoreFiles(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
+        "from pathlib import Path; from pipeline.store.local_files import LocalFiles; import time\n"
+        "with LocalFiles(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
     )
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(
@@ -36,7 +36,7 @@ def test_a_locked_store_is_11(nod: Path, store_path: Path) -> None:
         holder.kill()
     assert result.exit_code == 11
     assert str(holder.pid) in result.stderr
-    assert StoreFiles(store_path).get("zarr.json")
+    assert LocalFiles(store_path).get("zarr.json")
 
 
 def test_another_recipe_is_12(nod: Path, store_path: Path) -> None:

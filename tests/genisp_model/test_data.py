@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from genisp_model.data import STATISTICS, StoreDataset, Target, collate
 from pipeline.errors import DamagedStoreError, UsageError
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName, Recipe
@@ -182,13 +182,13 @@ def test_opening_reads_one_sidecar_of_each_group_and_reading_each_once(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    original = StoreFiles.get_or_none
+    original = LocalFiles.get_or_none
 
-    def spy(files: StoreFiles, key: str) -> bytes | None:
+    def spy(files: LocalFiles, key: str) -> bytes | None:
         read.append(key)
         return original(files, key)
 
-    monkeypatch.setattr(StoreFiles, "get_or_none", spy)
+    monkeypatch.setattr(LocalFiles, "get_or_none", spy)
 
     def sidecars() -> int:
         return sum("/sidecars/" in key for key in read)
@@ -202,7 +202,7 @@ def test_opening_reads_one_sidecar_of_each_group_and_reading_each_once(
 
 def sidecar_path(store: Store, sample_id: str) -> Path:
     entry = store.entry(sample_id)
-    return store.path / sidecar_key(entry.group or "", entry.id or "")
+    return store.path / sidecar_key(*entry.key)
 
 
 def test_whether_there_are_boxes_is_told_without_reading_on(store_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_manifest_that_lists_a_sample_in_another_split_is_not_followed(
     """An older manifest, or a forged one: training on what is held out must not go unnoticed."""
     path = store_path / "manifest.jsonl"
     manifest = parse_manifest(path.read_bytes(), path="")
-    moved = [replace(entry, split="train") for entry in manifest.entries]
+    moved = [replace(entry, split="train") for entry in manifest.samples]
     path.write_bytes(dump_manifest(manifest.header, moved))
     dataset = StoreDataset(store_path, split="train")
     held_out = [one for one in dataset.ids if open_store(store_path).sidecar(one).split != "train"]

@@ -57,7 +57,7 @@ def test_batches_hold_the_numbers_and_boxes_of_the_dataset(dataset: StoreDataset
 
 
 def test_numbers_are_those_of_the_store(dataset: StoreDataset) -> None:
-    store = open_store(dataset.files.root)
+    store = open_store(dataset.files)
     for batch in StreamLoader(dataset, batch_size=3):
         for image, sample_id in zip(batch.images, batch.ids, strict=True):
             assert np.array_equal(image.numpy(), store.read(sample_id, "resized").xyz)

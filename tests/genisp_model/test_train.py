@@ -245,7 +245,7 @@ def test_a_damaged_sidecar_is_left_out_on_request_as_damaged_pixels_are(
     opened = open_store(store)
     lost = opened.ids("train")[0]
     entry = opened.entry(lost)
-    (store / sidecar_key(entry.group or "", entry.id or "")).write_text("{}")
+    (store / sidecar_key(*entry.key)).write_text("{}")
     with pytest.raises(DamagedStoreError, match=f"{lost}: the sidecar is damaged"):
         trainer(store, tmp_path / "a", detector, epochs=1).fit()
     run = trainer(store, tmp_path / "b", detector, epochs=1, skip_damaged=True)

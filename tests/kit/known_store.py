@@ -15,9 +15,8 @@ import numpy as np
 
 from pipeline.errors import GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
-from pipeline.store.lock import LOCK_NAME
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary
@@ -137,8 +136,8 @@ class KnownStore:
         return known
 
     @property
-    def files(self) -> StoreFiles:
-        return StoreFiles(self.root)
+    def files(self) -> LocalFiles:
+        return LocalFiles(self.root)
 
     def ingest(self) -> IngestSummary:
         """The command that made the store, and mends it."""
@@ -174,8 +173,7 @@ class KnownStore:
         found = {}
         for key in self.files.walk():
             path = self.root / key
-            if not key.startswith(LOCK_NAME):
-                found[key] = b"(link)" if path.is_symlink() else path.read_bytes()
+            found[key] = b"(link)" if path.is_symlink() else path.read_bytes()
         return found
 
     # The store as data -----------------------------------------------------------------------

@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import SONY_RX100M7, write_arw
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import SIDECARS
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
@@ -77,7 +77,7 @@ class Scene:
             differ = [k for k in self.wanted.keys() & found.keys() if found[k] != self.wanted[k]]
             return f"missing {sorted(missing)}, extra {sorted(extra)}, different {sorted(differ)}"
         recorder = Recorder()
-        summary = run_verify(StoreFiles(store), recorder, VerifyOptions(strict=True))
+        summary = run_verify(LocalFiles(store), recorder, VerifyOptions(strict=True))
         return "" if summary.exit_code == 0 else f"verify: {recorder.findings}"
 
     def unsound(self, store: Path, promised: Iterable[str] = ()) -> str:
@@ -94,7 +94,7 @@ class Scene:
             key for key in _damaged(store) if key not in self.damaged_before or key in fresh
         )
         with suppress(GenispError):  # it may refuse, but not fail
-            run_verify(StoreFiles(store), Recorder(), VerifyOptions())
+            run_verify(LocalFiles(store), Recorder(), VerifyOptions())
         return f"lost {gone}, damaged {broken}" if gone or broken else ""
 
     def mend(self, store: Path) -> str:
@@ -229,7 +229,7 @@ def _everything(store: Path) -> dict[str, bytes]:
 
 def _damaged(store: Path) -> set[tuple[str, str]]:
     """Samples that are committed, but not whole."""
-    files, found = StoreFiles(store), set()
+    files, found = LocalFiles(store), set()
     for group, name in committed(files):
         try:
             if sample_damage(files, read_sidecar(files, group, name), recheck=True):

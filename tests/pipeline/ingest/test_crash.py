@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.kit.recorder import Recorder
 from tests.kit.running_ingest import Running
@@ -21,6 +21,6 @@ def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) 
     os.killpg(running.process.pid, signal.SIGINT)
     assert running.finish() == 130
     options = VerifyOptions(strict=True)
-    assert run_verify(StoreFiles(store), Recorder(), options).exit_code == 0
+    assert run_verify(LocalFiles(store), Recorder(), options).exit_code == 0
     assert 2 <= running.committed() < len(scene.sidecars)
     assert scene.mend(store) == ""

@@ -6,12 +6,12 @@ from pipeline.develop.colour import fixed_point
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.ingest.survey import Item
-from pipeline.ingest.worker import ProbeOutcome
+from pipeline.ingest.tasks import ProbeOutcome
 from pipeline.raw.facts import Geometry, Levels, RawFacts
 from pipeline.sources.source import Source
 from schemas.coco import ImageAnnotation
 from schemas.fixed_point import FixedPoint
-from schemas.manifest import ManifestEntry
+from schemas.manifest import FailedSource, FailureCode, ManifestEntry, StoredSample
 from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Rect
 
@@ -44,16 +44,36 @@ def raw(name: str, size: int = 10, mtime_ns: int | None = 1) -> Source:
     return Source(name, f"/{name}", size, mtime_ns)
 
 
-def entry(name: str, row: int, **more: Any) -> ManifestEntry:
+def entry(name: str, row: int, group: str = "nikon-d750_64x48") -> StoredSample:
     stem = name.split("/")[-1].split(".")[0]
-    fields = {"id": stem, "group": "nikon-d750_64x48", "status": "done"} | more
-    return ManifestEntry(source=name, size=10, mtime_ns=1, row=row, **fields)
+    return StoredSample(
+        source=name,
+        size=10,
+        mtime_ns=1,
+        status="done",
+        id=stem,
+        group=group,
+        row=row,
+        sidecar_digest="",
+    )
+
+
+def failure(name: str, row: int, code: FailureCode) -> FailedSource:
+    return FailedSource(
+        source=name,
+        size=10,
+        mtime_ns=1,
+        status="failed",
+        group="nikon-d750_64x48",
+        row=row,
+        code=code,
+    )
 
 
 def state_with(*entries: ManifestEntry, damaged: tuple[str, ...] = ()) -> StoreState:
     state = StoreState()
     for one in entries:
-        if one.status == "failed":
+        if isinstance(one, FailedSource):
             state.failures[one.source] = one
         else:
             state.add(SampleState(one, damage="bits" if one.id in damaged else ""))
@@ -64,7 +84,7 @@ def rows(state: StoreState, *names: str) -> dict[str, int]:
     items = [Item(raw(name), "new") for name in names]
     placement = place(map(probed, items), state, Recipe(), strict=False)
     assert not placement.refused
-    return {one.item.source.name: one.row for one in placement.placed}
+    return {one.raw.source.name: one.row for one in placement.placed}
 
 
 def test_rows_follow_names_whatever_the_order_of_arrival() -> None:
@@ -90,7 +110,7 @@ def test_what_a_source_leaves_for_another_group_is_free_whether_it_has_left_yet_
         items = [probed(moving), probed(Item(raw("y/b.NEF"), "new"), known)]
         items.append(probed(Item(raw("y/c.NEF"), "new"), known))
         placement = place(items, state, Recipe(), strict=False)
-        places = {one.item.source.name: (one.group, one.id, one.row) for one in placement.placed}
+        places = {one.raw.source.name: (one.raw.group, one.id, one.row) for one in placement.placed}
         assert places == {
             "x/b.NEF": ("nikon-d750_64x48", "b", 1),
             "y/b.NEF": ("nikon-d750_640x480", "b", 0),
@@ -99,7 +119,7 @@ def test_what_a_source_leaves_for_another_group_is_free_whether_it_has_left_yet_
 
 
 def test_a_row_reserved_for_a_failed_source_is_given_to_nobody_else() -> None:
-    failed = entry("b.NEF", 1, status="failed", id=None, code="corrupt")
+    failed = failure("b.NEF", 1, "corrupt")
     state = state_with(entry("a.NEF", 0), failed)
     assert rows(state, "c.NEF", "d.NEF") == {"c.NEF": 2, "d.NEF": 3}
     assert rows(state, "b.NEF", "c.NEF") == {"b.NEF": 1, "c.NEF": 2}
@@ -122,7 +142,7 @@ def test_cameras_and_frames_get_groups_of_their_own() -> None:
         Recipe(),
         strict=False,
     )
-    groups = {one.group for one in placement.placed}
+    groups = {one.raw.group for one in placement.placed}
     assert groups == {"nikon-d750_64x48", "nikon-d1_64x48", "nikon-d750_32x48"}
     assert {one.row for one in placement.placed} == {0}
 
@@ -165,7 +185,7 @@ def test_the_candidate_that_fits_the_frame_is_taken() -> None:
 
     item = Item(raw("A.NEF"), "new", annotations=(said(5472, 3648), said(64, 48)))
     (placed,) = place([probed(item)], StoreState(), Recipe(), strict=False).placed
-    assert placed.annotation == said(64, 48)
+    assert placed.raw.annotation == said(64, 48)
 
 
 def test_the_fixed_point_of_a_store_is_never_changed_by_newcomers() -> None:
@@ -185,9 +205,7 @@ def test_what_files_of_one_camera_have_in_common_is_held_once() -> None:
     items = [probed(Item(raw(f"{number}.NEF"), "new"), facts()) for number in range(5)]
     placed = place(items, StoreState(), Recipe(), strict=False).placed
     assert len(placed) == 5
-    for shared in ("frame", "group"):
-        assert len({id(getattr(one, shared)) for one in placed}) == 1
-    for shared in ("camera", "decoder_class"):
-        assert len({id(getattr(one.facts, shared)) for one in placed}) == 1
-    dropped = {"levels", "geometry"} & set(dir(placed[0].facts))
+    for shared in ("frame", "group", "camera", "decoder_class", "own_range"):
+        assert len({id(getattr(one.raw, shared)) for one in placed}) == 1
+    dropped = {"levels", "geometry"} & set(dir(placed[0].raw))
     assert not dropped

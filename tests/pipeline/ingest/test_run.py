@@ -5,10 +5,13 @@ import json
 import os
 import shutil
 import zipfile
+from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import (
@@ -20,9 +23,13 @@ from pipeline.errors import (
 )
 from pipeline.ingest.run import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
 from pipeline.ingest.worker import develop_source
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
+from pipeline.raw.reader import decode
 from pipeline.runtime.executor import WorkerDied
+from pipeline.sample_set import SONY_RX100M7, write_arw
+from pipeline.sample_set.formats.camera_file import CameraFile
 from pipeline.store import open_store
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest
@@ -34,7 +41,7 @@ from tests.kit.trees import chunks, tree
 def whole(store: Path) -> bool:
     """Whether verify finds nothing, warnings included."""
     options = VerifyOptions(strict=True)
-    return run_verify(StoreFiles(store), Recorder(), options).exit_code == 0
+    return run_verify(LocalFiles(store), Recorder(), options).exit_code == 0
 
 
 def edit_json(path: Path, change: Any) -> None:
@@ -430,23 +437,21 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert tree(tmp_path / "s.zarr") == before
 
 
+def noise_raws(folder: Path, camera: CameraFile) -> Path:
+    """Four raws of one class."""
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        mosaic = rng.normal(900, 20, (64, 96)).astype(np.uint16)
+        write_arw(folder / f"DSC{number}.ARW", mosaic, compression="uncompressed", camera=camera)
+    return folder
+
+
 def test_decoders_that_disagree_hand_the_class_to_libraw(
     tmp_path: Path, ingest: Ingest, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """flashraw 0.1 reads big-endian uncompressed ARW with the bytes swapped, without an error."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from pipeline.sample_set import SONY_RX100M7, write_arw
-
-    raws = tmp_path / "raws"
-    raws.mkdir()
-    rng = np.random.default_rng(5)
-    camera = replace(SONY_RX100M7, byte_order=">")
-    for number in range(4):
-        mosaic = rng.normal(900, 20, (64, 96)).astype(np.uint16)
-        write_arw(raws / f"DSC{number}.ARW", mosaic, compression="uncompressed", camera=camera)
+    raws = noise_raws(tmp_path / "raws", replace(SONY_RX100M7, byte_order=">"))
     assert ingest(raws, tmp_path / "s.zarr").exit_code == 0
     assert "decoders-disagree" in recorder.codes
     store = open_store(tmp_path / "s.zarr")
@@ -464,6 +469,25 @@ def test_decoders_that_disagree_hand_the_class_to_libraw(
     monkeypatch.setattr("pipeline.ingest.run.executor", lambda *_, **__: nullcontext(ManyWorkers()))
     assert ingest(raws, tmp_path / "many.zarr").exit_code == 0
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "s.zarr")
+
+
+def test_a_chosen_decoder_that_declines_one_file_of_a_class_is_not_asked_again_for_ever(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def declining(data: bytes, decoder: Any, *, path: str) -> Any:
+        calls[decoder] += 1
+        if decoder == "flashraw" and calls[decoder] == 2:
+            raise DecoderDeclinedError("not today")
+        return decode(data, decoder, path=path)
+
+    monkeypatch.setattr("pipeline.raw.cross_check.decode", declining)
+    raws = noise_raws(tmp_path / "raws", SONY_RX100M7)
+    summary = ingest(raws, tmp_path / "s.zarr", decoder="flashraw")
+    assert (summary.exit_code, summary.ingested) == (0, 4)
+    assert calls == {"flashraw": 4, "libraw": 1}
+    assert "decoders-disagree" in recorder.codes
 
 
 def test_a_raw_whose_workers_die_is_reported_with_what_helps_and_that_helps(

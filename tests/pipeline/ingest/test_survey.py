@@ -5,7 +5,7 @@ import pytest
 from pipeline.annotations.index import build_index
 from pipeline.ingest.survey import survey
 from pipeline.sources.source import Source
-from tests.pipeline.ingest.test_placement import entry, raw, state_with
+from tests.pipeline.ingest.test_placement import entry, failure, raw, state_with
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_a_source_is_compared_with_what_is_stored(source: Source, expected: str)
     state = state_with(
         entry("a.NEF", 0),
         entry("b.NEF", 1),
-        entry("c.NEF", 2, status="failed", id=None, code="corrupt"),
-        entry("d.NEF", 3, status="failed", id=None, code="frame"),
+        failure("c.NEF", 2, "corrupt"),
+        failure("d.NEF", 3, "frame"),
         damaged=("b",),
     )
     (item,) = survey([source], state, build_index([]), retry_failed=False)
@@ -35,6 +35,6 @@ def test_a_source_is_compared_with_what_is_stored(source: Source, expected: str)
 
 
 def test_failures_are_tried_again_on_request() -> None:
-    failed = entry("c.NEF", 2, status="failed", id=None, code="corrupt")
+    failed = failure("c.NEF", 2, "corrupt")
     (item,) = survey([raw("c.NEF")], state_with(failed), build_index([]), retry_failed=True)
     assert item.status == "new"

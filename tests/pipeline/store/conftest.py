@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> StoreFiles:
-    return StoreFiles(tmp_path / "store")
+def files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path / "store")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DamagedStoreError, StoreError
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from tests.kit.file_operations import Operation, watched
 
 
 def test_what_the_system_writes_in_part_is_written_on(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Linux writes 2 GiB at most in one call; a signal may cut any call short.
     whole = os.write
@@ -26,7 +26,7 @@ def test_what_the_system_writes_in_part_is_written_on(
 
 
 def test_a_failing_disk_leaves_the_old_bytes_and_no_temporary(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.put("key", b"old")
 
@@ -42,7 +42,7 @@ def test_a_failing_disk_leaves_the_old_bytes_and_no_temporary(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
-def test_a_read_only_folder_is_a_store_error(files: StoreFiles) -> None:
+def test_a_read_only_folder_is_a_store_error(files: LocalFiles) -> None:
     files.put("key", b"old")
     files.root.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(StoreError, match="cannot write"):
@@ -50,7 +50,7 @@ def test_a_read_only_folder_is_a_store_error(files: StoreFiles) -> None:
 
 
 @pytest.fixture
-def told(files: StoreFiles) -> Iterator[list[str]]:
+def told(files: LocalFiles) -> Iterator[list[str]]:
     """Every file operation, in order: what it is, and where in the store."""
     operations: list[str] = []
 
@@ -64,7 +64,7 @@ def told(files: StoreFiles) -> Iterator[list[str]]:
 
 
 def test_bytes_reach_the_disk_before_the_name_does_and_new_folders_before_both(
-    files: StoreFiles, told: list[str]
+    files: LocalFiles, told: list[str]
 ) -> None:
     put = ["open a/b/key", "write a/b/key", "sync a/b/key", "rename a/b/key", "sync folder a/b"]
     folders = ["make folder .", "sync folder ..", "make folder a", "sync folder ."]
@@ -75,7 +75,7 @@ def test_bytes_reach_the_disk_before_the_name_does_and_new_folders_before_both(
     assert told == put
 
 
-def test_deletes_and_new_folders_are_durable(files: StoreFiles, told: list[str]) -> None:
+def test_deletes_and_new_folders_are_durable(files: LocalFiles, told: list[str]) -> None:
     files.make_folder("a")
     files.put("a/key", b"bytes")
     told.clear()
@@ -86,7 +86,7 @@ def test_deletes_and_new_folders_are_durable(files: StoreFiles, told: list[str])
 
 
 def test_what_a_killed_writer_left_is_removed_or_made_durable(
-    files: StoreFiles, told: list[str]
+    files: LocalFiles, told: list[str]
 ) -> None:
     """It may have renamed a sidecar without syncing the folder: now the sample counts as there."""
     files.put("group/sidecars/key", b"a")
@@ -99,7 +99,7 @@ def test_what_a_killed_writer_left_is_removed_or_made_durable(
 
 
 def test_a_folder_that_may_be_entered_but_not_read_is_no_hindrance(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
 
@@ -125,7 +125,7 @@ def test_a_folder_that_may_be_entered_but_not_read_is_no_hindrance(
     ],
 )
 def test_what_is_no_file_or_cannot_be_read_is_damage(
-    files: StoreFiles, kind: str, message: str
+    files: LocalFiles, kind: str, message: str
 ) -> None:
     """Neither endless memory nor waiting for a writer that never comes."""
     path = files.path("key")
@@ -145,7 +145,7 @@ def test_what_is_no_file_or_cannot_be_read_is_damage(
 
 
 def test_the_machine_at_its_end_is_no_damage(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -156,7 +156,7 @@ def test_the_machine_at_its_end_is_no_damage(
         files.get("key")
 
 
-def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: StoreFiles) -> None:
+def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: LocalFiles) -> None:
     for key in ("empty", "full"):
         files.path(key).mkdir(parents=True)
     files.path("full/mine").write_bytes(b"mine")

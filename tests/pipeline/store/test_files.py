@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 
 
-def test_a_put_is_read_back_and_replaces_what_was_there(files: StoreFiles) -> None:
+def test_a_put_is_read_back_and_replaces_what_was_there(files: LocalFiles) -> None:
     files.put("group/level/c.0", b"first")
     files.put("group/level/c.0", b"second")
     assert files.get("group/level/c.0") == b"second"
     assert list(files.walk()) == ["group/level/c.0"]
 
 
-def test_put_if_changed_writes_only_changes(files: StoreFiles) -> None:
+def test_put_if_changed_writes_only_changes(files: LocalFiles) -> None:
     assert files.put_if_changed("key", b"a")
     before = files.path("key").stat().st_ino
     assert not files.put_if_changed("key", b"a")
@@ -20,13 +20,13 @@ def test_put_if_changed_writes_only_changes(files: StoreFiles) -> None:
     assert files.put_if_changed("key", b"b")
 
 
-def test_temporaries_are_invisible(files: StoreFiles) -> None:
+def test_temporaries_are_invisible(files: LocalFiles) -> None:
     files.put("group/key", b"a")
     files.path("group/.key.tmp-17").write_bytes(b"half")
     assert files.names("group") == ["key"]
 
 
-def test_a_file_below_a_file_is_missing(files: StoreFiles) -> None:
+def test_a_file_below_a_file_is_missing(files: LocalFiles) -> None:
     files.put("key", b"")
     assert files.get_or_none("key/below") is None
     with pytest.raises(FileNotFoundError):

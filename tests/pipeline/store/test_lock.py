@@ -10,20 +10,20 @@ import pytest
 
 import pipeline.store.lock
 from pipeline.errors import StoreLockedError
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.store.files import StoreFiles
-with StoreFiles(Path(sys.argv[1])).lock():
+from pipeline.store.local_files import LocalFiles
+with LocalFiles(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_second_writer_is_refused_by_name_and_a_dead_one_frees_the_lock(
-    files: StoreFiles,
+    files: LocalFiles,
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(files.root)], stdout=subprocess.PIPE, text=True
@@ -36,10 +36,10 @@ def test_a_second_writer_is_refused_by_name_and_a_dead_one_frees_the_lock(
         holder.kill()
     with files.lock():
         pass
-    assert list(files.walk()) == [".lock", ".lock-commits"]
+    assert files.names() == [".lock", ".lock-commits"]
 
 
-def test_only_the_present_writer_lets_its_workers_commit(files: StoreFiles) -> None:
+def test_only_the_present_writer_lets_its_workers_commit(files: LocalFiles) -> None:
     """A worker may outlive its writer; what it still holds must not reach the store."""
     with files.lock() as old, files.commit(old):
         files.put("key", b"old")
@@ -54,7 +54,7 @@ def test_only_the_present_writer_lets_its_workers_commit(files: StoreFiles) -> N
 
 
 def test_a_new_writer_waits_for_commits_of_the_last_one(
-    files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with files.lock() as lease:
         commit = files.commit(lease)
@@ -86,7 +86,7 @@ def test_a_new_writer_waits_for_commits_of_the_last_one(
     ],
 )
 def test_the_file_that_names_the_lock_s_holder_may_hold_anything(
-    files: StoreFiles, said: bytes, nbytes: int, monkeypatch: pytest.MonkeyPatch
+    files: LocalFiles, said: bytes, nbytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.store.lock, "NAMING", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "here")

@@ -9,14 +9,22 @@ import pytest
 
 from pipeline.errors import DamagedStoreError
 from pipeline.store.manifest import dump_manifest, parse_manifest, read_header, sealed_header
-from schemas.manifest import ManifestEntry, ManifestFooter, ManifestHeader
+from schemas.manifest import FailedSource, ManifestFooter, ManifestHeader, StoredSample
 from schemas.recipe import Recipe
 
 HEADER = ManifestHeader(recipe=Recipe(), versions={"zarr": "3.1"})
-DONE = ManifestEntry(
-    source="a/X.NEF", size=3, mtime_ns=5, status="done", id="X", group="g", row=0, split="val"
+DONE = StoredSample(
+    source="a/X.NEF",
+    size=3,
+    mtime_ns=5,
+    status="done",
+    id="X",
+    group="g",
+    row=0,
+    split="val",
+    sidecar_digest="sha256:0",
 )
-FAILED = ManifestEntry(
+FAILED = FailedSource(
     source="b/Y.NEF", size=4, mtime_ns=None, status="failed", code="corrupt", reason="cut"
 )
 
@@ -25,6 +33,22 @@ def test_a_manifest_is_read_back_as_written() -> None:
     manifest = parse_manifest(dump_manifest(HEADER, [FAILED, DONE]), path="m")
     assert manifest.header == HEADER
     assert manifest.entries == (DONE, FAILED)
+
+
+def test_a_line_says_which_of_the_two_kinds_it_is_and_nothing_that_is_its_default() -> None:
+    lines = dump_manifest(HEADER, [DONE, FAILED]).splitlines()
+    assert lines[1:3] == [
+        b'{"source":"a/X.NEF","size":3,"mtime_ns":5,"status":"done","id":"X","group":"g","row":0,'
+        b'"split":"val","sidecar_digest":"sha256:0"}',
+        b'{"source":"b/Y.NEF","size":4,"mtime_ns":null,"status":"failed","code":"corrupt",'
+        b'"reason":"cut"}',
+    ]
+
+
+def test_a_damaged_sample_may_have_lost_its_row_but_never_its_name() -> None:
+    lost = replace(DONE, row=None)
+    assert parse_manifest(dump_manifest(HEADER, [lost]), path="m").samples == (lost,)
+    assert (lost.rows_needed, replace(DONE, row=7).rows_needed) == (1, 8)
 
 
 def test_the_order_of_entries_does_not_matter() -> None:
@@ -66,6 +90,9 @@ def test_the_header_survives_damage_further_down() -> None:
         {"row": -1},
         {"row": 10**12},
         {"row": 10**30},
+        {"status": "failed"},
+        {"status": "lost"},
+        {"code": "corrupt"},
     ],
 )
 def test_a_line_that_leads_elsewhere_is_damage(change: dict[str, object]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store import open_store
-from schemas.manifest import ManifestEntry, ManifestFooter
+from schemas.manifest import ManifestFooter, StoredSample
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest
 from tests.kit.fresh_process import run_python
@@ -106,7 +106,7 @@ def test_unknown_ids_splits_and_levels_say_what_there_is(store_path: Path) -> No
 
 
 def test_every_sample_is_found_by_its_full_name_without_a_search(store_path: Path) -> None:
-    class Counted(dict[str, ManifestEntry]):
+    class Counted(dict[str, StoredSample]):
         scans = 0
 
         def values(self) -> Any:

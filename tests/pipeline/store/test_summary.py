@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_the_sidecars(store_path: Path) -> None:
 def test_a_sidecar_that_cannot_be_read_is_named(store_path: Path, left: bytes | None) -> None:
     store = open_store(store_path)
     entry = store.entry(store.ids()[3])
-    path = store_path / sidecar_key(entry.group or "", entry.id or "")
+    path = store_path / sidecar_key(*entry.key)
     path.unlink() if left is None else path.write_bytes(left)
     with pytest.raises(DamagedStoreError) as caught:
         store_info(store)

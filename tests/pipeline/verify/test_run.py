@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import NoStoreError
-from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
 from pipeline.store.reader import open_store
 from pipeline.verify.run import VerifyOptions, _check_samples, _Tally, run_verify
@@ -27,7 +27,7 @@ from tests.kit.trees import chunks, tree
 def verify(
     store: Path, recorder: Recorder, *, quick: bool = False, sources: tuple[str, ...] = ()
 ) -> VerifySummary:
-    return run_verify(StoreFiles(store), recorder, VerifyOptions(quick=quick, sources=sources))
+    return run_verify(LocalFiles(store), recorder, VerifyOptions(quick=quick, sources=sources))
 
 
 def errors(recorder: Recorder) -> list[str]:
@@ -356,7 +356,7 @@ def agreed(store: Path, change: Callable[[Sidecar], Sidecar]) -> str:
     """Change one sample's sidecar and the manifest with it; the sample's name."""
     path = store / "manifest.jsonl"
     manifest = parse_manifest(path.read_bytes(), path="")
-    entry = manifest.entries[0]
+    entry = manifest.samples[0]
     victim = store / f"{entry.group}/sidecars/{entry.id}.json"
     sidecar = change(Sidecar.model_validate_json(victim.read_bytes())).sealed()
     victim.write_bytes(sidecar.to_json())
@@ -411,7 +411,7 @@ def test_sources_tells_raws_that_are_not_in_the_store(
 
 
 def test_equal_layouts_of_a_group_are_held_once(store_path: Path, recorder: Recorder) -> None:
-    files = StoreFiles(store_path)
+    files = LocalFiles(store_path)
     recipe, _ = read_root(files)
     checked = list(_check_samples(files, recipe, _Tally(recorder), quick=True))
     assert len(checked) == 6

@@ -25,7 +25,8 @@ from unittest.mock import patch
 import pipeline.ingest.run
 import pipeline.runtime.dask_cluster
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
+from pipeline.ingest.tasks import SampleOutcome, SampleTask
+from pipeline.ingest.worker import develop_source
 from tests.kit.file_operations import Operation, watched, without_waiting
 from tests.kit.recorder import Recorder
 from tests.kit.scenes import RECIPE

@@ -188,8 +188,9 @@ def _parse_sidecar(folder: Path) -> Parse:
     from pipeline.errors import DamagedStoreError
     from pipeline.store.keys import sidecar_key
     from pipeline.store.samples import read_sidecar
+    from tests.kit.memory_files import MemoryFiles
 
-    files: Any = _files(folder)
+    files = MemoryFiles()
 
     def parse(data: bytes) -> None:
         group, name = "sony-dsc-rx100m7_1224x816", "DSC01088"
@@ -205,8 +206,9 @@ def _parse_sidecar(folder: Path) -> Parse:
 def _parse_root(folder: Path) -> Parse:
     from pipeline.errors import StoreError
     from pipeline.store.header import read_root
+    from tests.kit.memory_files import MemoryFiles
 
-    files: Any = _files(folder)
+    files = MemoryFiles()
 
     def parse(data: bytes) -> None:
         files.held = {"zarr.json": data}
@@ -216,27 +218,6 @@ def _parse_root(folder: Path) -> Parse:
             _require_words(error)
 
     return parse
-
-
-def _files(folder: Path) -> Any:
-    """Store files that are held in memory."""
-    from pipeline.store.files import StoreFiles
-
-    class Held(StoreFiles):
-        held: dict[str, bytes]
-
-        def get(self, key: str) -> bytes:
-            if key not in self.held:
-                raise FileNotFoundError(key)
-            return self.held[key]
-
-        def get_or_none(self, key: str) -> bytes | None:
-            return self.held.get(key)
-
-        def names(self, key: str = "") -> list[str]:
-            return sorted(self.held) if not key else []
-
-    return Held(folder)
 
 
 def _seeds_of_store(*patterns: str) -> Callable[[Path], Iterator[bytes]]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import MANIFEST_NAME, parse_manifest
 from pipeline.store.samples import read_level, read_sidecar
 from schemas.sidecar import Sidecar
@@ -64,12 +64,12 @@ class Ingested:
 
     def sidecar(self, source: str) -> Sidecar:
         """A stored sample's record."""
-        return read_sidecar(StoreFiles(self.store), *self.samples[source])
+        return read_sidecar(LocalFiles(self.store), *self.samples[source])
 
     def chunks(self, source: str) -> list[bytes]:
         """A stored sample's chunk files."""
         made = self.sidecar(source)
-        files = StoreFiles(self.store)
+        files = LocalFiles(self.store)
         return [files.get(chunk_key(made.group, name, made.row)) for name in made.levels]
 
 
@@ -163,7 +163,7 @@ def _difference(run: Ingested, reference: Ingested, name: str) -> str:
         if (record.scale_factor, record.add_offset) == (other.scale_factor, other.add_offset):
             return f"other bytes in {level} under the same fixed point"
         values = [
-            read_level(StoreFiles(one.store), made, level).stored * made.levels[level].scale_factor
+            read_level(LocalFiles(one.store), made, level).stored * made.levels[level].scale_factor
             + made.levels[level].add_offset
             for one, made in ((run, ours), (reference, theirs))
         ]

@@ -28,9 +28,11 @@ from pipeline.ingest.failure import Failure
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
-from pipeline.ingest.worker import ProbeTask, develop_source, probe_source
+from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
+from pipeline.ingest.worker import develop_source, probe_source
+from pipeline.raw.cross_check import Decision
 from pipeline.sources.source import Source
-from pipeline.store.files import StoreFiles
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.samples import read_level
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
@@ -100,7 +102,7 @@ def _serve(pipe: Connection, folder: str, good: dict[str, tuple[str, bytes]]) ->
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open(os.devnull, "w") as nowhere:  # LibRaw writes its complaints to file 2
         os.dup2(nowhere.fileno(), 2)
-    with StoreFiles(Path(folder, "store")).lock() as lease:
+    with LocalFiles(Path(folder, "store")).lock() as lease:
         try:
             attempt = _Attempt(Path(folder), lease, good)
         except Exception as error:
@@ -175,16 +177,14 @@ class _Attempt:
         if placement.refused:
             return placement.refused[0][1]
         (one,) = placement.placed
-        decoder_class = one.facts.decoder_class
+        decoder_class = one.raw.decoder_class
         by_libraw = MODES[mode] == "libraw" or not decoder_class
         compared = MODES[mode] == "auto, compared" or decoder_class not in self._trusted
-        task = one.task(
-            placement.groups[one.group],
-            recipe,
-            str(self.folder / "store"),
-            self.lease,
-            ("libraw" if by_libraw else "genisp", compared),
-            probed.start,
+        task = SampleTask(
+            one,
+            Destination(LocalFiles(self.folder / "store"), self.lease, recipe),
+            placement.groups[one.raw.group].fixed_point,
+            Decision(decoder_class, "libraw" if by_libraw else "genisp", compared),
         )
         outcome = develop_source(task)
         if outcome.store_error is not None:
@@ -291,7 +291,7 @@ def _pixel_differences(mosaic: npt.NDArray[np.uint16], made: Sidecar, store: Pat
     values = np.einsum("ij,jyx->iyx", np.linalg.inv(np.array(sensor.xyz_to_camera)), rgb)
     expected = (values - level.add_offset) / level.scale_factor
     turns = {1: 0, 3: 2, 6: -1, 8: 1}[made.frame.orientation]
-    stored = read_level(StoreFiles(store), made, "packed").stored
+    stored = read_level(LocalFiles(store), made, "packed").stored
     difference = np.abs(stored - np.rot90(expected, turns, axes=(1, 2))).max()
     if difference > 1:
         yield f"stored pixels differ from LibRaw's by up to {difference:.0f} codes"

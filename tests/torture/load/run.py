@@ -19,8 +19,8 @@ from genisp_model.data import StoreDataset
 from genisp_model.stream import StreamLoader
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key
+from pipeline.store.local_files import LocalFiles
 from pipeline.store.reader import Store, open_store
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
@@ -169,7 +169,7 @@ def _stamps(store: Path) -> dict[str, tuple[int, int]]:
 def _verified(folder: Path, count: int) -> FaultRow:
     row = FaultRow("prep verify of them all")
     for quick in (False, True):
-        files, quiet = StoreFiles(folder / "data.zarr"), PlainReporter(lambda _: None)
+        files, quiet = LocalFiles(folder / "data.zarr"), PlainReporter(lambda _: None)
         done = run_verify(files, quiet, VerifyOptions(quick=quick))
         found = (done.exit_code, done.samples, done.errors, done.warnings, done.chunks)
         expected = (0, count, 0, 0, 0 if quick else 2 * count)

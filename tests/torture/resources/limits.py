@@ -23,7 +23,8 @@ import pipeline.develop.kernels
 import pipeline.ingest.run
 import pipeline.raw.rows
 import pipeline.store.chunk.encode
-from pipeline.ingest.worker import SampleOutcome, SampleTask, develop_source
+from pipeline.ingest.tasks import SampleOutcome, SampleTask
+from pipeline.ingest.worker import develop_source
 from tests.kit.children import (
     Ended,
     begun,
@@ -101,7 +102,7 @@ def _limit_memory(more: int, *, late: bool) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
 
     def develop(task: SampleTask) -> SampleOutcome:
-        if task.row:
+        if task.sample.row:
             now()
         return develop_source(task)
 

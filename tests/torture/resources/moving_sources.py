@@ -18,7 +18,7 @@ import pipeline.ingest.run
 import pipeline.ingest.worker
 import pipeline.sources.source
 import pipeline.sources.zip_archive
-from pipeline.ingest.worker import SampleOutcome, SampleTask
+from pipeline.ingest.tasks import SampleOutcome, SampleTask
 from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sources.location import open_location
 from tests.kit.children import Ended, command, drop_privileges

@@ -37,9 +37,11 @@ def with_plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("with_plain")
 def test_a_new_decoder_is_chosen_used_and_cross_checked() -> None:
-    decoder, compare = DecoderTrust("auto").decide(facts_of(DNG).decoder_class)
-    assert (decoder, compare) == (PLAIN, True)
-    decoded, disagreement = decode_checked(DNG, decoder, compare=compare, path="a.dng")
+    decision = DecoderTrust[str]("auto").decide(facts_of(DNG).decoder_class)
+    assert (decision.decoder, decision.compare) == (PLAIN, True)
+    decoded, disagreement = decode_checked(
+        DNG, decision.decoder, compare=decision.compare, path="a.dng"
+    )
     assert (decoded.decoder, disagreement) == (PLAIN, "")
     np.testing.assert_array_equal(decoded.mosaic, MOSAIC)
     assert decoder_version(PLAIN) == "1.0"
