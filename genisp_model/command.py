@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genisp_model.comparison import Pictures, compare
-from genisp_model.data import StoreDataset
+from genisp_model.data.dataset import StoreDataset
 from genisp_model.detector import load_frozen_detector
 from genisp_model.frozen_engine import guide_by
 from genisp_model.recipes import RECIPES

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.frozen_engine import FrozenEngine, Guide
-from genisp_model.stream import Batch, StreamLoader
 from schemas.coco import CLASS_NAMES
 
 #: Batch -> (B, 3, H, W) pictures for the detector.

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
-from genisp_model.data import StoreDataset
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, evaluate
 from genisp_model.frozen_engine import guide_by
 from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import PictureRow, RunFolder
-from genisp_model.stream import Batch, StreamLoader
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 

@@ -17,11 +17,11 @@ import torch
 
 from genisp_model.command import train_config
 from genisp_model.data import StoreDataset
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector import load_frozen_detector
 from genisp_model.evaluate import evaluate
 from genisp_model.isp import GenISP, GenISPConfig
 from genisp_model.runlog import RunFolder
-from genisp_model.stream import StreamLoader
 from genisp_model.train import Trainer
 from scripts.learning_proof import DETECTOR, WEIGHTS, train_options
 

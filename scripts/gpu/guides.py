@@ -15,9 +15,9 @@ from torch import nn
 
 from genisp_model.command import train_config
 from genisp_model.data import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.runlog import RunFolder
-from genisp_model.stream import Batch, StreamLoader
 from genisp_model.train import Trainer
 from scripts.gpu.checking import Bench
 

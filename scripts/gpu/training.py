@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from genisp_model.command import run_training
+from genisp_model.data.loader import Batch
 from genisp_model.detector import FrozenDetector
-from genisp_model.stream import Batch
 from scripts.gpu.checking import Bench, NotCheckedError, Result, without_tf32
 from scripts.gpu.guides import (
     SAMPLE,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cli import genisp
 from genisp_model.comparison import CAMERA, CLASSICAL, compare, conditions, renderings
-from genisp_model.data import StoreDataset
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector import FrozenDetector
 from genisp_model.evaluate import Evaluation, paired_gain, restricted
 from genisp_model.renderings import render_classical
-from genisp_model.stream import StreamLoader
 from pipeline.console.results import scores_text
 from pipeline.store import open_store
 from schemas.info import RenderingScore

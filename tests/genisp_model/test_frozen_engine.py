@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genisp_model.command import train_config
-from genisp_model.data import StoreDataset
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.evaluate import evaluate
 from genisp_model.frozen_engine import FrozenEngine, fits, guide_by
@@ -28,7 +29,6 @@ from genisp_model.frozen_layers import (
 )
 from genisp_model.frozen_losses import Objects, match
 from genisp_model.runlog import RunFolder
-from genisp_model.stream import StreamLoader
 from genisp_model.train import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genisp_model.augment import (
+from genisp_model.data.augment import (
     FloatArray,
     box_areas,
     flip_boxes,

@@ -4,7 +4,7 @@
     image, target = StoreDataset("data.zarr", split="train")[0]
     loader = torch.utils.data.DataLoader(dataset, batch_size=2, shuffle=True, collate_fn=collate)
 
-Works with worker processes started by spawn. For training, `genisp_model.stream.StreamLoader` reads
+Works with worker processes started by spawn. For training, `genisp_model.data.loader` reads
 the same samples faster, in this process.
 """
 
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genisp_model.augment import box_areas
-from genisp_model.buffers import aligned, floats
+from genisp_model.data.augment import box_areas
+from genisp_model.data.buffers import aligned, floats
 from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
 from pipeline.store.chunk.format import largest_chunk

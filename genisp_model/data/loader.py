@@ -1,6 +1,6 @@
 """Streaming a store into training: decode threads in this process, no worker processes.
 
-    from genisp_model.stream import StreamLoader
+    from genisp_model.data import StoreDataset, StreamLoader
     loader = StreamLoader(StoreDataset("data.zarr", split="train"), batch_size=2, device="cuda")
     for batch in loader:
         loss = model(batch.images, batch.targets)
@@ -29,16 +29,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genisp_model.augment import (
+from genisp_model.data.augment import (
     fitted_size,
     flip_boxes,
     flip_image,
     resize_images,
     scale_boxes,
 )
-from genisp_model.buffers import BufferPool, ByteArray, codes, floats
-from genisp_model.data import ReadMemory, SampleIndex, StoreDataset, Target, target_of
-from genisp_model.sampling import BatchPlan, Cursor, Purpose, chosen, fingerprint
+from genisp_model.data.buffers import BufferPool, ByteArray, codes, floats
+from genisp_model.data.dataset import ReadMemory, SampleIndex, StoreDataset, Target, target_of
+from genisp_model.data.order import BatchPlan, Cursor, Purpose, chosen, fingerprint
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import mirror
 

@@ -15,10 +15,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genisp_model.augment import flip_boxes, flip_image
-from genisp_model.buffers import BufferPool
-from genisp_model.data import StoreDataset
-from genisp_model.stream import Batch, StreamLoader, dequantised, sent_together
+from genisp_model.data.augment import flip_boxes, flip_image
+from genisp_model.data.buffers import BufferPool
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader, dequantised, sent_together
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.keys import chunk_key
 from pipeline.store.reader import open_store

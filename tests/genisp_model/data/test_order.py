@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genisp_model.sampling import (
+from genisp_model.data.order import (
     BatchPlan,
     Cursor,
     IntArray,
@@ -98,7 +98,7 @@ def test_stored_order_without_shuffling() -> None:
 
 def test_splitmix_finaliser_matches_its_published_sequence() -> None:
     # The first outputs of SplitMix64 from state 0 are finalised multiples of the increment.
-    from genisp_model.sampling import _INCREMENT, _scrambled
+    from genisp_model.data.order import _INCREMENT, _scrambled
 
     states = np.array([0, _INCREMENT], np.uint64)
     assert [f"{word:x}" for word in _scrambled(states).tolist()] == [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genisp_model.data import STATISTICS, StoreDataset, Target, collate
+from genisp_model.data.dataset import STATISTICS, StoreDataset, Target, collate
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
@@ -219,7 +219,7 @@ def test_whether_there_are_boxes_is_told_without_reading_on(store_path: Path) ->
 
 def test_reading_imports_nothing_that_writes() -> None:
     code = (
-        "import sys, genisp_model.stream\n"
+        "import sys, genisp_model.data.loader\n"
         "heavy = {'rawpy', 'flashraw', 'dask', 'distributed', 'zarr', 'fsspec'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or None)"
     )
