@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genisp_model.data.loader import Batch, StreamLoader
-from genisp_model.frozen_engine import FrozenEngine, Guide
+from genisp_model.detector.engine import FrozenEngine, Guide
 from schemas.coco import CLASS_NAMES
 
 #: Batch -> (B, 3, H, W) pictures for the detector.

@@ -12,7 +12,7 @@ import torch
 from genisp_model import train as train_module
 from genisp_model.checkpoint import load_checkpoint, load_isp
 from genisp_model.command import train_config
-from genisp_model.detector import FrozenDetector, load_frozen_detector
+from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError

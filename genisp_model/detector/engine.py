@@ -4,7 +4,7 @@
     losses = engine.losses(images, targets)        # as detector.losses, same numbers
 
 BatchNorms are folded into convolutions, layers keep only what the gradient towards the image needs
-(`frozen_layers`), the losses keep the logits and never wait for the device (`frozen_losses`), and
+(`layers`), the losses keep the logits and never wait for the device (`losses`), and
 anchors are made once for each size of image. Equal up to rounding: the engine is compared with the
 untouched detector when it is made.
 """
@@ -23,9 +23,9 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from genisp_model.detector import FrozenDetector, _only_our_classes
-from genisp_model.frozen_layers import choose_kernels, compiled, frozen_network
-from genisp_model.frozen_losses import (
+from genisp_model.detector.frozen import FrozenDetector, _only_our_classes
+from genisp_model.detector.layers import choose_kernels, compiled, frozen_network
+from genisp_model.detector.losses import (
     Objects,
     box_loss,
     focal_loss,
@@ -54,7 +54,7 @@ class FrozenEngine:
     checked
         Compare with the detector on a picture first.
     kernels
-        ``"losses"`` compiles the focal loss; the others as `frozen_layers.choose_kernels`.
+        ``"losses"`` compiles the focal loss; the others as `layers.choose_kernels`.
 
     Raises
     ------

@@ -17,9 +17,9 @@ from torchvision.models.detection import FCOS, RetinaNet_ResNet50_FPN_V2_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from genisp_model.detector import FrozenDetector, detector_names, load_frozen_detector
-from genisp_model.sample_detector import sample_detector
-from genisp_model.weights import published_weights
+from genisp_model.detector.frozen import FrozenDetector, detector_names, load_frozen_detector
+from genisp_model.detector.stand_in import sample_detector
+from genisp_model.detector.weights import published_weights
 from pipeline.errors import GenispError, UsageError
 from schemas.training import BoxLoss
 

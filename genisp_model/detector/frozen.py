@@ -27,8 +27,8 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
-from genisp_model.sample_detector import sample_detector
-from genisp_model.weights import (
+from genisp_model.detector.stand_in import sample_detector
+from genisp_model.detector.weights import (
     check_sha256,
     file_name,
     install_weights,

@@ -8,8 +8,13 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from genisp_model import detector as detector_module
-from genisp_model.detector import CLASSES, SAMPLE_DETECTOR, FrozenDetector, load_frozen_detector
+from genisp_model.detector import frozen
+from genisp_model.detector.frozen import (
+    CLASSES,
+    SAMPLE_DETECTOR,
+    FrozenDetector,
+    load_frozen_detector,
+)
 from genisp_model.renderings import render_classical
 from pipeline.errors import GenispError
 from pipeline.sample_set import compose_scene, render_scene
@@ -36,8 +41,8 @@ def day(number: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 
 def test_the_packaged_file_is_small_and_has_the_hash_that_is_asked_for() -> None:
-    path = detector_module.SAMPLE_WEIGHTS
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == detector_module.SAMPLE_WEIGHTS_SHA256
+    path = frozen.SAMPLE_WEIGHTS
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == frozen.SAMPLE_WEIGHTS_SHA256
     assert path.stat().st_size < 4e6
 
 
@@ -45,10 +50,10 @@ def test_another_file_in_its_place_is_refused(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = tmp_path_factory.mktemp("assets") / "sample_retinanet.safetensors"
-    data = bytearray(detector_module.SAMPLE_WEIGHTS.read_bytes())
+    data = bytearray(frozen.SAMPLE_WEIGHTS.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    monkeypatch.setattr(detector_module, "SAMPLE_WEIGHTS", damaged)
+    monkeypatch.setattr(frozen, "SAMPLE_WEIGHTS", damaged)
     with pytest.raises(GenispError, match="SHA-256"):
         load_frozen_detector(SAMPLE_DETECTOR, weights="sample")
 

@@ -15,10 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genisp_model.command import train_config
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
-from genisp_model.detector import FrozenDetector, load_frozen_detector
-from genisp_model.evaluate import evaluate
-from genisp_model.frozen_engine import FrozenEngine, fits, guide_by
-from genisp_model.frozen_layers import (
+from genisp_model.detector.engine import FrozenEngine, fits, guide_by
+from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
+from genisp_model.detector.layers import (
     FrozenConv2d,
     _finished,
     _normalised,
@@ -27,7 +26,8 @@ from genisp_model.frozen_layers import (
     _unnormalised_spelt_out,
     frozen_network,
 )
-from genisp_model.frozen_losses import Objects, match
+from genisp_model.detector.losses import Objects, match
+from genisp_model.evaluate import evaluate
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer
 from pipeline.errors import TrainingError, UsageError
