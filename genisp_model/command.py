@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from genisp_model.comparison import Pictures, compare
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
+from genisp_model.evaluation.comparison import Pictures, compare
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Say, Trainer

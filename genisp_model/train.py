@@ -23,7 +23,7 @@ from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import FrozenDetector
-from genisp_model.evaluate import Evaluation, evaluate
+from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.runlog import PictureRow, RunFolder

@@ -19,7 +19,7 @@ from genisp_model.command import train_config
 from genisp_model.data import StoreDataset
 from genisp_model.data.loader import StreamLoader
 from genisp_model.detector import load_frozen_detector
-from genisp_model.evaluate import evaluate
+from genisp_model.evaluation import evaluate
 from genisp_model.isp import GenISP, GenISPConfig
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer

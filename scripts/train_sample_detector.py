@@ -41,7 +41,7 @@ from genisp_model.data.augment import flip_boxes, flip_image
 from genisp_model.data.loader import Batch
 from genisp_model.detector.frozen import SAMPLE_DETECTOR, FrozenDetector, load_frozen_detector
 from genisp_model.detector.stand_in import sample_detector
-from genisp_model.evaluate import evaluate
+from genisp_model.evaluation import evaluate
 from genisp_model.renderings import render_classical
 from pipeline.sample_set import compose_scene, render_scene
 

@@ -27,7 +27,7 @@ from genisp_model.detector.layers import (
     frozen_network,
 )
 from genisp_model.detector.losses import Objects, match
-from genisp_model.evaluate import evaluate
+from genisp_model.evaluation.scores import evaluate
 from genisp_model.runlog import RunFolder
 from genisp_model.train import Trainer
 from pipeline.errors import TrainingError, UsageError

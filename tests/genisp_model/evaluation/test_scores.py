@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genisp_model.evaluate import (
+from genisp_model.evaluation.scores import (
     Evaluation,
     _annotations,
     _coco,

@@ -14,7 +14,7 @@ from genisp_model.checkpoint import load_isp
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import Guide
-from genisp_model.evaluate import Evaluation, Renderer, evaluate, paired_gain, restricted
+from genisp_model.evaluation.scores import Evaluation, Renderer, evaluate, paired_gain, restricted
 from genisp_model.isp import GenISP
 from genisp_model.recipes import RECIPES
 from genisp_model.renderings import render_classical, render_gray_world, render_xyz

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from cli import genisp
-from genisp_model.comparison import CAMERA, CLASSICAL, compare, conditions, renderings
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
 from genisp_model.detector.frozen import FrozenDetector
-from genisp_model.evaluate import Evaluation, paired_gain, restricted
+from genisp_model.evaluation.comparison import CAMERA, CLASSICAL, compare, conditions, renderings
+from genisp_model.evaluation.scores import Evaluation, paired_gain, restricted
 from genisp_model.renderings import render_classical
 from pipeline.console.results import scores_text
 from pipeline.store import open_store
