@@ -569,7 +569,7 @@ def genisp() -> None:
 )
 def train(**options: Any) -> int:
     """Train GenISP under a frozen detector, streaming a store."""
-    from genisp_model.command import run_training
+    from genisp_model.training.run import run_training
 
     resume, folder = options.pop("resume"), options.pop("output_dir")
     return run_training(options, folder, resume=resume, say=_say)
@@ -613,7 +613,7 @@ def train(**options: Any) -> int:
 @json_option
 def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any) -> int:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
-    from genisp_model.command import run_evaluation
+    from genisp_model.training.run import run_evaluation
     from pipeline.console import results
 
     pictures = None
@@ -721,7 +721,7 @@ def export(checkpoint: Path, output: Path, opset: int) -> int:
     Inputs: xyz (B,3,H,W) and scale (B,), the 99th percentile of Y of each whole frame. Output:
     image (B,3,H,W), to be clamped to 0..1. B, H and W are free.
     """
-    from genisp_model.export import run_export
+    from genisp_model.export_onnx import run_export
 
     return run_export(checkpoint, output, opset, _say)
 

@@ -17,7 +17,7 @@ import torch
 from genisp_model.data import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector
-from genisp_model.train import Trainer
+from genisp_model.training import Trainer
 from schemas.recipe import LevelName
 from scripts.gpu.checking import (
     Bench,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genisp_model.command import train_config
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
 from genisp_model.detector.engine import FrozenEngine, fits, guide_by
@@ -28,8 +27,9 @@ from genisp_model.detector.layers import (
 )
 from genisp_model.detector.losses import Objects, match
 from genisp_model.evaluation.scores import evaluate
-from genisp_model.runlog import RunFolder
-from genisp_model.train import Trainer
+from genisp_model.training.run import train_config
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.trainer import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss
 

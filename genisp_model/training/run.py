@@ -13,8 +13,8 @@ from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
 from genisp_model.evaluation.comparison import Pictures, compare
 from genisp_model.recipes import RECIPES
-from genisp_model.runlog import RunFolder
-from genisp_model.train import Say, Trainer
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.trainer import Say, Trainer
 from pipeline.errors import UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store

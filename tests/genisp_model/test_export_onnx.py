@@ -11,10 +11,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli import genisp
-from genisp_model import export as export_module
+from genisp_model import export_onnx as export_module
 from genisp_model.checkpoint import Checkpoint
-from genisp_model.command import train_config
-from genisp_model.export import (
+from genisp_model.export_onnx import (
     DEFAULT_OPSET,
     TOLERANCE,
     Difference,
@@ -23,6 +22,7 @@ from genisp_model.export import (
     exportable,
 )
 from genisp_model.isp import GenISP, GenISPConfig
+from genisp_model.training.run import train_config
 from schemas.training import TrainRecipeName
 
 runtime = pytest.importorskip("onnxruntime")

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from genisp_model import train as train_module
 from genisp_model.checkpoint import load_checkpoint, load_isp
-from genisp_model.command import train_config
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
-from genisp_model.runlog import RunFolder
-from genisp_model.train import Trainer
+from genisp_model.training import trainer as trainer_module
+from genisp_model.training.run import train_config
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.trainer import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
 from pipeline.store.keys import sidecar_key
 from pipeline.store.reader import open_store
@@ -82,7 +82,7 @@ def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(
 def test_a_killed_run_redoes_the_steps_after_its_last_checkpoint(
     tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY", 2)
     whole = trainer(tiny_store, tmp_path / "whole", detector)
     whole.fit()
     killed = trainer(tiny_store, tmp_path / "killed", detector)

@@ -26,7 +26,7 @@ from genisp_model.detector.frozen import FrozenDetector
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
-from genisp_model.runlog import PictureRow, RunFolder
+from genisp_model.training.run_folder import PictureRow, RunFolder
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.isp import GenISP
-from genisp_model.train import Say
+from genisp_model.training.trainer import Say
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 
