@@ -613,7 +613,7 @@ def train(**options: Any) -> int:
 @json_option
 def evaluate(checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any) -> int:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
-    from genisp_model.training.run import run_evaluation
+    from genisp_model.evaluation.run import run_evaluation
     from pipeline.console import results
 
     pictures = None

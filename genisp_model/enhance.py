@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 
 from genisp_model.checkpoint import load_isp
+from genisp_model.device import Say, choose_device
 from genisp_model.isp import GenISP
-from genisp_model.training.run import choose_device
-from genisp_model.training.trainer import Say
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from genisp_model.checkpoint import load_isp
+from genisp_model.device import Say
 from genisp_model.isp import GenISP
-from genisp_model.training.trainer import Say
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 

@@ -4,6 +4,7 @@
 
 - `scores`: one rendering of one split: COCO AP, and the guidance loss of each image.
 - `comparison`: every rendering of a split beside the classical one.
+- `run`: what the command ``evaluate`` does with its options.
 """
 
 from __future__ import annotations

@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 
-from genisp_model.data.dataset import StoreDataset
-from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
-from genisp_model.evaluation.comparison import Pictures, compare
+from genisp_model.device import Say, choose_device
 from genisp_model.recipes import RECIPES
 from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.trainer import Say, Trainer
+from genisp_model.training.trainer import Trainer
 from pipeline.errors import UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
-from schemas.info import RenderingScore
 from schemas.training import TrainConfig
 
 
@@ -44,53 +41,6 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
     defaults = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "lr_steps")}
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
     return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
-
-
-def choose_device(name: str, say: Say) -> torch.device:
-    """The device asked for; ``"auto"`` says which it took."""
-    if name != "auto":
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise UsageError(f"--device {name!r} is no device", hint="cpu, cuda, cuda:1") from error
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError("there is no CUDA device", hint="use --device cpu, or auto")
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    say("no CUDA device: running on the CPU")
-    return torch.device("cpu")
-
-
-def run_evaluation(
-    options: Mapping[str, Any],
-    checkpoint: Path | None,
-    say: Say,
-    pictures: Pictures | None = None,
-) -> list[RenderingScore]:
-    """Score every rendering of a split under a frozen detector.
-
-    `pictures` gives the camera's default rendering by sample id; None leaves that one out.
-
-    Raises
-    ------
-    UsageError, NoStoreError, TrainingError
-        If the split, the store or the checkpoint is not there.
-    """
-    device = choose_device(options["device"], say)
-    detector = load_frozen_detector(
-        options["detector"], weights=options["detector_weights"], box_loss=options["box_loss"]
-    ).to(device)
-    dataset = StoreDataset(options["store"], split=options["split"], level=options["level"])
-    guide = guide_by(detector, plain=bool(options.get("plain_detector")))
-    by_condition = bool(options.get("by_condition"))
-    found = compare(
-        dataset, guide, checkpoint, device, pictures=pictures, by_condition=by_condition
-    )
-    scores = [score for score, _ in found]
-    if by_condition and not any(score.condition for score in scores):
-        say("these images carry no flags that differ, and are of one ISO bin: no conditions")
-    return scores
 
 
 def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say) -> int:

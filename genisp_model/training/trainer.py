@@ -23,6 +23,7 @@ from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import FrozenDetector
+from genisp_model.device import Say
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
@@ -36,8 +37,6 @@ CHECKPOINT_EVERY = 20
 RUNAWAY = 20.0
 #: Validation samples drawn after each epoch.
 PICTURES = 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
