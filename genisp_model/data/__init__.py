@@ -3,6 +3,7 @@
     from genisp_model.data import StoreDataset, StreamLoader
 
 - `dataset`: samples of a store one by one, for notebooks and torch's own `DataLoader`.
+- `sample_index`: what is known of the samples without their pixels.
 - `loader`: batches for training, decoded by threads of this process. Open it first.
 - `order`: which samples make which batch.
 - `augment`: changes of an image that carry its boxes along.

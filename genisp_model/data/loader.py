@@ -37,8 +37,9 @@ from genisp_model.data.augment import (
     scale_boxes,
 )
 from genisp_model.data.buffers import BufferPool, ByteArray, codes, floats
-from genisp_model.data.dataset import ReadMemory, SampleIndex, StoreDataset, Target, target_of
+from genisp_model.data.dataset import ReadMemory, StoreDataset, Target, target_of
 from genisp_model.data.order import BatchPlan, Cursor, Purpose, chosen, fingerprint
+from genisp_model.data.sample_index import SampleIndex
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import mirror
 

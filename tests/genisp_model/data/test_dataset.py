@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genisp_model.data.dataset import STATISTICS, StoreDataset, Target, collate
+from genisp_model.data.dataset import StoreDataset, Target, collate
+from genisp_model.data.sample_index import STATISTICS
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
