@@ -15,7 +15,7 @@ import torch
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.device import Say, choose_device
-from genisp_model.isp import GenISP
+from genisp_model.isp import ISP
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
@@ -165,7 +165,7 @@ def training_recipe(config: TrainConfig) -> Recipe | None:
     return None
 
 
-def render(isp: GenISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture:
+def render(isp: ISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture:
     """The picture of one frame.
 
     Parameters

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.device import Say
-from genisp_model.isp import GenISP
+from genisp_model.isp import ISP, GenISP
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 
@@ -114,7 +114,7 @@ def require_packages() -> None:
         raise UsageError(message, hint="pip install 'genisp[export]'")
 
 
-def export_isp(isp: GenISP, path: Path, opset: int, facts: dict[str, str]) -> None:
+def export_isp(isp: ISP, path: Path, opset: int, facts: dict[str, str]) -> None:
     """Write the network; batch, height and width stay free.
 
     Parameters
@@ -173,20 +173,21 @@ def _name_axes(graph: Any) -> None:
                 axis.dim_param = names[axis.dim_param]
 
 
-def exportable(isp: GenISP) -> GenISP:
-    """A copy that computes the same with less rounding, see `_Centred`.
+def exportable(isp: ISP) -> ISP:
+    """A copy, GenISP's such that it computes the same with less rounding, see `_Centred`.
 
     The biases in front of the norms are subtracted again by them; as zeros they cost no digits.
     """
     made = copy.deepcopy(isp)
-    net: Any = made.shallow  # a norm is replaced by a module of another class
-    net.norm1, net.norm2 = _Centred(net.norm1.eps), _Centred(net.norm2.eps)
-    for layer in (net.conv1, net.conv2):
-        nn.init.zeros_(layer.bias)
+    if isinstance(made, GenISP):
+        net: Any = made.shallow  # a norm is replaced by a module of another class
+        net.norm1, net.norm2 = _Centred(net.norm1.eps), _Centred(net.norm2.eps)
+        for layer in (net.conv1, net.conv2):
+            nn.init.zeros_(layer.bias)
     return made.eval()
 
 
-def compare_exported(isp: GenISP, path: Path, shapes: Sequence[Shape] = COMPARED) -> Difference:
+def compare_exported(isp: ISP, path: Path, shapes: Sequence[Shape] = COMPARED) -> Difference:
     """Run a file in onnxruntime on bright and night-like inputs, beside the network.
 
     Parameters

@@ -2,8 +2,9 @@
 
     from genisp_model.detector import load_frozen_detector
 
-Open `frozen` first: a torchvision detector that cannot change.
+Open `guide` first: what a guide is, whatever it is made of.
 
+- `frozen`: a torchvision detector that cannot change.
 - `engine`: the same losses, gradients and detections of a RetinaNet in less memory and time, made
   of `layers` and `losses`.
 - `weights`: found, checked by SHA-256, and read without running a pickle.
@@ -14,5 +15,13 @@ from __future__ import annotations
 
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import FrozenDetector, detector_names, load_frozen_detector
+from genisp_model.detector.guide import BatchGuide, Guide
 
-__all__ = ["FrozenDetector", "detector_names", "guide_by", "load_frozen_detector"]
+__all__ = [
+    "BatchGuide",
+    "FrozenDetector",
+    "Guide",
+    "detector_names",
+    "guide_by",
+    "load_frozen_detector",
+]

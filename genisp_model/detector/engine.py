@@ -24,6 +24,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from genisp_model.detector.frozen import FrozenDetector, _only_our_classes
+from genisp_model.detector.guide import Guide
 from genisp_model.detector.layers import choose_kernels, compiled, frozen_network
 from genisp_model.detector.losses import (
     Objects,
@@ -63,6 +64,8 @@ class FrozenEngine:
     TrainingError
         If losses or image gradient differ from the detector's.
     """
+
+    class_names = FrozenDetector.class_names
 
     def __init__(
         self, detector: FrozenDetector, *, checked: bool = True, kernels: Collection[str] = ()
@@ -232,13 +235,11 @@ class _Seen:
         self.levels, self.logits, self.deltas = levels, logits, deltas
 
 
-#: What gives losses and detections.
-Guide = FrozenDetector | FrozenEngine
-
-
-def guide_by(detector: FrozenDetector, *, plain: bool = False) -> Guide:
+def guide_by(detector: Guide, *, plain: bool = False) -> Guide:
     """The engine where it knows the detector's parts, else the detector itself; so if `plain`."""
-    return detector if plain or not fits(detector) else FrozenEngine(detector)
+    if plain or not isinstance(detector, FrozenDetector) or not fits(detector):
+        return detector
+    return FrozenEngine(detector)
 
 
 def fits(detector: FrozenDetector) -> bool:

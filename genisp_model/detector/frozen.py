@@ -81,7 +81,11 @@ class FrozenDetector(nn.Module):
     ----------
     box_loss
         The one in use.
+    class_names
+        `CLASSES`.
     """
+
+    class_names: Mapping[int, str] = CLASSES
 
     def __init__(
         self, model: nn.Module, *, name: str, weights: str, box_loss: BoxLoss | None = None

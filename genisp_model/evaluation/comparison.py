@@ -13,9 +13,9 @@ from torch import Tensor
 from genisp_model.checkpoint import load_isp
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
-from genisp_model.detector.engine import Guide
+from genisp_model.detector.guide import Guide
 from genisp_model.evaluation.scores import Evaluation, Renderer, evaluate, paired_gain, restricted
-from genisp_model.isp import GenISP
+from genisp_model.isp import ISP
 from genisp_model.recipes import RECIPES
 from genisp_model.renderings import render_classical, render_gray_world, render_xyz
 from pipeline.store import open_store
@@ -51,7 +51,7 @@ def renderings(
     if checkpoint is not None:
         trained, config = load_isp(checkpoint)
         torch.manual_seed(config.seed)
-        untrained = GenISP(RECIPES[config.recipe].isp)
+        untrained = RECIPES[config.recipe].make_isp()
         found[UNTRAINED] = _renderer(untrained.to(device).eval())
         found[TRAINED] = _renderer(trained.to(device))
     return found
@@ -173,7 +173,7 @@ def _shown(pictures: Pictures) -> Renderer:
     return render
 
 
-def _renderer(isp: GenISP) -> Renderer:
+def _renderer(isp: ISP) -> Renderer:
     def render(batch: Batch) -> Tensor:
         pictures: Tensor = isp(batch.images, batch.exposure)
         return pictures

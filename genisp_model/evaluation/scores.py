@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genisp_model.data.loader import Batch, StreamLoader
-from genisp_model.detector.engine import FrozenEngine, Guide
+from genisp_model.detector.guide import BatchGuide, Guide
 from schemas.coco import CLASS_NAMES
 
 #: Batch -> (B, 3, H, W) pictures for the detector.
@@ -29,9 +29,9 @@ class Evaluation:
     Attributes
     ----------
     ap, ap50, ap75
-        COCO box AP over the three classes, 0..1; -1 where there is no box at all.
+        COCO box AP over the guide's classes, 0..1; -1 where there is no box at all.
     ap_by_class
-        AP of person, bicycle, car; -1 where a class has no box.
+        AP of each of these by name; -1 where a class has no box.
     losses
         Guidance loss by sample id.
     block
@@ -41,6 +41,8 @@ class Evaluation:
     truths, predictions
         By sample id, on the CPU: boxes (n, 4) ``xyxy`` in pixels of the picture and labels (n,);
         predictions also have scores (n,).
+    class_names
+        COCO id -> name of the guide's classes.
     """
 
     ap: float
@@ -52,6 +54,7 @@ class Evaluation:
     ap50_by_class: dict[str, float] = field(default_factory=dict)
     truths: dict[str, Boxes] = field(default_factory=dict, repr=False)
     predictions: dict[str, Boxes] = field(default_factory=dict, repr=False)
+    class_names: Mapping[int, str] = field(default_factory=lambda: CLASS_NAMES, repr=False)
 
     @property
     def loss(self) -> float:
@@ -103,7 +106,7 @@ def evaluate(
     render
         Makes pictures of a batch.
     detector
-        Frozen; its state does not change. The engine sees each batch once, at once.
+        Frozen; its state does not change. A `BatchGuide` looks at each batch once.
     batches
         One pass is read.
     """
@@ -117,14 +120,14 @@ def evaluate(
             losses[sample_id] = loss
             truths[sample_id] = {name: target[name].cpu() for name in ("boxes", "labels")}
             predictions[sample_id] = {name: value.float().cpu() for name, value in found.items()}
-    return _evaluation(losses, truths, predictions)
+    return _evaluation(losses, truths, predictions, detector.class_names)
 
 
 def _seen(
     detector: Guide, pictures: Tensor, targets: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[float, Boxes]]:
     """Guidance loss and detections of each image."""
-    if isinstance(detector, FrozenEngine):
+    if isinstance(detector, BatchGuide):
         parts, found = detector.losses_and_detections(pictures, targets)
         totals = torch.stack([part.float() for part in parts.values()]).sum(dim=0)
         yield from zip(totals.tolist(), found, strict=True)
@@ -141,14 +144,18 @@ def restricted(whole: Evaluation, ids: Sequence[str]) -> Evaluation:
         {name: whole.losses[name] for name in ids},
         {name: whole.truths[name] for name in ids},
         {name: whole.predictions[name] for name in ids},
+        whole.class_names,
     )
 
 
 def _evaluation(
-    losses: dict[str, float], truths: dict[str, Boxes], predictions: dict[str, Boxes]
+    losses: dict[str, float],
+    truths: dict[str, Boxes],
+    predictions: dict[str, Boxes],
+    class_names: Mapping[int, str] = CLASS_NAMES,
 ) -> Evaluation:
     (ap, ap50, ap75), by_class, by_class_50, block = _coco(
-        list(truths.values()), list(predictions.values()), list(losses)
+        list(truths.values()), list(predictions.values()), list(losses), class_names
     )
     return Evaluation(
         ap=ap,
@@ -160,31 +167,35 @@ def _evaluation(
         ap50_by_class=by_class_50,
         truths=truths,
         predictions=predictions,
+        class_names=class_names,
     )
 
 
 def _coco(
-    truths: Sequence[Boxes], predictions: Sequence[Boxes], ids: Sequence[str]
+    truths: Sequence[Boxes],
+    predictions: Sequence[Boxes],
+    ids: Sequence[str],
+    classes: Mapping[int, str] = CLASS_NAMES,
 ) -> tuple[list[float], dict[str, float], dict[str, float], str]:
     """COCO's numbers by faster-coco-eval: AP, AP50, AP75; AP and AP50 by class; the lines."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    annotations = list(_annotations(truths))
-    detections = list(_detections(predictions))
+    annotations = list(_annotations(truths, classes))
+    detections = list(_detections(predictions, classes))
     if not annotations:
-        none = dict.fromkeys(CLASS_NAMES.values(), -1.0)
+        none = dict.fromkeys(classes.values(), -1.0)
         return [-1.0] * 3, none, dict(none), "no boxes in this split"
     lines: list[str] = []
     truth = COCO(
         {
             "images": [{"id": n, "file_name": name} for n, name in enumerate(ids)],
             "annotations": annotations,
-            "categories": [{"id": n, "name": name} for n, name in CLASS_NAMES.items()],
+            "categories": [{"id": n, "name": name} for n, name in classes.items()],
         }
     )
     if not detections:
         present = {label for one in truths for label in one["labels"].tolist()}
-        zero = {name: 0.0 if n in present else -1.0 for n, name in CLASS_NAMES.items()}
+        zero = {name: 0.0 if n in present else -1.0 for n, name in classes.items()}
         return [0.0] * 3, zero, dict(zero), "no detections"
     scored = COCOeval_faster(truth, truth.loadRes(detections), "bbox", print_function=lines.append)
     scored.evaluate()
@@ -195,26 +206,30 @@ def _coco(
     precision = np.asarray(scored.eval["precision"])[:, :, :, 0, -1]
     return (
         [float(value) for value in scored.stats[:3]],
-        _by_class(precision),
-        _by_class(precision[:1]),  # the first threshold is an IoU of 0.5
+        _by_class(precision, classes),
+        _by_class(precision[:1], classes),  # the first threshold is an IoU of 0.5
         "\n".join(lines[:12]),
     )
 
 
-def _by_class(precision: npt.NDArray[np.float64]) -> dict[str, float]:
+def _by_class(precision: npt.NDArray[np.float64], classes: Mapping[int, str]) -> dict[str, float]:
     """(thresholds, recall, class) -> mean precision by class; -1 where a class has no box."""
     found = {}
-    for position, name in enumerate(CLASS_NAMES.values()):
+    for position, name in enumerate(classes.values()):
         known = precision[:, :, position]
         known = known[known > -1]
         found[name] = float(known.mean()) if known.size else -1.0
     return found
 
 
-def _annotations(truths: Sequence[dict[str, Tensor]]) -> Iterator[dict[str, object]]:
+def _annotations(
+    truths: Sequence[Boxes], classes: Mapping[int, str]
+) -> Iterator[dict[str, object]]:
     number = 0
     for image, truth in enumerate(truths):
         for box, label in zip(truth["boxes"].tolist(), truth["labels"].tolist(), strict=True):
+            if label not in classes:
+                continue
             number += 1
             width, height = box[2] - box[0], box[3] - box[1]
             yield {
@@ -227,11 +242,13 @@ def _annotations(truths: Sequence[dict[str, Tensor]]) -> Iterator[dict[str, obje
             }
 
 
-def _detections(predictions: Sequence[dict[str, Tensor]]) -> Iterator[dict[str, object]]:
+def _detections(
+    predictions: Sequence[Boxes], classes: Mapping[int, str]
+) -> Iterator[dict[str, object]]:
     for image, found in enumerate(predictions):
         columns = (found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist())
         for box, label, score in zip(*columns, strict=True):
-            if label in CLASS_NAMES:
+            if label in classes:
                 yield {
                     "image_id": image,
                     "category_id": label,

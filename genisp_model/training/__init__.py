@@ -4,6 +4,7 @@
 
 Open `trainer` first: the loop, from a batch to the network's next step.
 
+- `step`: what one step tells, read from the device in one piece.
 - `run`: what the command ``train`` does with its options.
 - `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
   `genisp_model.checkpoint`: evaluation, enhance and export read them too.

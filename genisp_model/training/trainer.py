@@ -1,6 +1,6 @@
 """The training loop, visible: data, picture, frozen detector, loss, step, log.
 
-stream -> GenISP -> frozen detector's losses -> backward through the detector -> GenISP's step
+stream -> ISP -> frozen guide's losses -> backward through the guide -> the ISP's step
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import guide_by
-from genisp_model.detector.frozen import FrozenDetector
+from genisp_model.detector.guide import Guide
 from genisp_model.device import Say
 from genisp_model.evaluation.scores import Evaluation, evaluate
-from genisp_model.isp import GenISP, GenISPOutput, gray_world_loss
+from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.training.run_folder import PictureRow, RunFolder
+from genisp_model.training.step import BatchNumbers, Range, StepResult, read_step
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 
@@ -39,27 +40,6 @@ RUNAWAY = 20.0
 PICTURES = 4
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """One optimiser step, over all its batches.
-
-    Attributes
-    ----------
-    loss, parts
-        Mean guidance loss (with the gray-world term, if any), and its terms.
-    gain_range, matrix_range
-        Smallest and largest numbers ConvWB and ConvCC gave.
-    images
-        How many images it saw.
-    """
-
-    loss: float
-    parts: dict[str, float]
-    gain_range: tuple[float, float]
-    matrix_range: tuple[float, float]
-    images: int
-
-
 @dataclass
 class Trainer:
     """One run: its network, its frozen guide, its data, and where it stands.
@@ -69,7 +49,8 @@ class Trainer:
     config
         What to do.
     detector
-        The frozen guide, on `device`.
+        The frozen guide, on `device`. Where the frozen engine knows its parts, the engine guides in
+        its place, unless the config says ``plain_detector``.
     folder
         Where everything goes.
     device
@@ -81,7 +62,7 @@ class Trainer:
     """
 
     config: TrainConfig
-    detector: FrozenDetector
+    detector: Guide
     folder: RunFolder
     device: torch.device
     say: Say
@@ -95,7 +76,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
-        self.isp = GenISP(RECIPES[config.recipe].isp).to(self.device)
+        self.isp = RECIPES[config.recipe].make_isp().to(self.device)
         self._speed_up()
         self.guide = guide_by(self.detector, plain=config.plain_detector)
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
@@ -118,6 +99,9 @@ class Trainer:
         if "channels-last-isp" in self.config.speedups:
             self.isp.to(**channels_last)
         if "channels-last-detector" in self.config.speedups:
+            if not isinstance(self.detector, nn.Module):
+                message = "channels-last-detector is for guides that are torch modules"
+                raise UsageError(message, hint="leave it out")
             self.detector.to(**channels_last)
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
@@ -243,46 +227,36 @@ class Trainer:
         self.loader.set_epoch(self.loader.epoch + 1)
 
     def _train_step(self, window: list[Batch]) -> StepResult:
+        """One optimiser step over some batches; the host waits for the device once, before it."""
         images = sum(len(batch) for batch in window)
-        totals: dict[str, float] = {}
-        gains: list[Tensor] = []
-        matrices: list[Tensor] = []
         self.optimiser.zero_grad(set_to_none=True)
-        for batch in window:
-            with self._autocast():
-                output = self._forward(batch)
-                parts = self.guide.losses(output.image, batch.targets)
-            loss = torch.stack([part.float() for part in parts.values()]).sum()
-            if self.config.gray_world:
-                colour = gray_world_loss(output.image.float())
-                parts = parts | {"gray_world": colour}
-                loss = loss + self.config.gray_world * colour
-            if not torch.isfinite(loss):
+        result = read_step([self._backward(batch, len(batch) / images) for batch in window])
+        for batch, loss in zip(window, result.batch_losses, strict=True):
+            if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss is {float(loss.detach())} at step {self.step + 1}, samples "
-                    + ", ".join(batch.ids),
+                    f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
                     path=str(self.folder.path),
                     hint="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
                 )
-            share = len(batch) / images
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            for name, part in (parts | {"loss": loss}).items():
-                totals[name] = totals.get(name, 0.0) + float(part.detach()) * share
-            gains.append(output.gains.detach())
-            matrices.append(output.matrix.detach())
         self.optimiser.step()
-        return StepResult(
-            loss=totals.pop("loss"),
-            parts=totals,
-            gain_range=_range(gains),
-            matrix_range=_range(matrices),
-            images=images,
-        )
+        return result
 
-    def _forward(self, batch: Batch) -> GenISPOutput:
+    def _backward(self, batch: Batch, share: float) -> BatchNumbers:
+        """Add a batch's gradients, weighted by its share of the step's images."""
+        with self._autocast():
+            output = self._forward(batch)
+            parts = dict(self.guide.losses(output.image, batch.targets))
+        loss = torch.stack([part.float() for part in parts.values()]).sum()
+        if self.config.gray_world:
+            parts["gray_world"] = gray_world_loss(output.image.float())
+            loss = loss + self.config.gray_world * parts["gray_world"]
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return BatchNumbers.of(parts | {"loss": loss}, output, len(batch))
+
+    def _forward(self, batch: Batch) -> ISPOutput:
         if not self.config.checkpoint_activations:
             return self.isp.forward_with_parameters(batch.images, batch.exposure)
-        output: GenISPOutput = checkpoint(
+        output: ISPOutput = checkpoint(
             self.isp.forward_with_parameters, batch.images, batch.exposure, use_reentrant=False
         )
         return output
@@ -293,7 +267,6 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:
-        (gain_low, gain_high), (matrix_low, matrix_high) = result.gain_range, result.matrix_range
         rate = self.optimiser.param_groups[0]["lr"]
         self.folder.log_step(
             {
@@ -302,10 +275,8 @@ class Trainer:
                 "loss": result.loss,
                 **result.parts,
                 "lr": rate,
-                "gain_min": gain_low,
-                "gain_max": gain_high,
-                "matrix_min": matrix_low,
-                "matrix_max": matrix_high,
+                **_columns("gain", result.gain_range),
+                **_columns("matrix", result.matrix_range),
                 "seconds": seconds,
                 "data_seconds": waited,
             }
@@ -315,11 +286,14 @@ class Trainer:
             f"time: {seconds:.2f}  data: {waited:.3f}  {result.images / max(seconds, 1e-9):.2f} "
             f"images/s  lr {rate:g}"
         )
-        if gain_low < 0 or max(abs(gain_high), abs(matrix_low), abs(matrix_high)) > RUNAWAY:
-            self.say(
-                f"warning: diverging: gains {gain_low:.3g} to {gain_high:.3g}, matrix "
-                f"{matrix_low:.3g} to {matrix_high:.3g}; --recipe default bounds both"
+        if _is_diverging(result):
+            ranges = {"gains": result.gain_range, "matrix": result.matrix_range}
+            described = ", ".join(
+                f"{name} {found[0]:.3g} to {found[1]:.3g}"
+                for name, found in ranges.items()
+                if found
             )
+            self.say(f"warning: diverging: {described}; --recipe default bounds both")
 
     def render(self, batch: Batch) -> Tensor:
         """The network's pictures of a batch, as the detector sees them."""
@@ -369,6 +343,12 @@ class Trainer:
             self.save(self.folder.best)
 
 
-def _range(values: list[Tensor]) -> tuple[float, float]:
-    flat = torch.cat([value.float().flatten() for value in values])
-    return float(flat.min()), float(flat.max())
+def _columns(name: str, found: Range | None) -> dict[str, float]:
+    """A range as two columns of ``steps.csv``; none where an ISP has no such numbers."""
+    return {f"{name}_min": found[0], f"{name}_max": found[1]} if found else {}
+
+
+def _is_diverging(result: StepResult) -> bool:
+    numbers = (*(result.gain_range or ()), *(result.matrix_range or ()))
+    negative = result.gain_range is not None and result.gain_range[0] < 0
+    return negative or any(abs(number) > RUNAWAY for number in numbers)

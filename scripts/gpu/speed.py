@@ -219,7 +219,8 @@ def _compiled(run: Trainer, **options: Any) -> None:
 
 
 def _detector_in_bf16(run: Trainer) -> None:
-    run.detector.to(torch.bfloat16)
+    detector: Any = run.detector
+    detector.to(torch.bfloat16)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from genisp_model.evaluation.scores import (
     paired_ap_gain,
     paired_gain,
 )
+from schemas.coco import CLASS_NAMES
 
 
 def scene(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
@@ -57,11 +58,11 @@ def test_the_numbers_are_those_of_pycocotools(capsys: pytest.CaptureFixture[str]
     truth.dataset = {
         "info": {},
         "images": [{"id": number} for number in range(25)],
-        "annotations": list(_annotations(truths)),
+        "annotations": list(_annotations(truths, CLASS_NAMES)),
         "categories": [{"id": number} for number in (1, 2, 3)],
     }
     truth.createIndex()
-    scored = COCOeval(truth, truth.loadRes(list(_detections(found))), "bbox")
+    scored = COCOeval(truth, truth.loadRes(list(_detections(found, CLASS_NAMES))), "bbox")
     scored.evaluate()
     scored.accumulate()
     scored.summarize()

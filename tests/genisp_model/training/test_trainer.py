@@ -3,17 +3,23 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genisp_model.checkpoint import load_checkpoint, load_isp
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
+from genisp_model.isp import GenISP
 from genisp_model.training import trainer as trainer_module
 from genisp_model.training.run import train_config
 from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.step import read_together
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
 from pipeline.store.keys import sidecar_key
@@ -49,6 +55,11 @@ def trainer(
     )
     made.stop = lambda: 0 < stop_at <= made.step
     return made
+
+
+def genisp(run: Trainer) -> GenISP:
+    assert isinstance(run.isp, GenISP)
+    return run.isp
 
 
 def test_the_detector_does_not_move_and_the_network_does(
@@ -167,7 +178,7 @@ def test_a_speedup_gives_the_same_losses_up_to_rounding(
     assert bool(second.optimiser.param_groups[0]["fused"]) == (speedup == "fused-adam")
     channels_last: Any = {"memory_format": torch.channels_last}
     for name, convolution in (
-        ("channels-last-isp", second.isp.shallow.conv2.weight),
+        ("channels-last-isp", genisp(second).shallow.conv2.weight),
         ("channels-last-detector", next(detector.parameters())),
     ):
         assert convolution.is_contiguous(**channels_last) == (speedup == name)
@@ -214,9 +225,70 @@ def test_a_loss_that_is_no_number_stops_with_step_and_samples(
 ) -> None:
     run = trainer(tiny_store, tmp_path, detector)
     with torch.no_grad():
-        run.isp.shallow.conv3.weight.fill_(math.nan)
+        genisp(run).shallow.conv3.weight.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"nan at step 1, samples DSC"):
         run.fit()
+
+
+def test_only_the_batch_whose_loss_is_no_number_is_named_and_no_step_is_made(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, batch_size=1, accumulate=2)
+    sound, other = islice(run.loader, 2)
+    broken = replace(other, images=torch.full_like(other.images, math.nan))
+    before = [parameter.clone() for parameter in run.isp.parameters()]
+    with pytest.raises(TrainingError, match=f"nan at step 1, samples {other.ids[0]}$"):
+        run._train_step([sound, broken])
+    for parameter, value in zip(run.isp.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what makes the host wait for numbers of a device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero"):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_from_the_device_once_and_before_the_optimiser(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, batch_size=1, accumulate=2, gray_world=0.1)
+    window = list(islice(run.loader, 2))
+    run._train_step(window)  # makes what is cached
+    lists: list[Tensor] = []
+    lists_by_then: list[int] = []
+    to_list = Tensor.tolist
+
+    def counted(values: Tensor) -> Any:  # of a tensor on the CPU, a list takes no operation
+        lists.append(values)
+        return to_list(values)
+
+    monkeypatch.setattr(Tensor, "tolist", counted)
+    # torch's Adam reads its step counters, which are on the CPU whatever the device.
+    monkeypatch.setattr(run.optimiser, "step", lambda: lists_by_then.append(len(lists)))
+    with Reads() as reads:
+        run._train_step(window)
+    assert reads.count == 0
+    assert len(lists) == 1
+    assert lists_by_then == [1]
+
+
+def test_numbers_read_together_are_those_read_one_by_one() -> None:
+    kinds = (torch.float32, torch.bfloat16, torch.float64)
+    scalars = [torch.rand((), dtype=kind) for kind in kinds for _ in range(5)]
+    scalars.append(torch.tensor(math.nan))
+    *numbers, last = read_together(scalars)
+    assert numbers == [float(one) for one in scalars[:-1]]
+    assert math.isnan(last)
 
 
 def test_a_damaged_sample_stops_by_name_or_is_left_out_on_request(
