@@ -51,13 +51,13 @@ bench-loader: $(READY) ## Images/s of the streaming loader beside DataLoader ove
 bench-peers: $(PEERS_READY) ## Images/s of the streaming loader beside LitData, MDS, WebDataset, zarr, ...
 	$(PEERS)/bin/python -m benchmarks.peers
 
-$(PEERS_READY): $(READY) pyproject.toml benchmarks/peers-no-deps.txt benchmarks/peers-zarr2.txt
+$(PEERS_READY): $(READY) pyproject.toml benchmarks/peers/no-deps.txt benchmarks/peers/zarr2.txt
 	rm -rf $(PEERS)
 	$(BIN)/python -m venv $(PEERS)
 	$(BIN)/python -c 'import sysconfig as s; open(s.get_path("purelib", vars={"base": "$(PEERS)"}) + "/project.pth", "w").write(s.get_path("purelib"))'
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-no-deps.txt
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers-zarr2.txt --target $(PEERS)/zarr2
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/no-deps.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/zarr2.txt --target $(PEERS)/zarr2
 	touch $@
 
 bench-scaling: $(READY) ## How an ingest grows with workers, images, megapixels
@@ -73,7 +73,7 @@ bench-reproduction: $(READY) ## CPU seconds an image of ingest beside the reprod
 	$(BIN)/python -m benchmarks.reproduction
 
 proof: $(READY) ## Does GenISP learn? Three seeds, held-out scenes, about half an hour on two cores
-	$(BIN)/python -m scripts.learning_proof --out proof-run
+	$(BIN)/python -m scripts.learning.proof --out proof-run
 
 torture: $(READY) ## The fault campaign: kills, damage, hostile files, full disks, 20,000 samples (minutes)
 	$(BIN)/python -m tests.torture --json torture.json
@@ -89,13 +89,13 @@ gpu-wheels: $(READY) ## What gpu-check needs on a machine without a network: whe
 	rm -rf .whl build
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
 	$(BIN)/python $(GPU_PIP) 'pydantic>=2.10'
-	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu/wheels.txt
+	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu_check/wheels.txt
 	rm -rf build
 	@du -sh .whl
 
 fuzz: $(READY) ## Coverage-guided fuzzing of our own parsers, a minute each (installs atheris)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
-	$(BIN)/python -m tests.torture.fuzz_parsers --seconds 60
+	$(BIN)/python -m tests.torture.hostile_raws.fuzz_parsers --seconds 60
 
 audit: $(AUDIT_READY) ## Known vulnerabilities of what is installed in .venv (asks pypi.org)
 	@# Local versions (2.11.0+cpu) are unknown there.

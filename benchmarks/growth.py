@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth [--counts 1000,5000,20000] [--folder DIR] [--json FILE]
 
-Writes tiny raws in real formats (`benchmarks.many_raws`), so that what is measured is the cost of a
+Writes tiny raws in real formats (`kit.many_raws`), so that what is measured is the cost of a
 sample, not of its pixels, and for each count measures, each step in a process of its own:
 
 - ingest: in one process; then, for the smaller counts, with a worker process, as a user runs it;
@@ -34,8 +34,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import PACKAGES, machine_facts, peak_memory, write_json
-from benchmarks.many_raws import write_many_raws
+from benchmarks.kit.machine import PACKAGES, machine_facts, peak_memory, write_json
+from benchmarks.kit.many_raws import write_many_raws
 
 COUNTS = (1000, 5000, 20000)
 LARGEST_WITH_WORKER = 5000

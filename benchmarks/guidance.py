@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import in_turn, machine_facts, summary, write_json
+from benchmarks.kit.machine import in_turn, machine_facts, summary, write_json
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.isp import GenISP
@@ -122,7 +122,9 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.guidance", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--size", default="800x1216", help="height x width")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--detector", default="retinanet_resnet50_fpn_v2")

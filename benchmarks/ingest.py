@@ -2,7 +2,7 @@
 
     python -m benchmarks.ingest [--images N] [--repeats R] [--json FILE]
 
-Writes full-size night raws (`benchmarks.night_raws`) to a temporary folder and measures, in turn,
+Writes full-size night raws (`kit.night_raws`) to a temporary folder and measures, in turn,
 in one process with a worker's memory: rawpy's open and unpack alone; the whole path of one image
 (`worker.develop_source`: read, checksum, decode, both levels, lz4, durable put, sidecar) with the
 fast decoders, with them cross-checked against LibRaw, and with LibRaw; the same path by stage; and,
@@ -27,9 +27,16 @@ from typing import Any
 
 import rawpy
 
-from benchmarks.machine import cpu_seconds, in_turn, machine_facts, peak_memory, summary, write_json
-from benchmarks.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
-from benchmarks.stages import STAGES, stage_clock
+from benchmarks.kit.machine import (
+    cpu_seconds,
+    in_turn,
+    machine_facts,
+    peak_memory,
+    summary,
+    write_json,
+)
+from benchmarks.kit.night_raws import FORMATS, HIGHEST_SIGNAL, ISO, LOWEST_SIGNAL, write_night_raws
+from benchmarks.kit.stages import STAGES, stage_clock
 from pipeline.ingest import worker
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState

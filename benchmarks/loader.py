@@ -2,7 +2,7 @@
 
     python -m benchmarks.loader [--rounds R] [--levels resized,packed] [--json FILE]
 
-Makes full-size night raws (`benchmarks.night_raws`), ingests them as a user would, and repeats the
+Makes full-size night raws (`kit.night_raws`), ingests them as a user would, and repeats the
 samples under new ids (chunk files and sidecars are copied; zarr's array shapes are not, nothing
 here reads them). Beside the store it writes what people use instead: one uncompressed
 uint16 array of the same images, opened with ``np.memmap``.
@@ -49,8 +49,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import PACKAGES, machine_facts, write_json
-from benchmarks.night_raws import night_store
+from benchmarks.kit.machine import PACKAGES, machine_facts, write_json
+from benchmarks.kit.night_raws import night_store
 from genisp_model.data import StoreDataset, collate
 from genisp_model.data.buffers import BufferPool, codes
 from genisp_model.data.loader import StreamLoader, _Finished, _Reading
@@ -228,7 +228,9 @@ def prepare(folder: Path, raws: int, levels: Sequence[LevelName]) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loader", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--raws", type=int, default=4, help="distinct raws")
     parser.add_argument("--levels", default="resized,packed")

@@ -8,7 +8,7 @@ else as rawpy has it (daylight white balance, automatic brightness, sRGB, 8 bits
 ``resize((1333, 800))``, which stretches 3:2 to 5:3, and a PNG with Pillow's settings. That is done
 here exactly; and once more with the aspect kept (1200x800), a tenth fewer pixels to compress.
 
-The same full-size night raws (`benchmarks.night_raws`) go through the whole path of one image of
+The same full-size night raws (`kit.night_raws`) go through the whole path of one image of
 ours (`worker.develop_source`): read, sha256, decode, level(s), lz4 and CRC-32C, durable writes,
 sidecar. ``resized only`` stores what the report stored, one small image (but 16 bits, XYZ);
 ``default`` stores the full level as well, and decodes 1 in 50 images with LibRaw too.
@@ -31,8 +31,8 @@ import rawpy
 from PIL import Image
 
 from benchmarks.ingest import plan_samples
-from benchmarks.machine import PACKAGES, in_turn, machine_facts, write_json
-from benchmarks.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
+from benchmarks.kit.machine import PACKAGES, in_turn, machine_facts, write_json
+from benchmarks.kit.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline.ingest import worker
 from pipeline.ingest.worker import SampleTask
 from pipeline.raw.cross_check import SAMPLE_EVERY
@@ -143,7 +143,9 @@ def measure_format(kind: RawFormat, folder: Path, images: int, rounds: int) -> A
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reproduction", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--images", type=int, default=2, help="raws of each format (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all (default 5)")
     parser.add_argument("--only", default="", help="formats whose name contains this")

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest import ALLOCATORS, KEPT, in_fresh_process, plan_samples
-from benchmarks.machine import machine_facts, write_json
-from benchmarks.night_raws import ARW2, RawFormat, write_night_raws
+from benchmarks.kit.machine import machine_facts, write_json
+from benchmarks.kit.night_raws import ARW2, RawFormat, write_night_raws
 from pipeline.store.files import StoreFiles
 
 WORKERS = (0, 1, 2, 4)
@@ -157,7 +157,9 @@ def measure_megapixels(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of the workers table")
     parser.add_argument("--only", default="workers,images,megapixels")
     parser.add_argument("--json", type=Path)

@@ -22,8 +22,8 @@ import numcodecs.blosc
 import numpy as np
 from crc32c import crc32c
 
-from benchmarks.machine import machine_facts, write_json
-from benchmarks.night_raws import ARW2, write_night_raws
+from benchmarks.kit.machine import machine_facts, write_json
+from benchmarks.kit.night_raws import ARW2, write_night_raws
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.store.files import StoreFiles
@@ -76,7 +76,9 @@ def in_turn(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str,
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.verify", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--json", type=Path)

@@ -27,11 +27,11 @@ PictureFormat = Literal["png", "tiff"]
 Picture = npt.NDArray[np.float32]
 
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "tiff": ".tif"}
-_LEVEL_SETS: tuple[tuple[LevelName, ...], ...] = (
-    ("packed", "resized"),
-    ("resized", "packed"),
-    ("resized",),
-    ("packed",),
+#: Every order and choice of levels a store may hold.
+_LEVEL_SETS: tuple[tuple[LevelName, ...], ...] = tuple(
+    levels
+    for count in range(1, 1 + len(get_args(LevelName)))
+    for levels in itertools.permutations(get_args(LevelName), count)
 )
 
 
@@ -230,7 +230,7 @@ def _reader(
     if recipe is not None and recipe.colour != store.recipe.colour:
         message = f"it holds {store.recipe.colour}, the network was trained on {recipe.colour}"
         raise UsageError(message, path=how.store, hint="name a store of the same --colour")
-    plane = "G" if store.recipe.colour == "camera" else "Y"
+    plane = store.recipe.brightness_plane
 
     def read(sample_id: str) -> Negative:
         sample = store.read(sample_id, level)

@@ -106,8 +106,8 @@ class ISP(nn.Module):
     """A network that makes pictures of stored images: what is trained, scored and used.
 
     The trainer, the evaluation and ``enhance`` know no more of it than this. A class and not a
-    protocol, because everything torch does with a module is asked of it too. docs/isps.md explains
-    how to write one.
+    protocol, because everything torch does with a module is asked of it too.
+    docs/how-to/write-an-isp.md explains how to write one.
     """
 
     def forward(self, xyz: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.frame import choose_frame
-from pipeline.develop.steps import Level, develop, plane_names
+from pipeline.develop.steps import Level, develop
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.ingest.failure import failure_from
 from pipeline.raw.damage import check_mosaic
@@ -96,7 +96,7 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
     check_mosaic(decoded, frame, sensor, path=source.name)
     point = fixed_point(sensor, recipe.colour, path=source.name)
     made = develop(decoded.mosaic, frame, sensor, recipe, point)[level]
-    brightness = made.statistics[plane_names(recipe)[1]].p99
+    brightness = made.statistics[recipe.brightness_plane].p99
     return Developed(_values(made, point), brightness, frame)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,14 @@ from schemas.base import StrictModel
 Colour = Literal["xyz", "xyz-balanced", "camera"]
 LevelName = Literal["packed", "resized"]
 Codec = Literal["lz4", "zstd"]
+
+#: What the three planes of a colour are called, and which of them says how bright a picture is.
+PLANES: dict[Colour, tuple[str, str, str]] = {
+    "xyz": ("X", "Y", "Z"),
+    "xyz-balanced": ("X", "Y", "Z"),
+    "camera": ("R", "G", "B"),
+}
+BRIGHTNESS_PLANE: dict[Colour, str] = {"xyz": "Y", "xyz-balanced": "Y", "camera": "G"}
 
 #: Raised whenever the same raw and options would give other stored numbers than before.
 TRANSFORM_VERSION = 2
@@ -46,11 +54,22 @@ class Recipe(StrictModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> Recipe:
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise ValueError("levels must name 'packed', 'resized' or both, each once")
+            names = ", ".join(map(repr, get_args(LevelName)))
+            raise ValueError(f"levels must name at least one of {names}, each once")
         long_side, short_side = self.fit
         if not 16 <= short_side <= long_side <= 65535:
             raise ValueError("fit must be LONGxSHORT with 16 <= SHORT <= LONG <= 65535")
         return self
+
+    @property
+    def planes(self) -> tuple[str, str, str]:
+        """What the three planes of a level are called."""
+        return PLANES[self.colour]
+
+    @property
+    def brightness_plane(self) -> str:
+        """The plane whose 99th percentile says how bright a picture is."""
+        return BRIGHTNESS_PLANE[self.colour]
 
     @property
     def fingerprint(self) -> str:

@@ -24,8 +24,8 @@ from schemas.events import (
     VerifySummary,
 )
 from schemas.info import DoctorReport, StoreInfo
-from tests.conftest import tree
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
+from tests.kit.trees import tree
 
 AnyEvent: TypeAdapter[object] = TypeAdapter(
     ErrorEvent

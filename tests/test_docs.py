@@ -1,6 +1,6 @@
 """The documents are executed: commands, code, links and generated parts are what the tool does.
 
-``python -m tests.test_docs`` rewrites the generated parts of docs/command-line.md.
+``python -m tests.test_docs`` rewrites the generated parts of docs/reference/command-line.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from schemas import events
 from schemas.info import DoctorReport, StoreInfo
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.md")])
-COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+COMMAND_LINE_PAGE = ROOT / "docs" / "reference" / "command-line.md"
 
 #: As wide as the help ever gets (``max_content_width``), whatever terminal the tests run in.
 HELP_WIDTH = 100
@@ -43,9 +44,20 @@ JSON_RESULTS = (
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
-_REPOSITORY_FILE = re.compile(
-    r"`((?:tests|pipeline|schemas|benchmarks|docs)/[\w/.-]+\.(?:py|md))(?:::(\w+))?`"
+_ROOMS = "benchmarks|commands|docs|genisp_model|pipeline|schemas|scripts|tests"
+_REPOSITORY_PATH = re.compile(rf"`((?:{_ROOMS})/[\w/.-]*)(?:::(\w+))?`")
+_DOTTED_NAME = re.compile(rf"(?:`|python -m )((?:{_ROOMS})(?:\.\w+)+)")
+#: Rooms and modules that the documents name before they are there.
+_AWAITED = (
+    "commands/",
+    "commands/options.py",
+    "pipeline/store/open_files.py",
+    "schemas/choices.py",
+    "schemas/exit_code.py",
+    "schemas/finding_codes.py",
 )
+#: Longest line of prose; tables and code may be wider.
+_PROSE_WIDTH = 120
 _MEASURED = re.compile(r"\d+:\d\d:\d\d|[\d.]+(?= images/s)|\d+(?= MB/s)")
 
 
@@ -182,9 +194,50 @@ def test_links_and_named_files_exist(page: Path) -> None:
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in _anchors(linked), f"{page.name} links to {target}"
-    for name, test in _REPOSITORY_FILE.findall(text):
-        assert (ROOT / name).exists(), f"{page.name} names {name}"
+    for name, test in _REPOSITORY_PATH.findall(text):
+        assert (ROOT / name).exists() or name in _AWAITED, f"{page.name} names {name}"
         assert not test or f"def {test}(" in (ROOT / name).read_text(), f"{page.name} names {test}"
+    for name in _DOTTED_NAME.findall(text):
+        assert _is_in_the_code(name), f"{page.name} names {name}"
+
+
+def _is_in_the_code(dotted: str) -> bool:
+    """Whether it is a room, a module, or a word in the module or room that its beginning names."""
+    place, rest = ROOT, dotted.split(".")
+    while rest and place.is_dir():
+        place /= rest[0]
+        if not place.is_dir():
+            place = place.with_suffix(".py")
+        if not place.exists():
+            place = place.parent / "__init__.py"
+            break
+        rest = rest[1:]
+    return not rest or (
+        place.is_file() and re.search(rf"\b{rest[0]}\b", place.read_text()) is not None
+    )
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    for module in (path for room in _ROOMS.split("|") for path in (ROOT / room).rglob("*.py")):
+        for name in re.findall(r"\bdocs/[\w/-]+\.md\b", module.read_text()):
+            assert (ROOT / name).exists(), f"{module.relative_to(ROOT)} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_has_lines_of_normal_length(page: Path) -> None:
+    text = re.sub(r"<!-- generated.*?<!-- end", "", page.read_text(), flags=re.DOTALL)
+    text = _LINK.sub("", _FENCE.sub("", text))
+    long = [line for line in text.splitlines() if len(line) > _PROSE_WIDTH and line[0] != "|"]
+    assert not long, page.name
+
+
+def test_the_architecture_names_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [name for name in project["tool"]["setuptools"]["packages"] if "." in name]
+    inner = re.compile(r"pipeline\.sample_set\.|genisp_model\.(\w+\.)?assets")
+    for room in rooms:
+        assert inner.match(room) or f"`{room.replace('.', '/')}/`" in told, room
 
 
 def _anchors(page: Path) -> set[str]:

@@ -31,7 +31,7 @@ from click.testing import CliRunner
 import cli
 from pipeline.raw.reader import decoder_version
 from schemas.recipe import Codec, Colour, LevelName
-from tests.conftest import tree
+from tests.kit.trees import tree
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

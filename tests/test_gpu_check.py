@@ -13,9 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from pipeline.sample_set import write_sample_set
-from scripts import gpu_check
-from scripts.gpu import machine
-from scripts.gpu.checking import (
+from scripts.gpu_check import __main__ as gpu_check
+from scripts.gpu_check import machine
+from scripts.gpu_check.checking import (
     SMALL,
     Bench,
     NotCheckedError,
@@ -24,9 +24,9 @@ from scripts.gpu.checking import (
     with_tf32_products,
     without_tf32,
 )
-from scripts.gpu.machine import own_tests
-from scripts.gpu.stores import prepare_stores
-from scripts.gpu.tables import markdown
+from scripts.gpu_check.machine import own_tests
+from scripts.gpu_check.stores import prepare_stores
+from scripts.gpu_check.tables import markdown
 
 
 @pytest.fixture

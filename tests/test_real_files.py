@@ -12,7 +12,8 @@ import rawpy
 from pipeline.annotations.coco_file import load_coco
 from pipeline.annotations.index import build_index
 from pipeline.store import open_store
-from tests.conftest import Ingest, Recorder
+from tests.conftest import Ingest
+from tests.kit.recorder import Recorder
 
 pytestmark = pytest.mark.shared_data
 

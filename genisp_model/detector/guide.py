@@ -1,7 +1,7 @@
 """What a frozen guide is: all that the trainer and the evaluation ask of a detector.
 
 Whatever has these names and methods guides; it need not come from torchvision, nor be a torch
-module. docs/guides.md explains how to write one.
+module. docs/how-to/write-a-guide.md explains how to write one.
 """
 
 from __future__ import annotations

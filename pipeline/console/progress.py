@@ -1,6 +1,6 @@
-"""How a long run tells what it does: the calls it makes, and the plain-line and JSON versions.
+"""How a long run reports its progress: the calls it makes, and their plain-line and JSON forms.
 
-The version for terminals is in `terminal`.
+The form for terminals is in `terminal`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from schemas.sidecar import Sidecar
 
 Print = Callable[[str], None]
 
-#: Seconds between two status lines when nobody watches a terminal.
+#: Seconds between two status lines where there is no terminal.
 STATUS_EVERY = 10.0
 
 
 class Reporter(Protocol):
-    """Told about a run as it goes."""
+    """What a run calls while it goes on."""
 
     def stage(self, name: str, total: int, total_bytes: int = 0) -> None:
         """A stage begins: `total` steps, `total_bytes` to read."""

@@ -26,7 +26,7 @@ def as_json(result: Any) -> str:
 
 
 def ingest_text(summary: IngestSummary) -> str:
-    """Counts; where; how long and how fast; what to type next."""
+    """Counts, the store, duration and rate, and the next command to type."""
     changed = _listed(
         (summary.ingested, "ingested"),
         (summary.redone, "redone"),
@@ -89,7 +89,7 @@ def plan_text(plan: PlanEvent) -> str:
 
 
 def verify_text(summary: VerifySummary) -> str:
-    """Verdict first."""
+    """Whether the store is whole, then what was checked."""
     what = "" if summary.chunks or not summary.samples else "the structure of "
     looked = [_many(summary.samples, "sample")]
     if what:
@@ -110,7 +110,7 @@ def verify_text(summary: VerifySummary) -> str:
 
 
 def info_text(info: StoreInfo) -> str:
-    """The store on one screen."""
+    """What a store holds, on one screen."""
     lines = [
         f"{info.path}: {_many(info.samples, 'sample')}, {_size(info.chunk_bytes)}",
         f"  recipe   {info.recipe.describe()}",
@@ -200,7 +200,7 @@ def twelve_lines(scores: Sequence[RenderingScore]) -> str:
 
 def _score_line(one: RenderingScore) -> str:
     gain = f"{one.gain:+.3f}" if one.rendering != "classical" else ""
-    if gain and one.images > 1:  # one image has no spread to tell
+    if gain and one.images > 1:  # one image has no standard error
         gain += f" ± {one.gain_error:.3f}"
     return f"{one.rendering:20} {one.ap:6.3f} {one.ap50:6.3f} {one.loss:7.3f}   {gain}".rstrip()
 

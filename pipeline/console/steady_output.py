@@ -1,4 +1,4 @@
-"""Output that goes quiet when nobody can hear it: a run is worth more than what it says."""
+"""Standard output and error whose failures do not stop a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 
 class SteadyStream:
-    """A text stream whose failures stop nothing: what is written after the first one is dropped.
+    """A text stream that raises nothing: what is written after the first failure is dropped.
 
-    A reader that has gone (``| head``), a full disk under a log and a closed terminal all fail
-    somewhere in the middle of a run.
+    A reader that has ended (``| head``), a full disk under a log, or a closed terminal would
+    otherwise end a run in the middle.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class SteadyStream:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write, or drop it."""
+        """Write `text`, or drop it after a failure."""
         try:
             self._stream.write(text)
         except OSError as error:
@@ -36,7 +36,7 @@ class SteadyStream:
         return len(text)
 
     def flush(self) -> None:
-        """Have everything written."""
+        """Write what is buffered, or drop it after a failure."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -46,7 +46,7 @@ class SteadyStream:
         return getattr(self._stream, name)
 
     def _give_up(self, error: OSError) -> None:
-        """Point the stream to nowhere: what it still holds has to go somewhere at the end."""
+        """Redirect the stream to the null device: Python writes what is buffered at exit."""
         self.lost = self.lost or error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

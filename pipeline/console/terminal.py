@@ -54,7 +54,7 @@ class TerminalReporter:
         self._print(finding_text(finding), _COLOURS[finding.severity])
 
     def _print(self, text: str, colour: str) -> None:
-        # As Text: no markup, emoji codes or highlighting to be found in names.
+        # As Text, so that rich takes nothing in a name for markup, an emoji code or a number.
         self._console.print(Text(text, style=colour), soft_wrap=True)
 
     def close(self) -> None:

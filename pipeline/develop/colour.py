@@ -1,7 +1,7 @@
 """Camera RGB to CIE XYZ (D65), and the fixed point it is stored in.
 
 LibRaw's ``rgb_xyz_matrix`` is XYZ -> camera (its ``cam_xyz``; Adobe's ColorMatrix). Camera -> XYZ
-is therefore its *inverse*. Using it as it stands is the mistake every public reproduction made.
+is therefore its *inverse*. Every public reproduction used the matrix without inverting it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def camera_to_xyz(xyz_to_camera: npt.ArrayLike, *, path: str = "") -> Matrix:
 
 
 def colour_transform(sensor: Sensor, colour: Colour, *, path: str = "") -> ColourTransform:
-    """The arithmetic of one recipe for one sensor (design contract 3)."""
+    """The arithmetic of one recipe for one sensor; see docs/reference/colour-and-frame.md."""
     span = sensor.white - min(sensor.black)
     if colour == "camera":
         return ColourTransform(sensor.black, span, (1.0, 1.0, 1.0), np.eye(3), clipped=False)

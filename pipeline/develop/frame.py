@@ -15,7 +15,7 @@ from schemas.sidecar import CropSource, Frame, Orientation, Rect
 
 Size = tuple[int, int]
 
-#: A centred crop is believed up to this difference per axis ("a few tens of pixels": Sony's
+#: A centred crop is accepted up to this difference per axis ("a few tens of pixels": Sony's
 #: RX100 VII has 24, Nikon's D750 in DX mode 32).
 MAX_CENTRED_DIFFERENCE = 64
 
@@ -23,7 +23,7 @@ MAX_CENTRED_DIFFERENCE = 64
 def choose_frame(
     geometry: Geometry, annotation_size: Size | None = None, *, path: str = ""
 ) -> Frame:
-    """Choose crop and orientation (design contract 4).
+    """Choose crop and orientation; the rules are in docs/reference/colour-and-frame.md.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""The fused pass over the mosaic: one read of every sample gives both levels and their histograms.
+"""One pass over the mosaic: each sample is read once, for both levels and their histograms.
 
-Compiled by numba, cached beside this file. Everything here is arithmetic on arrays: what the
-numbers mean is decided in `colour`, `resample` and `pipeline.raw.cfa`. No fast-math: the same input
-gives the same bytes on every machine.
+Compiled by numba, cached beside this file. Everything here is arithmetic on arrays; what the
+numbers mean is decided in `colour`, `resample` and `pipeline.raw.cfa`. Without fast-math, so that
+the same input gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
-#: Of R, G1 + G2 and B, and the constant: numbers, not an array, so that loops keep them at hand.
+#: Factors of R, G1 + G2 and B, and the constant. Numbers, not an array, so that loops keep them in
+#: registers.
 Factors = tuple[np.float32, np.float32, np.float32, np.float32]
 
 _compiled = compiled(nogil=True, error_model="numpy")
@@ -114,7 +115,8 @@ def _plane_into_two(
 @_compiled
 def _count(level: U16, y: int, counts: U32) -> None:
     """Count the codes of row `y` of a (3, h, w) level."""
-    # In turn, because neighbours in one plane often share a code and would wait for each other.
+    # The planes in turn: neighbours in one plane often have the same code, and two additions to one
+    # counter have to wait for each other.
     first, second, third = level[0, y], level[1, y], level[2, y]
     counts0, counts1, counts2 = counts[0], counts[1], counts[2]
     for x in range(first.shape[0]):
@@ -152,7 +154,7 @@ def _average_columns(tall: F32, first: U32, blocks: F32, out: F32) -> None:
         talls = tall[block * size :]
         tall1, tall2, tall3 = talls[1:], talls[2:], talls[size - 1 :]
         for x in range(out.shape[0]):
-            at = first[x]  # unsigned: no test for negative indices, so this becomes vector code
+            at = first[x]  # unsigned: without a test for negative indices this is vectorised
             total = out[x] + weights0[x] * talls[at]
             total += weights1[x] * tall1[at]
             total += weights2[x] * tall2[at]
@@ -171,8 +173,8 @@ def _round_row(codes: F32, out: U16) -> None:
 def _weights(
     y: int, out_y: int, first_y: I64, weights_y: F32
 ) -> tuple[np.float32, bool, np.float32]:
-    """What input row `y` weighs in output row `out_y`, whether that ends with it, and what it
-    weighs in the next: 0 where that begins behind it.
+    """Weight of input row `y` in output row `out_y`, whether it is the last input row of `out_y`,
+    and its weight in the next output row (0 if it has no part in that).
     """
     tap = y - first_y[out_y]
     ends = tap + 1 == weights_y.shape[1] or weights_y[out_y, tap + 1] == 0

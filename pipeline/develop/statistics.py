@@ -1,4 +1,4 @@
-"""Statistics of a stored level, from the histogram of its codes: exact, and cheap to recheck."""
+"""Statistics of a stored level from the histogram of its codes: exact, and cheap to verify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def level_statistics(
 
 
 def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) -> PlaneStatistics:
-    codes = np.flatnonzero(counts > 0)  # night leaves most codes without a pixel
+    codes = np.flatnonzero(counts > 0)  # in a night image most codes have no pixel
     cumulative = np.cumsum(counts[codes], dtype=np.int64)
     total = int(cumulative[-1])
     code_sum = int(np.dot(codes, counts[codes].astype(np.int64)))
@@ -45,7 +45,7 @@ def _plane_statistics(counts: npt.NDArray[np.integer], fixed_point: FixedPoint) 
 
     def percentile(permille: int) -> float:
         # Nearest rank: the smallest code with at least this share of pixels at or below it.
-        # In integers: 0.999 * 960000 in floats is a hair above 959040, a whole rank too far.
+        # In integers: as floats, 0.999 * 960000 is slightly above 959040, so one rank too far.
         rank = -(-permille * total // 1000)
         return value(int(codes[np.searchsorted(cumulative, rank)]))
 

@@ -1,4 +1,4 @@
-"""The order of the steps from mosaic to stored levels, and nothing else. Arrays in, arrays out.
+"""The steps from mosaic to stored levels, in order. Arrays in, arrays out.
 
 crop -> levels -> green average -> matrix -> fixed point, with the resized level averaged from the
 same floats before they are rounded; then the orientation.
@@ -42,11 +42,6 @@ class Level:
     scale_x: float
     scale_y: float
     statistics: dict[str, PlaneStatistics]
-
-
-def plane_names(recipe: Recipe) -> tuple[str, str, str]:
-    """What the three planes are called under a recipe."""
-    return ("R", "G", "B") if recipe.colour == "camera" else ("X", "Y", "Z")
 
 
 def level_size(frame_size: tuple[int, int], level: LevelName, recipe: Recipe) -> tuple[int, int]:
@@ -128,14 +123,14 @@ def _level(
         stored=upright,
         scale_x=upright.shape[2] / frame.size[0],
         scale_y=upright.shape[1] / frame.size[1],
-        statistics=level_statistics(counts, fixed_point, plane_names(recipe)),
+        statistics=level_statistics(counts, fixed_point, recipe.planes),
     )
 
 
 def _kernel_constants(
     transform: ColourTransform, fixed_point: FixedPoint
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Fold levels, matrix and fixed point into the kernel's numbers.
+    """Combine black and white levels, matrix and fixed point into the kernel's constants.
 
     code = (matrix @ cam - add_offset) / scale_factor, affine in (R, G1 + G2, B).
     """

@@ -5,7 +5,7 @@ in which a task that kills its worker costs only itself.
 
 - `executor`: tasks in, outcomes out. `dask_cluster`: the cluster under it.
 - `threads`: a few calls at once in this process.
-- `interruption`: a signal asks a run to end; it ends where its state is whole.
+- `interruption`: a signal asks a run to stop; the run stops after the samples it has begun.
 - `compiled`: numba with a cache on disk.
 
 Nothing here knows what a raw or a store is.

@@ -1,8 +1,8 @@
-"""numba's compiler with a cache on disk that is a convenience and never a condition.
+"""numba's compiler with a cache on disk that may fail without consequences.
 
-numba by itself raises where it finds no folder to write to, where the disk of that folder is full,
-and where a file of the cache was cut off. None of that is a reason not to compute: the function is
-compiled once more, in this process.
+numba by itself raises an error if it finds no folder to write to, if the disk of that folder is
+full, or if a file of the cache was cut off. Here the function is then compiled again, in this
+process.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _Base: Any = FunctionCache  # numba publishes no types
 
 @lru_cache
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes whenever a file with compiled code in a folder does, or this file.
+    """A value that changes whenever a file with compiled code in a folder changes, or this file.
 
-    So compiled functions that call each other belong into one folder.
+    So compiled functions that call each other have to be in one folder.
     """
     sources = [path for path in sorted(folder.glob("*.py")) if b"compiled" in path.read_bytes()]
     sources.append(Path(__file__))
@@ -36,7 +36,7 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 class _CasualCache(_Base):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        # numba looks at the function's own file; what it calls, and holds, may be in another.
+        # numba looks only at the function's own file, but what it calls may be in another one.
         self._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

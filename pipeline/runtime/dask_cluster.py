@@ -1,4 +1,4 @@
-"""A local Dask cluster that hears nobody else, waits for nothing for ever, and keeps nothing."""
+"""A local Dask cluster: closed to other users, with a limit on every wait, leaving no files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from typing import Any
 from pipeline.errors import GenispError
 from pipeline.runtime.interruption import STOP_SIGNALS
 
-#: Seconds beyond the time limit after which a silent worker is taken for stopped.
+#: Seconds beyond the time limit after which a worker that does not answer counts as stopped.
 SILENCE = 10.0
 
-#: How often the workers of a cluster are started before it is given up, and how many seconds one
-#: start may take. Dask by itself waits for ever for a process that got no thread to report with.
+#: How many times the workers of a cluster are started before giving up, and how many seconds one
+#: start may take. Dask by itself waits forever for a process that could not start the thread it
+#: reports with.
 STARTS = 3
 START = 120.0
 
-#: Settings of glibc's allocator for a worker, by which the memory of one image is there for the
-#: next. Dask's own give it back at once: 20,000 page faults an image, 13 % of its time.
+#: Settings of glibc's allocator for a worker, by which the memory of one image is kept for the
+#: next. With Dask's settings it is given back at once: 20,000 page faults an image, 13 % of its
+#: time.
 KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
 
 
@@ -46,14 +48,15 @@ def cluster(workers: int, time_limit: float) -> Iterator[Any]:
         # A worker holds one task and no queue, and a task that kills its worker is not tried again.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.allowed-failures": 0,
-        # The watchdog of a stopped process is stopped too.
+        # The watchdog of a stopped process is stopped too, so the scheduler has to notice.
         "distributed.scheduler.worker-ttl": f"{time_limit + SILENCE}s",
-        # A busy machine may need long to start another worker: it is not given up for that.
+        # On a busy machine it may take long to start another worker; that is no reason to give up.
         "distributed.deploy.lost-worker-timeout": "1 day",
         "distributed.worker.preload": [__name__],  # for `dask_setup`
         # LibRaw's OpenMP does not survive fork.
         "distributed.worker.multiprocessing-method": "spawn",
-        # Nothing here spills: samples live for a second, and a big raw must not be paused for ever.
+        # Nothing is spilled to disk: samples live for a second, and a worker that Dask pauses
+        # because of a big raw would never continue.
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
@@ -61,7 +64,7 @@ def cluster(workers: int, time_limit: float) -> Iterator[Any]:
         **{f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in KEPT_MEMORY.items()},
         "distributed.logging": {"distributed": "critical"},
         "distributed.admin.tick.limit": "1h",
-        # Dask's web pages would show whoever asks what is being done.
+        # Dask's web pages would show everybody on the machine what is being done.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
@@ -79,12 +82,12 @@ def cluster(workers: int, time_limit: float) -> Iterator[Any]:
 
 @contextmanager
 def _only_ours_imported() -> Iterator[str]:
-    """A folder for Dask; meanwhile nobody else's files are taken for modules.
+    """A scratch folder for Dask; while it is in use, no foreign file is imported as a module.
 
-    Dask puts its scratch folder first on the path of every process, and by itself shares it with
-    all users of the machine: this one only its owner may enter. And every process is started by
-    ``python -c``, which looks for modules in the current folder first: that may be a data set
-    which has a ``pickle.py``.
+    Dask puts its scratch folder first on the path of every process, and by default shares it with
+    all users of the machine. Only its owner may enter this one. And every process is started by
+    ``python -c``, which looks for modules in the current folder first, which may be a data set with
+    a ``pickle.py``.
     """
     name = "PYTHONSAFEPATH"
     before = os.environ.get(name)
@@ -102,19 +105,21 @@ def _only_ours_imported() -> Iterator[str]:
 
 @contextmanager
 def _deaf_loop() -> Iterator[Any]:
-    """Dask's event loop, in a thread that signals to stop do not reach.
+    """Dask's event loop, in a thread with `STOP_SIGNALS` blocked.
 
-    They reach the whole process group; only the coordinator's main thread decides what they mean.
-    Threads and processes inherit what is blocked, so neither the workers nor anything else that
-    is started from this loop hears them. It ends its workers by asking them to, and by SIGKILL:
-    the interpreter, which sends SIGTERM to what is left and waits, would wait for ever.
+    These signals are sent to the whole process group, but only the coordinator's main thread shall
+    decide what to do about them. Threads and processes inherit what is blocked, so neither the
+    workers nor anything else that is started from this loop receives them. Workers are therefore
+    ended by asking them to, and then by SIGKILL: the interpreter sends SIGTERM to what is left and
+    waits, which would take forever.
     """
     from distributed.utils import LoopRunner
 
     runner = LoopRunner()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        resource_tracker.ensure_running()  # else it is started later, and unblocks two of them
+        # Else it is started later, and unblocks two of the signals.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         runner.start()
         _keep_steady_time(runner.loop)
@@ -130,7 +135,7 @@ def _deaf_loop() -> Iterator[Any]:
 
 
 def _started(workers: int, loop: Any) -> Any:
-    """A cluster whose workers all came up; Dask gives up at the first that does not."""
+    """A cluster all of whose workers have started; Dask gives up at the first that does not."""
     from distributed import LocalCluster
 
     for _ in range(STARTS):
@@ -149,16 +154,16 @@ def _started(workers: int, loop: Any) -> Any:
                 death_timeout=START,
                 loop=loop,
             )
-        except Exception as error:  # its assertions, too, where there are no threads left
+        except Exception as error:  # also Dask's assertions, if no thread can be started
             reason = str(error.__cause__ or error) or type(error).__name__
     raise no_workers(f"worker processes do not start ({reason})")
 
 
 def _key_of_our_own() -> Any:
-    """A key of this run's, which nobody else has; workers get it through a pipe.
+    """A new key for this run; workers get it through a pipe.
 
-    As ``Security.temporary`` of Dask makes one, but valid for good: that one's first and last day
-    would make a clock that is wrong, or set while we run, refuse our own workers.
+    Like Dask's ``Security.temporary``, but valid at any date: with a first and last day, our own
+    workers would be refused if the clock is wrong or is set during the run.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -187,14 +192,14 @@ def _key_of_our_own() -> Any:
 
 
 def dask_setup(worker: Any) -> None:
-    """Called by Dask in a worker before it reports for work: `_keep_steady_time` there, too."""
+    """Called by Dask in a worker before it reports to the scheduler (setting ``preload``)."""
     _keep_steady_time(worker.loop)
 
 
 def _keep_steady_time(loop: Any) -> None:
-    """Have a loop, and Dask's messages, measure time by a clock that nobody sets.
+    """Have a loop, and Dask's messages, measure time by the monotonic clock.
 
-    Both go by the time of day: if that is set back by an hour, they are silent for an hour.
+    By default both use the time of day: if that is set back by an hour, they wait for an hour.
     """
     import distributed.batched
 

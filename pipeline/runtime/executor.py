@@ -1,12 +1,12 @@
 """Runs tasks on a local Dask cluster, or in this process.
 
-One task a worker at a time: so when a worker dies, it is known what it was doing. That need not be
-why it died: memory may have run out beside it, or somebody killed it. So its task is run once more
-after all others, alone, and blamed only if that fails too.
+Each worker has one task at a time. So when a worker dies, its task is known. The task need not be
+the reason: the machine may be out of memory, or somebody killed the worker. So the task is run once
+more after all others, alone, and is blamed only if that fails too.
 
-Each task runs under a watchdog that needs no help from the decoder: it ends the process from a C
-thread. A worker that gives no sign of life at all (stopped, or stuck in the kernel) is killed by
-the scheduler.
+Each task runs under a watchdog that works whatever the decoder is doing: it ends the process from a
+C thread. A worker that does not answer at all (stopped, or stuck in the kernel) is killed by the
+scheduler.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipeline.errors import GenispError
 from pipeline.runtime.dask_cluster import cluster, no_workers
 from pipeline.runtime.interruption import never
 
-#: Seconds without any worker after which nobody waits for one any more.
+#: Seconds without any worker after which the run is given up.
 PATIENCE = 60.0
 
-#: Open files that a coordinator needs, and more for each worker: half as many again as were seen.
+#: Open files that a coordinator needs, and more for each worker: 1.5 times what was measured.
 HANDLES = 48
 HANDLES_PER_WORKER = 16
 
@@ -173,7 +173,7 @@ class _DaskExecutor:
                 self._require_workers()
 
     def _outcome(self, future: Any, since: float) -> Any:
-        """What a finished task returned; it is lost if its worker died before handing it over."""
+        """What a finished task returned; lost if its worker died before it was transferred."""
         from distributed import KilledWorker
 
         while True:
@@ -187,7 +187,7 @@ class _DaskExecutor:
                 self._require_workers()  # Dask runs the task again to get it back
 
     def _require_workers(self) -> None:
-        """Dask replaces workers that die; without end, if need be. See that it still can."""
+        """Raise if Dask, which replaces workers that die, has had none for `PATIENCE` seconds."""
         if self._client.cluster.scheduler.workers:
             self._alone_since = None
             return
@@ -199,7 +199,7 @@ class _DaskExecutor:
 
 def _guarded(function: Callable[[Task], Outcome], task: Task, time_limit: float) -> Outcome:
     """Run a task; after `time_limit` seconds the process ends, whatever it is doing."""
-    with _unheard() as nowhere:  # the traceback would only litter the terminal
+    with _unheard() as nowhere:  # the watchdog's traceback says nothing to a user
         faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)
         try:
             return function(task)
@@ -209,9 +209,9 @@ def _guarded(function: Callable[[Task], Outcome], task: Task, time_limit: float)
 
 @contextmanager
 def _unheard() -> Iterator[TextIO]:
-    """Nothing reaches the terminal meanwhile: LibRaw writes "data corrupted" to file 2 by itself.
+    """Send file descriptor 2 to nowhere: LibRaw writes "data corrupted" to it by itself.
 
-    What it finds is told anyway, with the file's name: as the task's failure.
+    What it finds is reported anyway, with the file's name, as the task's failure.
     """
     with open(os.devnull, "w") as nowhere:
         terminal = os.dup(2)

@@ -1,4 +1,4 @@
-"""Ctrl-C with manners: the first lets running samples finish, the second ends at once."""
+"""Handles Ctrl-C: the first lets running samples finish, the second ends the run at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Final
 STOP_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""Ctrl-C; what batch systems send before SIGKILL; and what a closing terminal sends."""
+"""SIGINT is Ctrl-C, SIGTERM what batch systems send before SIGKILL, SIGHUP a closing terminal."""
 
 
 def never() -> bool:
-    """Nobody asks for the end: what is asked where nobody can."""
+    """Always False: for runs that cannot be interrupted."""
     return False
 
 
@@ -31,8 +31,8 @@ class Interruption:
     def watched(self) -> Iterator[None]:
         """Listen for `STOP_SIGNALS` while inside (only possible in the main thread).
 
-        One that is ignored already stays ignored: that is what ``nohup`` asks for. The second of a
-        kind does what it would have done without us.
+        A signal that is already ignored stays ignored, because ``nohup`` does that. The second
+        signal of a kind has its usual effect.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""Work shared out over threads, with memory that does not grow with the number of items."""
+"""Runs work in threads, with memory that does not grow with the number of items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Items a thread may be ahead of whoever takes the results.
+#: Items a thread may be ahead of the consumer of the results.
 AHEAD = 8
 
 

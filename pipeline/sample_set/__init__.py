@@ -1,6 +1,6 @@
 """Synthetic camera raws with boxes: a small NOD-like set, and raws of any kind for tests.
 
-Nothing here reads a raw: the writers are independent of the decoders they are used to test.
+Nothing here reads a raw, so that the writers are independent of the decoders they test.
 
 Open `dataset` first: the whole set. `scene` draws a street with its boxes, `sensor` turns its light
 into a mosaic, `formats` write that as a camera would, `annotation_file` writes the boxes.

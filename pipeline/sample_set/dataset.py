@@ -34,7 +34,7 @@ from schemas.sample_set import SampleSetSummary
 
 _log = logging.getLogger(__name__)
 
-# NOD's frames get dark down to this; learning-experiment range, share of white.
+# Mean signal of the darkest frames (as in NOD) and of the brightest, as a share of white.
 _DARKEST, _BRIGHTEST = 0.003, 0.03
 
 
@@ -180,7 +180,7 @@ def _write_shot(
     variant = body.variants[index // len(_BODIES) % len(body.variants)]
     sensor = _sensor(body, variant, full_size=full_size)
     _, _, width, height = sensor.crop
-    # At full size a cell of the filter sees one value: lenses do not resolve single pixels.
+    # At full size all four sites of a CFA cell see one value: lenses do not resolve single pixels.
     step = 2 if full_size else 1
     scene = compose_scene((seed, index), aspect=_upright(variant, width, height))
     size = (width // step, height // step)
@@ -202,7 +202,7 @@ def _write_shot(
 
 
 def _upright(variant: _Variant, width: int, height: int) -> float:
-    """Aspect of the frame as the photographer saw it."""
+    """Width over height of the upright frame."""
     return width / height if variant.orientation == 1 else height / width
 
 
@@ -224,7 +224,7 @@ def _sensor(body: _Body, variant: _Variant, *, full_size: bool) -> Sensor:
 def turn_to_sensor(
     xyz: Floats, boxes: npt.NDArray[np.int64], orientation: int, step: int = 1
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Turn an upright scene the way the sensor lay when the camera was held on its side.
+    """Turn an upright scene into the sensor's frame of a camera that was held on its side.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def _facts(
     index: int,
     iso: int,
 ) -> CameraFile:
-    # A made-up evening: the clock of the machine must not reach the bytes.
+    # An invented evening: the bytes must not depend on the machine's clock.
     moment = datetime(2020, 11, 7, 19, 30) + timedelta(seconds=41 * index)
     return replace(
         body.camera,

@@ -1,4 +1,4 @@
-"""From scene radiance to a noisy mosaic: what the camera's sensor would have written."""
+"""From scene radiance to a noisy mosaic, as a camera's sensor would record it."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def expose(
     mean_signal
         Mean over the crop, above black, as a share of white - black; exposure is set to meet it.
     iso
-        Sets how many levels an electron is worth, hence the noise.
+        Decides how many levels one electron makes, and so the noise.
     rng
-        Of the noise.
+        Draws the noise.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def white_balance(matrix: Matrix, light: Rgb) -> tuple[float, float, float]:
     light
         Linear RGB of the light.
     """
-    # Automatic balance never goes all the way at night: a fifth of daylight stays in.
+    # Cameras do not balance the light of lamps completely: 20 % of daylight is mixed in.
     mixed = 0.8 * np.array(light) + 0.2
     red, green, blue = np.array(matrix) @ (RGB_TO_XYZ.astype(np.float64) @ mixed)
     return (
@@ -135,7 +135,7 @@ def _sample_filter(xyz: Floats, sensor: Sensor) -> Floats:
         weights = np.array(sensor.matrix["RGB".index(letter)], np.float32)
         plane = np.tensordot(weights, xyz, axes=1)
         out[first::2, second::2] = plane[np.ix_(rows[first::2], columns[second::2])]
-    # A saturated colour can be negative in camera RGB; light cannot.
+    # A saturated colour can be negative in camera RGB, but a sensor cannot receive negative light.
     return np.maximum(out, 0, out=out)
 
 
@@ -146,7 +146,7 @@ def _in_crop(mosaic: Floats, sensor: Sensor) -> npt.NDArray[np.float32]:
 
 def _exposure(signal: Floats, mean_signal: float) -> float:
     """Factor for which the mean of the signal, clipped at 1, is as asked."""
-    step = max(1, signal.shape[0] // 700) | 1  # odd: every colour of the filter takes part
+    step = max(1, signal.shape[0] // 700) | 1  # odd, so that all colours of the CFA are sampled
     sample = signal[::step, ::step]
     low, high = 1e-9, 1e9
     for _ in range(48):

@@ -1,7 +1,8 @@
-"""What a zip archive holds, found without its table of contents.
+"""Lists what a zip archive holds, without its table of contents.
 
-A zip keeps that table at its end. A cut one has none, yet every member that was wholly written can
-be found by going from local header to local header (APPNOTE.TXT 4.3.7 to 4.3.9).
+A zip keeps that table at its end. An archive that was cut off has none, but every member that was
+written completely can be found by going from local header to local header (APPNOTE.TXT 4.3.7 to
+4.3.9). Why this is not left to a library: docs/explanation/decisions.md.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ _IN_ZIP64_EXTRA: Final = 0xFFFFFFFF
 
 BLOCK: Final = 1 << 20
 _MAX_INFLATED_WHILE_SCANNING: Final = 1 << 32
-"""No raw inflates to more; beyond it the search for a member's end is given up."""
+"""Bytes. No raw inflates to more; beyond it the search for a member's end is given up."""
 MAX_INFLATION: Final = 100
-"""Nor to so many times its packed size, once it is larger than a block: zeros do."""
+"""Highest ratio of unpacked to packed size of a member larger than a block. No raw compresses so
+well; a file of zeros does."""
 MAX_MEMBERS: Final = 500_000
-"""Files of an archive whose table of contents is lost."""
+"""Most members that are listed of an archive whose table of contents is lost."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _CutError(Exception):
 
 
 class _LostError(Exception):
-    """Where this member ends cannot be told."""
+    """It cannot be found out where this member ends."""
 
 
 def member_label(name: str) -> str:
@@ -134,7 +136,7 @@ def member_label(name: str) -> str:
 
 
 def member_labels(name: bytes) -> set[str]:
-    """The labels a member of that name may have: not every writer says how it spelled it."""
+    """The labels a member of that name may have: not every writer states the encoding of names."""
     spellings = (name.decode("utf-8", "surrogateescape"), name.decode("cp437"))
     return {member_label(spelling) for spelling in spellings}
 
@@ -151,7 +153,7 @@ def _is_wanted(name: str) -> bool:
 
 
 def time_ns(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
-    """Return nanoseconds since 1970 of a zip's time read as UTC, or None where it is no time."""
+    """Return nanoseconds since 1970 of a zip's time read as UTC, or None if it is invalid."""
     try:
         moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
@@ -175,7 +177,7 @@ class ZipScan:
         self.inflating_pays = False
 
     def listing(self) -> ArchiveListing:
-        """Return every member wholly present, and what the archive ends with or inside."""
+        """Return every complete member, and how the archive ends or which member it is cut in."""
         members: list[ArchiveMember] = []
         while (signature := self._at(self.offset, 4)) == LOCAL_SIGNATURE:
             header = None
@@ -246,7 +248,7 @@ class ZipScan:
         )
 
     def _member(self, header: _LocalHeader) -> ArchiveMember:
-        """Return the member of a header and step behind it."""
+        """Return the member of a header, and move on to the byte after it."""
         if header.flags & _FLAG_DESCRIPTOR:
             found = self._described(header)
         else:
@@ -269,9 +271,9 @@ class ZipScan:
     def _described(self, header: _LocalHeader) -> _Described:
         """Return CRC, sizes and end of a member that was written without knowing them.
 
-        Its descriptor states the distance back to its first byte, so finding the descriptor's
-        signature with the right distance is quick and sure. Writers may omit the signature: then
-        only inflating tells where the data end.
+        Its descriptor states the packed size, which is the distance back to its first byte. So a
+        search for the descriptor's signature with the right distance finds it quickly and surely.
+        Writers may omit the signature: then the end of the data is found by inflating them.
         """
         can_inflate = header.method == DEFLATED and not header.flags & FLAG_ENCRYPTED
         if can_inflate and self.inflating_pays:

@@ -140,7 +140,7 @@ def _suffix(candidate: _Candidate) -> str:
 
 
 def _members(archive: Found, problems: list[SourceError]) -> list[_Candidate]:
-    """Return an archive's raws and annotations; what it lost goes to `problems`."""
+    """Return an archive's raws and annotations; what is missing or damaged goes to `problems`."""
     label = printable(archive.location)
     try:
         listing = list_members(archive.location)
@@ -171,9 +171,9 @@ def _members(archive: Found, problems: list[SourceError]) -> list[_Candidate]:
 
 
 def _prefixes(candidates: Sequence[_Candidate], root_names: dict[str, str]) -> dict[str, str]:
-    """Return what stands before the names of each root: nothing where there is one root.
+    """Return the prefix of the names in each root: empty if there is only one root.
 
-    Only roots that hold raws count: naming one more annotation file renames nothing.
+    Only roots that hold raws count, so that one more annotation file does not rename any raw.
     """
     roots = sorted({candidate.found.root for candidate in candidates})
     if len(roots) < 2:
@@ -194,7 +194,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _named(candidates: list[_Candidate], prefixes: dict[str, str]) -> tuple[Source, ...]:
-    """Name the candidates; where two would be called alike, the later is put in a ``~2`` folder."""
+    """Name the candidates; if two would have the same name, the later one gets a ``~2`` folder."""
     sources: dict[str, Source] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.order):
         found, member = candidate.found, candidate.member

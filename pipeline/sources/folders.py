@@ -1,4 +1,4 @@
-"""Files in the folders and at the URLs a user names: each once, with its place under a root."""
+"""Lists the files in the folders and URLs a user names: each once, with its path under a root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.safe_text import printable
 from pipeline.sources.location import is_url, reading, require_file, unreadable
 
 _MODIFIED_KEYS: Final = ("mtime", "LastModified", "last_modified", "modified", "updated")
-"""What fsspec's file systems call it; "created" is not it."""
+"""What fsspec's file systems call the time of change (which "created" is not)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to be walked: as the user reaches it, where it really is, and its naming."""
+    """A folder to be walked: its path as given, its real path, and how its files are named."""
 
     path: str
     real: str
@@ -57,7 +57,7 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Remote:
-    """What a URL of the user's names: its fsspec file system, its normal spelling, its facts."""
+    """What a URL refers to: its fsspec file system, its normal spelling, its metadata."""
 
     system: Any
     url: str
@@ -117,8 +117,8 @@ class Listing:
         self._add_urls(sorted({url for url in inputs if is_url(url) and not _is_file_url(url)}))
 
     def _walk(self, folders: Iterable[_Folder]) -> None:
-        # Symbolic links wait until every real folder is done: a file keeps the name of its own
-        # place, whichever link to it sorts first.
+        # Symbolic links are followed after all real folders, so that a file is named by its real
+        # place and not by a link to it that sorts first.
         pending = deque(folders)
         while pending or self._links:
             if pending:
@@ -155,7 +155,7 @@ class Listing:
         real = os.path.realpath(path)
         if os.path.isdir(path):
             return [] if is_skipped(os.path.basename(real)) else [folder.child(name, real)]
-        # A broken link without a suffix may have been a folder full of raws.
+        # A broken link without a suffix may have led to a folder full of raws: report it.
         is_broken_folder = not os.path.exists(path) and not os.path.splitext(name)[1]
         if self._is_wanted(name) or is_broken_folder:
             self._add_file(folder, name, real)
@@ -220,7 +220,7 @@ class Listing:
         self._seen.add(url)
         try:
             with reading(url, url):
-                if info.get("size") is None:  # a web server's index does not tell
+                if info.get("size") is None:  # not stated in a web server's index
                     info = remote.system.info(info["name"])
         except UnreadableSourceError as error:
             self.problems.append(error)
@@ -235,13 +235,13 @@ class Listing:
             )
             return
         root = _root_of(_parent(url), roots)
-        # A query may hold a signature: it opens the file and stays out of its name.
+        # A query may hold a signature: it is needed to open the file, and is left out of the name.
         relative = url.removeprefix(root).lstrip("/").partition("?")[0]
         self.found.append(Found(root, relative, url, int(info["size"]), _modified_ns(info)))
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a file or folder met on the way is hidden, a store, or macOS' leftovers."""
+    """Whether a file or folder is left out: hidden ones, stores, macOS' resource forks."""
     return name.startswith(".") or name.lower().endswith(".zarr") or name == "__MACOSX"
 
 
@@ -315,7 +315,7 @@ def _describe(url: str) -> _Remote:
     except (ImportError, ValueError) as error:
         hint = "check the protocol's name, or install the package it needs"
         raise UsageError(str(error), path=url, hint=hint) from error
-    # A web server's folder looks like a file but for the slash it is asked with.
+    # Of a web server, only the slash at the end of the URL tells a folder from a file.
     is_folder = info["type"] == "directory" or url.endswith("/")
     return _Remote(system, str(system.unstrip_protocol(path)).rstrip("/"), info, is_folder)
 
@@ -324,5 +324,5 @@ def _modified_ns(info: dict[str, Any]) -> int | None:
     value = next((info[key] for key in _MODIFIED_KEYS if key in info), None)
     if isinstance(value, datetime):
         value = value.timestamp()
-    # Whole microseconds: what every clock here has, and what a float still holds.
+    # Whole microseconds: every clock here has them, and a float can hold them exactly.
     return round(value * 1e6) * 1000 if isinstance(value, int | float) else None

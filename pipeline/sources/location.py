@@ -1,4 +1,4 @@
-"""Opening a local path or URL, and saying in the user's words why that failed."""
+"""Opening a local path or URL, and explaining to the user why that failed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_location(location: str) -> BinaryIO:
 
 @contextmanager
 def reading(location: str, label: str) -> Iterator[None]:
-    """Turn what goes wrong while `location` is read into an error of ours about `label`."""
+    """Turn any error of reading `location` into an `UnreadableSourceError` about `label`."""
     try:
         yield
     except GenispError:
@@ -47,7 +47,7 @@ def reading(location: str, label: str) -> Iterator[None]:
     except OSError as error:
         raise unreadable(error, label) from error
     except Exception as error:
-        # Remote file systems raise their client libraries' own exceptions, known only to them.
+        # Remote file systems raise exceptions of their client libraries, which have no common base.
         if not is_url(location):
             raise
         raise UnreadableSourceError(
@@ -68,7 +68,7 @@ def require_file(status: os.stat_result, path: str) -> None:
 
 
 def unreadable(error: OSError, path: str) -> UnreadableSourceError:
-    """Return the error of ours, with its mend, for one of the operating system's."""
+    """Return the `UnreadableSourceError`, with its mend, for an error of the operating system."""
     if isinstance(error, FileNotFoundError):
         what, hint = "it is not there", "check the path; if it moved, give its new place"
     elif isinstance(error, PermissionError):

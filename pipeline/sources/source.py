@@ -1,7 +1,6 @@
 """One raw or annotation file, wherever it lies, and reading it whole.
 
-A `Source` is a name and plain values: it crosses process borders as it is, and whoever holds it can
-read it.
+A `Source` is a name and plain values: it can be sent to another process, and read there.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ MEMBER_MARK: Final = "!/"
 """Between an archive and its member in names: ``nod.zip!/Sony/DSC01088.ARW``."""
 
 MAX_SOURCE_BYTES: Final = 1 << 30
-"""No camera raw is larger; keeps a stray disk image, or a zip bomb, out of memory."""
+"""No camera raw is larger. The limit keeps disk images and zip bombs out of memory."""
 
 SETTLING_NS: Final = 250_000_000
-"""A file is left alone for so long after it was last modified. A program that writes a whole file
-at once changes its time only when it begins: what is read meanwhile would be half old, half new."""
+"""A file is read only when its last modification is this long ago. A program that writes a whole
+file at once changes its time only when it begins: a read meanwhile would be half old, half new."""
 
 _WAIT: Final = "wait until it is completely copied, then run the same command"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The first bytes of a source as they were once, to tell whether they still are."""
+    """The first bytes of a source at one time, to find out later whether they have changed."""
 
     nbytes: int
     sha256: str
@@ -51,7 +50,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Source:
-    """One raw or annotation file: where it is and what it was when it was found.
+    """One raw or annotation file: where it is, and its size and time when it was found.
 
     Parameters
     ----------
@@ -126,12 +125,13 @@ class Source:
         return data
 
     def require_start(self, start: Start, data: bytes) -> None:
-        """Refuse `data`, read now, if it does not start as the source did before.
+        """Refuse `data`, read now, if it does not begin with the bytes the source had before.
 
         Raises
         ------
         UnreadableSourceError
-            If it does not: sizes and times may agree by chance, and URLs have no times.
+            If it does not. Size and time are not enough: they may agree by chance, and URLs have
+            no times.
         """
         if not start.fits(data):
             raise self._changed("its beginning is not what it was before")
@@ -147,7 +147,7 @@ class Source:
         return data
 
     def _settled(self, descriptor: int) -> tuple[int, int, int]:
-        """Wait until nobody has begun to write the file for a while; its state then."""
+        """Wait until the last modification is `SETTLING_NS` ago; return the file's state then."""
         status = self._require_listed(descriptor)
         age = time.time_ns() - status.st_mtime_ns
         if 0 <= age < SETTLING_NS:
@@ -172,7 +172,7 @@ class Source:
         )
 
     def _from_archive(self, read: Callable[[], bytes]) -> bytes:
-        """Read a member; if that fails, an archive that changed is to blame, not the member."""
+        """Read a member; if that fails and the archive has changed, report that instead."""
         try:
             return read()
         except SourceError as error:
@@ -187,7 +187,7 @@ class Source:
         try:
             status = os.stat(self.location)
         except OSError:
-            return False  # then the error says so
+            return False  # the error of the read says so
         return (status.st_size, status.st_mtime_ns) != self.archive
 
 

@@ -1,7 +1,7 @@
 """Members of .zip archives, read in place: whole archives, and ones an interrupted download cut.
 
-The table of contents at the archive's end is used where there is a sound one; `cut_zip`
-does without. Nothing is ever extracted to disk, so members' names are labels only.
+The table of contents at the archive's end is used if it is valid; otherwise `cut_zip` lists the
+members without it. Nothing is ever extracted to disk, so members' names are labels only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["ArchiveListing", "ArchiveMember", "list_members", "read_member"]
 _METHOD_NAMES: Final = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard", 95: "xz"}
 
 MAX_CONTENTS_BYTES: Final = 1 << 24
-"""Bytes of a table of contents: that of 100,000 members has ten millions."""
+"""Most bytes of a table of contents that are read. That of 100,000 members has ten million."""
 
 _END_SIGNATURE: Final = b"PK\5\6"
 _MAX_END_BYTES: Final = 22 + 0xFFFF
@@ -67,7 +67,7 @@ def list_members(path: str) -> ArchiveListing:
 
 
 def read_member(path: str, member: ArchiveMember, max_bytes: int) -> bytes:
-    """Read one member and prove it by its CRC-32.
+    """Read one member and check its CRC-32.
 
     Opens the archive anew, so any number of threads and processes may read at once.
 
@@ -136,7 +136,7 @@ def _list(file: BinaryIO, path: str) -> ArchiveListing:
 
 
 class _Bounded:
-    """An archive as zipfile reads it: a table of contents of any length is a broken one."""
+    """An archive as zipfile reads it. A table of contents that claims to be huge is refused."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -155,7 +155,7 @@ def _from_contents(file: BinaryIO, *, starts_with_member: bool) -> ArchiveListin
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error):
         return None
-    # An archive cut just behind a zip inside it seems to end with that one's table of contents.
+    # An archive that was cut just after a zip inside it ends with that zip's table of contents.
     if starts_with_member and not any(info.header_offset == 0 for info in infos):
         return None
     if _overlap(infos) or not _is_counted(file, len(infos)):
@@ -165,9 +165,9 @@ def _from_contents(file: BinaryIO, *, starts_with_member: bool) -> ArchiveListin
 
 
 def _is_counted(file: BinaryIO, members: int) -> bool:
-    """Whether the end of an archive counts so many members: zipfile does not look at it.
+    """Whether the archive's last record counts so many members, which zipfile does not check.
 
-    A wrong length in the table makes one member's comment of all that follow.
+    If a comment's length in the table is wrong, zipfile takes all further members for that comment.
     """
     file.seek(max(0, file.seek(0, 2) - _MAX_END_BYTES))
     tail = file.read(_MAX_END_BYTES)
@@ -177,7 +177,7 @@ def _is_counted(file: BinaryIO, members: int) -> bool:
 
 
 def _overlap(infos: Sequence[zipfile.ZipInfo]) -> bool:
-    """Whether members share bytes: so are bombs made that unpack a gigabyte a thousand times."""
+    """Whether members share bytes: zip bombs use one gigabyte of data for a thousand members."""
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.header_offset < end:
@@ -188,7 +188,7 @@ def _overlap(infos: Sequence[zipfile.ZipInfo]) -> bool:
 
 def _member_from_info(info: zipfile.ZipInfo) -> ArchiveMember:
     return ArchiveMember(
-        # Not `filename`: zipfile's own cleaning differs from version to version.
+        # Not `filename`: how zipfile cleans names differs from version to version.
         name=member_label(info.orig_filename),
         header_offset=info.header_offset,
         compressed_size=info.compress_size,
@@ -225,7 +225,7 @@ def _read_packed(
     file: BinaryIO, member: ArchiveMember, label: str, *, at_most: int = sys.maxsize
 ) -> bytes:
     end = file.seek(0, 2)
-    file.seek(min(member.header_offset, end))  # numbers of 64 bits are no places at all
+    file.seek(min(member.header_offset, end))  # seek fails for offsets near 2**64
     fixed = file.read(LOCAL_HEADER.size)
     if not fixed.startswith(LOCAL_SIGNATURE) or len(fixed) < LOCAL_HEADER.size:
         raise UnreadableSourceError(
@@ -237,12 +237,12 @@ def _read_packed(
     name_length, extra_length = LOCAL_HEADER.unpack(fixed)[-2:]
     name = file.read(name_length)
     if member.name not in member_labels(name):
-        # Then it is another file's content, and the annotation of this name is not about it.
+        # The content is another file's, so the annotation of this name would not fit it.
         found = printable(name.decode("utf-8", "surrogateescape"))
         raise _damaged(f"at its place is a member called {found}", label)
     start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
     stop = start + member.compressed_size
-    if stop > end:  # also keeps a lying size from being allocated
+    if stop > end:  # checked first, so that memory is not allocated for a false size
         raise UnreadableSourceError(
             f"cut off: it is at bytes {start} to {stop}, but the archive ends at byte {end}",
             path=label,
@@ -255,7 +255,7 @@ def _read_packed(
 def _inflate(packed: bytes, member: ArchiveMember, label: str) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        # One byte more than declared is enough to see that the declaration is wrong.
+        # One byte more than declared is enough to see that the declared size is wrong.
         data = inflater.decompress(packed, member.size + 1)
     except zlib.error as error:
         raise _damaged(str(error), label) from error

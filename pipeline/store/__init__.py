@@ -5,7 +5,7 @@
     sample = store.read("DSC01088", level="packed")
 
 Open `reader` first. Reading needs neither zarr nor numba. What lies where is said in
-docs/store-format.md.
+docs/reference/store-format.md.
 
 - `files`: a store's files by their keys. Under it, `disk` makes every change whole or not at all,
   and `lock` lets one ingest write at a time.

@@ -47,7 +47,7 @@ def zarr_documents(layout: StoreLayout) -> dict[str, bytes]:
                 attributes={
                     "scale_factor": level.scale_factor,
                     "add_offset": level.add_offset,
-                    "planes": ["R", "G", "B"] if layout.recipe.colour == "camera" else list("XYZ"),
+                    "planes": list(layout.recipe.planes),
                 },
                 **_codec_arguments(layout.recipe),
             )

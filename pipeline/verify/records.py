@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.develop.colour import fixed_point
-from pipeline.develop.steps import level_size, plane_names
+from pipeline.develop.steps import level_size
 from pipeline.errors import REDO
 from pipeline.store.keys import sidecar_key
 from schemas.coco import CLASS_NAMES
@@ -46,7 +46,7 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
         width, height = level_size(sidecar.frame.size, level, recipe)
         if record.shape != (3, height, width):
             yield wrong("shape", f"{level} is {record.shape}, not (3, {height}, {width})")
-        if tuple(record.statistics) != plane_names(recipe):
+        if tuple(record.statistics) != recipe.planes:
             yield wrong("statistics", f"{level} has planes {tuple(record.statistics)}")
         if not record.fixed_point.covers(own):
             yield wrong("range", f"{level} cannot hold all values its sensor can produce")

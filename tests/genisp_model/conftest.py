@@ -10,7 +10,7 @@ import torch
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import write_sample_set
 from schemas.recipe import Recipe
-from tests.conftest import Recorder
+from tests.kit.recorder import Recorder
 
 
 @pytest.fixture(scope="session", autouse=True)

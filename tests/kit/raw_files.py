@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +34,10 @@ from pipeline.sample_set import (
     nef_bytes,
 )
 from schemas.sidecar import Frame, Rect
+from tests.kit.places import NIKON_D1, RAWS
 
 Mosaic = npt.NDArray[np.uint16]
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-RAWS = SHARED / "raws"
-NIKON_D1 = RAWS / "complete" / "RAW_NIKON_D1.NEF"
 needs_the_real_raws = pytest.mark.skipif(
     not NIKON_D1.is_file(), reason=f"the real raws are not beside the checkout ({RAWS})"
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.torture.campaign import FaultRow, Finished, Scale, run_campaign
 
-#: In the order of docs/reliability.md; each is a module here with a function `run`.
+#: In the order of docs/reference/fault-campaigns.md; each is a folder here whose `run.py` has a
+#: function `run`.
 CAMPAIGNS = ("crash", "damage", "hostile_raws", "hostile_annotations", "resources", "load")
 
 HEADING = f"{'fault':<62}{'tried':>8}{'caught':>8}{'harmless':>10}{'survived':>10}{'missed':>8}"
@@ -44,7 +45,7 @@ def main() -> int:
     try:
         for name in options.campaigns or CAMPAIGNS:
             print(f"\n{name}\n{HEADING}", flush=True)
-            run = import_module(f"tests.torture.{name}").run
+            run = import_module(f"tests.torture.{name}.run").run
             scale = Scale(options.share, options.seed)
             one = run_campaign(
                 name, run, scale, folder / name, lambda row: print(line(row), flush=True)

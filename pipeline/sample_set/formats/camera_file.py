@@ -1,4 +1,4 @@
-"""What a camera writes beside the pixels, and the two cameras of the sample set."""
+"""What a camera writes besides the pixels, and the two cameras of the sample set."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ def raw_directory(
 def first_directory(
     camera: CameraFile, raw: Directory, maker_note: bytes | None = None
 ) -> Directory:
-    """IFD0 of a camera raw: who, how, and a link to the raw image.
+    """IFD0 of a camera raw: camera, orientation, time, and links to the raw image and EXIF.
 
     Parameters
     ----------
     camera
         Facts to write.
     raw
-        Directory of the raw image, hung in as SubIFD.
+        Directory of the raw image, written as a SubIFD.
     maker_note
         Bytes of EXIF MakerNote, if any.
     """

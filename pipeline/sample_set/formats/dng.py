@@ -37,12 +37,13 @@ _ILLUMINANT_A, _ILLUMINANT_D65 = 17, 21
 
 @dataclass(frozen=True)
 class DngFile:
-    """What a DNG says beside its pixels; change fields with `dataclasses.replace`.
+    """What a DNG says besides its pixels; change fields with `dataclasses.replace`.
 
     Parameters
     ----------
     model
-        UniqueCameraModel, Make and Model. Keep it unknown to LibRaw, or its own tables win.
+        UniqueCameraModel, Make and Model. For a model it knows, LibRaw uses its own tables instead
+        of the file's values.
     cfa
         4 or 36 letters in reading order from the top-left of the *active area* (so says DNG);
         None: no filter, i.e. monochrome (2-D pixels) or linear RGB (3-D pixels).

@@ -148,8 +148,9 @@ def encode_lossless(mosaic: Mosaic) -> bytes:
         magnitude = np.where(delta < 0, delta + (1 << bits) - 1, delta)
         words = (length_code[bits] << bits) | magnitude
         stream.append(words.astype(np.uint32), length_bits[bits] + bits)
-    # LibRaw takes data with a whole number of bytes a row for packed or plain samples, whatever
-    # the compression says; real files are too large to meet this by chance.
+    # LibRaw takes data with a whole number of bytes a row for packed or plain samples, whatever the
+    # compression tag says. So one byte is added in that case (hardly ever met in files of real
+    # size).
     coded = stream.finish()
     return coded + bytes(len(coded) % mosaic.shape[0] == 0)
 

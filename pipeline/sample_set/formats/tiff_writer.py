@@ -1,8 +1,8 @@
 """A minimal TIFF writer: directories first, pixels last, as cameras write them.
 
 Only what camera raws need: nested directories, out-of-line values, raw strips, either byte
-order. Offsets are worked out in one walk and written in a second, so the layout depends on
-nothing but its input.
+order. Offsets are computed in one pass and written in a second, so the layout depends only on the
+input.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def tiff_bytes(root: Directory, *, byte_order: ByteOrder) -> bytes:
     Parameters
     ----------
     root
-        IFD0; nested directories and strips hang in its entries.
+        IFD0; nested directories and strips are values of its entries.
     byte_order
         ``"<"`` (II) or ``">"`` (MM).
 

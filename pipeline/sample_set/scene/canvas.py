@@ -54,7 +54,7 @@ class View:
 
 @dataclass(frozen=True)
 class Part:
-    """A rounded polygon in space: two points make a limb, more a panel, one a ball.
+    """A rounded polygon in space: one point makes a ball, two make a limb, more make a panel.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Part:
     glowing
         Emits instead of reflecting.
     one_sided
-        Drawn only when its corners run counter-clockwise on screen: a face turned away is not.
+        Drawn only if its corners run counter-clockwise on screen, that is, if it faces the camera.
     ring
         Draw the outline only: half its thickness in metres; None: filled.
     layer
@@ -134,7 +134,7 @@ class Canvas:
         if part.one_sided and _signed_area(corners) >= 0:
             return
         pixels_per_metre = self.view.focal / part.depth
-        # Nothing may be thinner than the sampling, or far bicycles would flicker away.
+        # Nothing is drawn thinner than a pixel, or distant bicycles would disappear.
         radius = part.radius * pixels_per_metre
         if part.ring is None and len(corners) < 3:
             radius = max(radius, 0.7)
@@ -175,7 +175,7 @@ class Canvas:
         Parameters
         ----------
         centre
-            The source, metres. Hidden sources are the caller's business.
+            The source, metres. The caller leaves out sources that are hidden.
         radius
             Of the source, metres.
         radiance

@@ -244,7 +244,7 @@ def _build(
         parts = objects.bicycle(rng, place, lights=bool(ridden and rng.random() < 0.6))
         things = [Thing(BICYCLE, tuple(parts), spot, 0.6)]
         if ridden:
-            # A hair nearer than the bicycle, so that it is painted after it.
+            # Slightly nearer than the bicycle, so that it is painted after it.
             body = objects.rider(rng, place)
             things.append(Thing(PERSON, tuple(body), (x, z - 0.01), 0.0))
         return things

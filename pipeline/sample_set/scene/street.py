@@ -1,7 +1,7 @@
 """The street itself: sky, house fronts with windows, pavement, road; and street lamps.
 
-A canyon of planes: every pixel's ray meets the ground, a side wall, the far wall or the sky, so
-perspective comes for free and nothing is drawn from a picture.
+The street is made of planes: the ray of every pixel meets the ground, a side wall, the far wall or
+the sky. That gives the perspective, and no texture images are needed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _FAR = 400.0
 
 @dataclass(frozen=True)
 class Street:
-    """What the street looks like, before anybody is on it.
+    """What the empty street looks like.
 
     Parameters
     ----------
     seed
-        Of every texture.
+        Seed of all textures.
     half_road, half_street
         Distance of the kerb and of the house fronts from the middle, metres.
     end
@@ -182,7 +182,7 @@ def _shade_ground(street: Street, x: Floats, z: Floats) -> Floats:
     zero = np.zeros_like(x)
     light = irradiance(street.lamps, x, zero, z, normal=(zero, zero + 1, zero))
     light += np.array(street.ambient, np.float32)[:, None]
-    # Fine grain melts into grey where a pixel covers more than a grain does.
+    # Fine grain fades into grey where a pixel covers more than one grain.
     near = np.clip(12 / z, 0, 1)
     grain = (smooth_noise(street.seed + 1, x * 9, z * 9) - 0.5) * near
     patches = smooth_noise(street.seed + 2, x * 0.5, z * 0.25) - 0.5

@@ -22,7 +22,7 @@ from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 
 @pytest.mark.parametrize("level", ["resized", "packed"])

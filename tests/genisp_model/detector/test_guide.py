@@ -1,4 +1,6 @@
-"""A guide that is not torchvision's trains and scores through the seam; docs/guides.md shows it."""
+"""A guide that is not torchvision's trains and scores through the seam.
+
+docs/how-to/write-a-guide.md shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from genisp_model.training.trainer import Trainer
 
 
 class BrightCars:
-    """Wants cars to stand out as gray, and finds one in every picture."""
+    """Wants pictures of middle gray, and sees one car that fills each of them."""
 
     class_names: Mapping[int, str] = {3: "car"}
 

@@ -1,4 +1,6 @@
-"""An ISP that is not GenISP is trained, kept, scored and used; docs/isps.md explains."""
+"""An ISP that is not GenISP is trained, kept, scored and used.
+
+docs/how-to/write-an-isp.md shows it."""
 
 from __future__ import annotations
 

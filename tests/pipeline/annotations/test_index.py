@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pipeline.errors import AnnotationError
 from pipeline.verify.split_leakage import neighbour_leakage
 from schemas.coco import FLAG_NAMES
 from schemas.finding import Severity
+from tests.kit.places import SHARED
 
 CATEGORIES = [{"id": i, "name": n} for i, n in enumerate(("person", "bicycle", "car"), start=1)]
 BOX = (1.0, 2.0, 30.0, 4.0)
@@ -232,8 +232,7 @@ def test_an_empty_index_answers() -> None:
 
 @pytest.fixture(scope="module")
 def nod_folder() -> Path:
-    beside = Path(__file__).resolve().parents[4] / "shared"
-    folder = Path(os.environ.get("GENISP_SHARED", beside)) / "nod-annotations"
+    folder = SHARED / "nod-annotations"
     if len(list(folder.glob("*.json"))) != 6:
         pytest.skip(f"the six RAW-NOD annotation files are not in {folder}")
     return folder

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.develop.colour import camera_to_xyz, fixed_point
 from pipeline.develop.frame import choose_frame
-from pipeline.develop.steps import Level, develop, level_size, plane_names
+from pipeline.develop.steps import Level, develop, level_size
 from pipeline.raw.cfa import PATTERNS, shifted
 from pipeline.raw.facts import Geometry, largest_code
 from pipeline.raw.reader import decode, probe
@@ -28,12 +26,11 @@ from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
 from tests.kit.histogram import histogram
+from tests.kit.places import NIKON_D1
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint16]
 
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-NIKON_D1 = SHARED / "raws" / "complete" / "RAW_NIKON_D1.NEF"
 needs_the_real_raw = pytest.mark.skipif(
     not NIKON_D1.is_file(), reason=f"the real raw is not beside the checkout ({NIKON_D1})"
 )
@@ -271,7 +268,7 @@ def test_the_camera_recipe_is_camera_rgb_without_a_matrix() -> None:
     levels = develop(mosaic, frame, unknown, recipe, point)
     expected = camera_rgb(mosaic, frame, sensor, "GBRG")
     assert worst(levels["packed"], expected, point) <= 0.5 + PACKED_SLACK
-    assert tuple(levels["packed"].statistics) == plane_names(recipe) == ("R", "G", "B")
+    assert tuple(levels["packed"].statistics) == recipe.planes == ("R", "G", "B")
 
 
 def test_a_small_image_is_not_enlarged_both_levels_are_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of an ingest; SIGKILL and loss of power are in tests/torture/crash.py."""
+"""Ctrl-C in the middle of an ingest; SIGKILL and loss of power are in tests/torture/crash."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
-from tests.conftest import Recorder
-from tests.torture.crash_processes import Running
-from tests.torture.crash_scenes import many_samples
+from tests.kit.recorder import Recorder
+from tests.kit.running_ingest import Running
+from tests.kit.scenes import many_samples
 
 
 def test_an_interrupt_leaves_a_store_the_same_command_continues(tmp_path: Path) -> None:

@@ -25,8 +25,10 @@ from pipeline.store import open_store
 from pipeline.store.files import StoreFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
-from tests.conftest import Ingest, Recorder, chunks, tree
-from tests.torture.damage_kit import sealed
+from tests.conftest import Ingest
+from tests.kit.documents import sealed
+from tests.kit.recorder import Recorder
+from tests.kit.trees import chunks, tree
 
 
 def whole(store: Path) -> bool:

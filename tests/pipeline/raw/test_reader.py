@@ -24,10 +24,10 @@ from pipeline.sample_set import (
     nef_bytes,
 )
 from schemas.sidecar import Rect
+from tests.kit.places import NIKON_D1
 from tests.kit.raw_files import (
     DECODERS,
     FORMATS,
-    NIKON_D1,
     convert,
     dim,
     every_decoder,

@@ -14,9 +14,9 @@ from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
 from pipeline.raw.facts import DecoderName
 from pipeline.raw.reader import check_container, decode, probe
 from pipeline.sample_set import NIKON_D750, X_TRANS, DngFile, dng_bytes, nef_bytes
+from tests.kit.places import RAWS
 from tests.kit.raw_files import (
     DECODERS,
-    RAWS,
     convert,
     every_decoder,
     every_format,

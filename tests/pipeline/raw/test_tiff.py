@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import struct
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,9 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import CorruptRawError
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
 from pipeline.raw.tiff_reader import MAX_EXTENTS
-
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-RAWS = SHARED / "raws"
+from tests.kit.places import RAWS
 
 needs_shared = pytest.mark.skipif(
     not RAWS.is_dir(), reason=f"the real raws are not beside the checkout ({RAWS})"

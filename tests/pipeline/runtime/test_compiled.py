@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 INNER = """
 from pipeline.runtime.compiled import compiled

@@ -19,9 +19,7 @@ from pipeline.safe_text import printable
 from pipeline.sources.discover import RAW_SUFFIXES, Discovery, discover
 from pipeline.sources.location import reading
 from pipeline.sources.source import MAX_SOURCE_BYTES, Source
-
-SHARED = Path(os.environ.get("GENISP_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-RAWS = SHARED / "raws"
+from tests.kit.places import RAWS
 
 
 class Memory(Protocol):

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.store.files import StoreFiles
-from tests.torture.file_operations import Operation, watched
+from tests.kit.file_operations import Operation, watched
 
 
 def test_what_the_system_writes_in_part_is_written_on(

@@ -16,8 +16,9 @@ from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store import open_store
 from schemas.manifest import ManifestEntry, ManifestFooter
 from schemas.recipe import LevelName, Recipe
-from tests.conftest import Ingest, chunks
-from tests.fresh_process import run_python
+from tests.conftest import Ingest
+from tests.kit.fresh_process import run_python
+from tests.kit.trees import chunks
 
 LEVELS: tuple[LevelName, ...] = ("packed", "resized")
 

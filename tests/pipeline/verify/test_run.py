@@ -18,8 +18,10 @@ from pipeline.verify.run import VerifyOptions, _check_samples, _Tally, run_verif
 from schemas.events import VerifySummary
 from schemas.finding import Severity
 from schemas.sidecar import Sidecar
-from tests.conftest import Ingest, Recorder, chunks, tree
-from tests.torture.damage_kit import sealed
+from tests.conftest import Ingest
+from tests.kit.documents import sealed
+from tests.kit.recorder import Recorder
+from tests.kit.trees import chunks, tree
 
 
 def verify(

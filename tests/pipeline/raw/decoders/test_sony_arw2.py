@@ -15,7 +15,8 @@ from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_
 from pipeline.raw.reader import decode
 from pipeline.raw.tiff import TiffFacts, TiffImage, read_tiff
 from pipeline.sample_set import arw_bytes
-from tests.kit.raw_files import SHARED, file_of, noise
+from tests.kit.places import SHARED
+from tests.kit.raw_files import file_of, noise
 
 A55 = SHARED / "raws" / "hostile" / "SLT-A55V_truncated.ARW"
 

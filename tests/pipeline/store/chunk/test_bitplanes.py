@@ -17,7 +17,7 @@ from pipeline.store.chunk.bitplanes import (
     planes_to_codes,
     planes_to_values,
 )
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 
 def blosc_planes(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, mirror, work_size
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 U16 = npt.NDArray[np.uint16]
 NIGHT = 9  # noise of a few codes on a smooth picture: what stores hold
@@ -140,7 +140,7 @@ from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.errors import DamagedStoreError
 from tests.pipeline.store.chunk.test_fast_decode import NIGHT, image
-from tests.torture.damage_child import Fenced
+from tests.kit.fenced_memory import Fenced
 
 stored = image((3, 128, 260), NIGHT)
 whole = bytes(encode_chunk(stored, "lz4")[:-4])

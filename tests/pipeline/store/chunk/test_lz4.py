@@ -13,7 +13,7 @@ from numcodecs import lz4
 
 from pipeline.store.chunk.addresses import WIDE, address
 from pipeline.store.chunk.lz4 import SHORTEST, TABLE_SIZE, compress, decompress, largest_block
-from tests.fresh_process import run_python
+from tests.kit.fresh_process import run_python
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -229,7 +229,7 @@ FENCED = """
 import numpy as np
 from pipeline.store.chunk.lz4 import decompress
 from pipeline.store.chunk.addresses import WIDE, address
-from tests.torture.damage_child import Fenced
+from tests.kit.fenced_memory import Fenced
 
 fence, rows = Fenced(4096), np.zeros(16, np.int64)
 room = Fenced(4096 + WIDE)

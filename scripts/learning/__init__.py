@@ -1,0 +1,1 @@
+"""How the default GenISP and the stand-in detector of the sample set were arrived at."""

@@ -1,0 +1,1 @@
+"""Processes killed and stopped, power lost: at every file operation and at any moment."""

@@ -1,0 +1,1 @@
+"""Annotation files, archives and names made by an enemy."""

@@ -1,0 +1,1 @@
+"""Raws spoilt on purpose, and our parsers fuzzed."""

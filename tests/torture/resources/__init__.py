@@ -1,0 +1,1 @@
+"""What an ingest needs from the machine, taken away: disk, files, memory, sources, the clock."""
