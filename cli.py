@@ -557,7 +557,13 @@ def genisp() -> None:
     "--speedup",
     "speedups",
     type=click.Choice(
-        ["fused-adam", "cudnn-benchmark", "channels-last-isp", "channels-last-detector"]
+        [
+            "fused-adam",
+            "fused-detector",
+            "cudnn-benchmark",
+            "channels-last-isp",
+            "channels-last-detector",
+        ]
     ),
     multiple=True,
     show_envvar=True,

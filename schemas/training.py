@@ -11,7 +11,13 @@ from schemas.recipe import LevelName
 
 TrainRecipeName = Literal["default", "paper", "report"]
 BoxLoss = Literal["smooth_l1", "giou", "l1"]
-Speedup = Literal["fused-adam", "cudnn-benchmark", "channels-last-isp", "channels-last-detector"]
+Speedup = Literal[
+    "fused-adam",
+    "fused-detector",
+    "cudnn-benchmark",
+    "channels-last-isp",
+    "channels-last-detector",
+]
 
 #: What may differ between a run and its continuation: how long, and where the store is now.
 _FREE = frozenset({"store", "epochs", "limit_steps"})

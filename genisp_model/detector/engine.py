@@ -12,8 +12,9 @@ untouched detector when it is made.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -25,15 +26,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from genisp_model.detector.frozen import FrozenDetector, _only_our_classes
 from genisp_model.detector.guide import Guide
-from genisp_model.detector.layers import choose_kernels, compiled, frozen_network
-from genisp_model.detector.losses import (
-    Objects,
-    box_loss,
-    focal_loss,
-    focal_slope,
-    focal_sum,
-    match,
-)
+from genisp_model.detector.layers import frozen_network, use_fused_kernels
+from genisp_model.detector.losses import Objects, box_loss, focal_loss, match
 from pipeline.errors import TrainingError, UsageError
 
 #: Largest relative difference from the untouched detector, both in float64.
@@ -54,8 +48,8 @@ class FrozenEngine:
         its memory.
     checked
         Compare with the detector on a picture first.
-    kernels
-        ``"losses"`` compiles the focal loss; the others as `layers.choose_kernels`.
+    fused
+        Several layers in one kernel, channels last: for a GPU, see `layers` and `kernels`.
 
     Raises
     ------
@@ -68,7 +62,7 @@ class FrozenEngine:
     class_names = FrozenDetector.class_names
 
     def __init__(
-        self, detector: FrozenDetector, *, checked: bool = True, kernels: Collection[str] = ()
+        self, detector: FrozenDetector, *, checked: bool = True, fused: bool = False
     ) -> None:
         if not fits(detector):
             raise UsageError(
@@ -85,11 +79,10 @@ class FrozenEngine:
         self.backbone = frozen_network(model.backbone)
         self.classify = _tower(classification.conv, classification.cls_logits)
         self.regress = _tower(regression.conv, regression.bbox_reg)
-        for part in (self.backbone, self.classify, self.regress):
-            choose_kernels(part, kernels)
-        self._focal = (focal_sum, focal_slope)
-        if "losses" in kernels:
-            self._focal = compiled(focal_sum), compiled(focal_slope)
+        self.fused = fused
+        if fused:
+            for part in (self.backbone, self.classify, self.regress):
+                use_fused_kernels(part)
         self._anchors: dict[tuple[Any, ...], Tensor] = {}
         self._sizes: dict[Size, Size] = {}
         self._colours: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
@@ -195,7 +188,7 @@ class FrozenEngine:
         matches = match(anchors, objects, matcher.low_threshold, matcher.high_threshold)
         deltas = torch.cat([_in_rows(level, 4) for level in seen.deltas], dim=1)
         kind, clip = self.detector.box_loss, coder.bbox_xform_clip
-        classification = focal_loss(seen.logits, matches, self.classes, self._focal)
+        classification = focal_loss(seen.logits, matches, self.classes, fused=self.fused)
         regression = box_loss(kind, deltas, anchors, matches, clip)
         return {
             "classification": classification,
@@ -235,11 +228,29 @@ class _Seen:
         self.levels, self.logits, self.deltas = levels, logits, deltas
 
 
-def guide_by(detector: Guide, *, plain: bool = False) -> Guide:
-    """The engine where it knows the detector's parts, else the detector itself; so if `plain`."""
-    if plain or not isinstance(detector, FrozenDetector) or not fits(detector):
-        return detector
-    return FrozenEngine(detector)
+def guide_by(detector: Guide, *, plain: bool = False, fused: bool = False) -> Guide:
+    """The engine where it knows the detector's parts, else the detector itself; so if `plain`.
+
+    Raises
+    ------
+    UsageError
+        If `fused` and there is nothing to fuse: no engine, no CUDA device, or no Triton.
+    """
+    if not plain and isinstance(detector, FrozenDetector) and fits(detector):
+        if fused and not (next(detector.parameters()).is_cuda and find_spec("triton")):
+            raise _nothing_to_fuse()
+        return FrozenEngine(detector, fused=fused)
+    if fused:
+        raise _nothing_to_fuse()
+    return detector
+
+
+def _nothing_to_fuse() -> UsageError:
+    return UsageError(
+        "fused-detector is for a RetinaNet in the frozen engine, on a CUDA device, with "
+        "Triton installed",
+        hint="leave it out",
+    )
 
 
 def fits(detector: FrozenDetector) -> bool:

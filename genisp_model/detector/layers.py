@@ -9,8 +9,7 @@ compute the same numbers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from itertools import count
 from typing import Any, cast
 
@@ -166,19 +165,14 @@ class FrozenConv2d(nn.Module):
 
 
 class _Geometry:
-    """How a convolution's kernel moves, and what finishes its output (None: torch, step by step).
-
-    `finish` takes output without bias, bias, and what is added or None; gives the rectified sum and
-    where it is above 0. `cudnn` leaves bias, sum and ReLU to the convolution itself.
-    """
+    """How a convolution's kernel moves; `fused` leaves bias, sum and ReLU to cuDNN."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         self.stride = cast(Pair, convolution.stride)
         self.padding = cast(Pair, convolution.padding)
         self.dilation = cast(Pair, convolution.dilation)
         self.groups = convolution.groups
-        self.finish: Callable[..., tuple[Tensor, Tensor]] | None = None
-        self.cudnn = False
+        self.fused = False
 
 
 class _Convolution(torch.autograd.Function):
@@ -194,19 +188,17 @@ class _Convolution(torch.autograd.Function):
         geometry: _Geometry,
         relu: bool,
     ) -> Tensor:
-        lives = None
-        if relu and geometry.cudnn:
+        if relu and geometry.fused and hidden.is_cuda and hidden.dtype != torch.float64:
             output = _by_cudnn(hidden, weight, bias, added, geometry)
-        elif relu and geometry.finish is not None:
-            output, lives = geometry.finish(_moved(hidden, weight, None, geometry), bias, added)
         else:
-            output = _moved(hidden, weight, bias, geometry)
+            way = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+            output = functional.conv2d(hidden, weight, bias, *way)
             if added is not None:
                 output += added
             if relu:
                 output.relu_()
         if relu and any(ctx.needs_input_grad):
-            ctx.save_for_backward(output > 0 if lives is None else lives)
+            ctx.save_for_backward(output > 0)
         # No tensors of the graph: the weights belong to the network and do not change.
         ctx.weight, ctx.shape, ctx.geometry, ctx.relu = weight, hidden.shape, geometry, relu
         ctx.added_dtype = None if added is None else added.dtype
@@ -224,12 +216,6 @@ class _Convolution(torch.autograd.Function):
         return hidden, None, None, added, None, None
 
 
-def _moved(hidden: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-    """The convolution itself."""
-    way = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    return functional.conv2d(hidden, weight, bias, *way)
-
-
 def _by_cudnn(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None, geometry: _Geometry
 ) -> Tensor:
@@ -242,37 +228,44 @@ def _by_cudnn(
     return output
 
 
-def _finished(output: Tensor, bias: Tensor | None, added: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What follows a convolution up to its ReLU, and the bits to keep; to be compiled."""
-    if bias is not None:
-        output = output + bias[None, :, None, None]
-    if added is not None:
-        output = output + added
-    output = output.relu()
-    return output, output > 0
-
-
 def _input_gradient(ctx: Any, gradient: Tensor) -> Tensor:
+    if gradient.is_cuda:
+        return _transposed(gradient, ctx.weight, ctx.shape, ctx.geometry)
     geometry = ctx.geometry
     # Of the input nothing but its shape is looked at where no weight gradient is asked for.
     shape_only = gradient.new_empty(()).expand(ctx.shape)
+    way = (geometry.stride, geometry.padding, geometry.dilation, False, (0, 0), geometry.groups)
     result: Tensor = _aten.convolution_backward(
-        gradient,
-        shape_only,
-        ctx.weight,
-        None,
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        False,
-        (0, 0),
-        geometry.groups,
-        (True, False, False),
+        gradient, shape_only, ctx.weight, None, *way, (True, False, False)
     )[0]
     return result
 
 
+def _transposed(gradient: Tensor, weight: Tensor, shape: torch.Size, geometry: _Geometry) -> Tensor:
+    """The gradient towards an input of a shape, as the transposed convolution it is.
+
+    On CUDA ``convolution_backward`` first brings the gradient into the memory format of the input,
+    which is not kept; that took a quarter of a step.
+    """
+    kernel = weight.shape[2:]
+    spare = [
+        shape[2 + axis]
+        - (
+            (gradient.shape[2 + axis] - 1) * geometry.stride[axis]
+            - 2 * geometry.padding[axis]
+            + geometry.dilation[axis] * (kernel[axis] - 1)
+            + 1
+        )
+        for axis in (0, 1)
+    ]
+    way = (geometry.stride, geometry.padding, spare, geometry.groups, geometry.dilation)
+    return functional.conv_transpose2d(gradient, weight, None, *way)
+
+
 def _where_alive(gradient: Tensor, lives: Tensor) -> Tensor:
+    if gradient.is_cuda:  # the one kernel of torch that reads bits as they are, at full speed
+        scaled: Tensor = _aten.native_dropout_backward(gradient, lives, 1.0)
+        return scaled
     return torch.where(lives, gradient, 0.0)
 
 
@@ -317,7 +310,7 @@ class FrozenGroupNorm(nn.Module):
             value = getattr(norm, name)
             self.register_buffer(name, None if value is None else value.detach(), persistent=False)
         self.groups, self.eps, self.relu = norm.num_groups, norm.eps, False
-        self.functions: tuple[Callable[..., Any], Callable[..., Any]] = (_normalised, _unnormalised)
+        self.fused = False
 
     def take(self, follower: nn.Module) -> bool:
         """Make a ReLU behind the norm part of it; False if it is none."""
@@ -329,12 +322,14 @@ class FrozenGroupNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, C, H, W)."""
         output: Tensor = _GroupNormalisation.apply(
-            hidden, self.weight, self.bias, (self.groups, self.eps, self.relu), self.functions
+            hidden, self.weight, self.bias, (self.groups, self.eps, self.relu), self.fused
         )
         return output
 
 
 class _GroupNormalisation(torch.autograd.Function):
+    """`settings` are groups, eps, and whether there is a ReLU."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -342,65 +337,66 @@ class _GroupNormalisation(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         settings: tuple[int, float, bool],
-        functions: tuple[Callable[..., Any], Callable[..., Any]],
+        fused: bool,
     ) -> Tensor:
-        output: Tensor
-        output, mean, deviation, lives = functions[0](hidden, weight, bias, *settings)
+        ctx.weight, ctx.bias, ctx.settings = weight, bias, settings
+        ctx.fused = fused and weight is not None and bias is not None
+        if ctx.fused:
+            from genisp_model.detector import kernels
+
+            ctx.fused = kernels.takes_norm(hidden, settings[0])
+        output, *kept = _norm_fused(ctx, hidden) if ctx.fused else _norm(ctx, hidden)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(hidden, mean, deviation, lives)
-        ctx.weight, ctx.groups, ctx.backwards = weight, settings[0], functions[1]
+            ctx.save_for_backward(hidden, *kept)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, mean, deviation, lives = ctx.saved_tensors
-        result: Tensor = ctx.backwards(
-            gradient, hidden, mean, deviation, ctx.weight, ctx.groups, lives
-        )
-        return result, None, None, None, None
+        hidden, *kept = ctx.saved_tensors
+        backwards = _norm_fused_backward if ctx.fused else _norm_backward
+        return backwards(ctx, gradient, hidden, kept), None, None, None, None
 
 
-def _normalised(
-    hidden: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    groups: int,
-    eps: float,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Output in the input's type, mean and 1 / deviation of each group, the ReLU's bits."""
+def _norm(ctx: Any, hidden: Tensor) -> tuple[Tensor, ...]:
+    """Output in the input's type; mean and 1 / deviation of each group, the ReLU's bits."""
+    groups, eps, relu = ctx.settings
     batch, channels, height, width = hidden.shape
-    wide = _for_group_norm(hidden, hidden)
     output, mean, deviation = _aten.native_group_norm(
-        wide, weight, bias, batch, channels, height * width, groups, eps
+        *(_for_group_norm(hidden, hidden), ctx.weight, ctx.bias),
+        *(batch, channels, height * width, groups, eps),
     )
-    lives = None
-    if relu:
-        output.relu_()
-        lives = output > 0
-    return output.to(hidden.dtype), mean, deviation, lives
+    if not relu:
+        return output.to(hidden.dtype), mean, deviation
+    output.relu_()
+    return output.to(hidden.dtype), mean, deviation, output > 0
 
 
-def _unnormalised(
-    gradient: Tensor,
-    hidden: Tensor,
-    mean: Tensor,
-    deviation: Tensor,
-    weight: Tensor | None,
-    groups: int,
-    lives: Tensor | None,
-) -> Tensor:
+def _norm_backward(ctx: Any, gradient: Tensor, hidden: Tensor, kept: list[Tensor]) -> Tensor:
     """Gradient towards the input, in its type."""
-    if lives is not None:
-        gradient = _where_alive(gradient, lives)
-    gradient, wide = _for_group_norm(gradient, hidden), _for_group_norm(hidden, hidden)
+    mean, deviation, *lives = kept
+    if lives:
+        gradient = _where_alive(gradient, lives[0])
     batch, channels, height, width = hidden.shape
-    size = (batch, channels, height * width, groups)
     result: Tensor = _aten.native_group_norm_backward(
-        gradient, wide, mean, deviation, weight, *size, (True, False, False)
+        *(_for_group_norm(gradient, hidden), _for_group_norm(hidden, hidden), mean, deviation),
+        *(ctx.weight, batch, channels, height * width, ctx.settings[0], (True, False, False)),
     )[0]
     return result.to(hidden.dtype)
+
+
+def _norm_fused(ctx: Any, hidden: Tensor) -> tuple[Tensor, ...]:
+    from genisp_model.detector.kernels import norm_forward
+
+    groups, eps, relu = ctx.settings
+    return norm_forward(hidden, ctx.weight, ctx.bias, groups, eps, relu=relu)
+
+
+def _norm_fused_backward(ctx: Any, gradient: Tensor, hidden: Tensor, kept: list[Tensor]) -> Tensor:
+    from genisp_model.detector.kernels import norm_backward
+
+    groups, _, relu = ctx.settings
+    return norm_backward(gradient, hidden, ctx.weight, ctx.bias, kept[0], groups, relu=relu)
 
 
 def _for_group_norm(tensor: Tensor, hidden: Tensor) -> Tensor:
@@ -409,56 +405,6 @@ def _for_group_norm(tensor: Tensor, hidden: Tensor) -> Tensor:
     layout = _layout(hidden) if on_cpu else torch.contiguous_format
     wide = tensor.to(torch.promote_types(hidden.dtype, torch.float32))
     return wide.contiguous(memory_format=layout)
-
-
-def _normalised_spelt_out(
-    hidden: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    groups: int,
-    eps: float,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """As `_normalised`, in any memory format; to be compiled."""
-    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    grouped = wide.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-    variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)
-    deviation = (variance + eps).rsqrt()
-    output = ((grouped - mean) * deviation).flatten(1, 2)
-    if weight is not None:
-        output = output * weight[:, None, None]
-    if bias is not None:
-        output = output + bias[:, None, None]
-    lives = None
-    if relu:
-        output = output.relu()
-        lives = output > 0
-    return output.to(hidden.dtype), mean, deviation, lives
-
-
-def _unnormalised_spelt_out(
-    gradient: Tensor,
-    hidden: Tensor,
-    mean: Tensor,
-    deviation: Tensor,
-    weight: Tensor | None,
-    groups: int,
-    lives: Tensor | None,
-) -> Tensor:
-    """As `_unnormalised`, in any memory format; to be compiled."""
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    slope = gradient.to(wide)
-    if lives is not None:
-        slope = torch.where(lives, slope, 0.0)
-    if weight is not None:
-        slope = slope * weight[:, None, None]
-    slope = slope.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-    grouped = hidden.to(wide).unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
-    normal = (grouped - mean) * deviation
-    along = (slope * normal).mean(dim=(2, 3, 4), keepdim=True)
-    level = slope.mean(dim=(2, 3, 4), keepdim=True)
-    result: Tensor = ((slope - level - normal * along) * deviation).flatten(1, 2)
-    return result.to(hidden.dtype)
 
 
 class FrozenMaxPool2d(nn.Module):
@@ -535,30 +481,18 @@ class _ResidualBlock(nn.Module):
 _JOINED = (FrozenConv2d, FrozenGroupNorm)
 
 
-def choose_kernels(network: nn.Module, options: Iterable[str]) -> None:
-    """Other kernels for a network of these layers; which of them pay depends on the device.
+def use_fused_kernels(network: nn.Module) -> None:
+    """Make a network of these layers compute in channels last, several layers in one kernel.
 
-    Parameters
-    ----------
-    network
-        As `frozen_network` makes it; changed in place.
-    options
-        ``"groups"`` and ``"relus"``: GroupNorms, and what follows a convolution up to its ReLU, by
-        torch.compile; ``"cudnn-relu"``: the latter by cuDNN (CUDA only).
+    Convolution, bias, sum and ReLU by cuDNN, GroupNorm and ReLU by `kernels`. Equal up to
+    rounding. Weights that were shared with the source are copied.
     """
     for layer in network.modules():
-        if isinstance(layer, FrozenGroupNorm) and "groups" in options:
-            layer.functions = compiled(_normalised_spelt_out), compiled(_unnormalised_spelt_out)
         if isinstance(layer, FrozenConv2d):
-            layer.geometry.cudnn = "cudnn-relu" in options
-            layer.geometry.finish = compiled(_finished) if "relus" in options else None
-
-
-@cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all sizes and all engines."""
-    result: Callable[..., Any] = torch.compile(function, dynamic=True)
-    return result
+            layer.to(memory_format=torch.channels_last)
+            layer.geometry.fused = True
+        if isinstance(layer, FrozenGroupNorm):
+            layer.fused = True
 
 
 def _computed_in(hidden: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ The arithmetic of each anchor is torchvision's own; only sums are made in anothe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,8 @@ class Matches:
     ----------
     boxes
         (B, A, 4): its object's box; the anchor itself where there is none.
-    labels
-        (B, A) int64: its object's label; 0 where there is none.
+    target
+        (B, A) int32: its object's label; -1 where there is none.
     foreground, counted
         (B, A) bool: it has an object; it counts for the classification.
     share
@@ -82,7 +82,7 @@ class Matches:
     """
 
     boxes: Tensor
-    labels: Tensor
+    target: Tensor
     foreground: Tensor
     counted: Tensor
     share: Tensor
@@ -114,7 +114,7 @@ def match(anchors: Tensor, objects: Objects, low: float, high: float) -> Matches
     labels = objects.labels.gather(1, index)
     return Matches(
         boxes=torch.where(hit[..., None], boxes, anchors),
-        labels=torch.where(hit, labels, 0),
+        target=torch.where(hit, labels, _NO_LABEL).to(torch.int32),
         foreground=hit,
         counted=torch.stack(counted),
         share=1 / hit.sum(dim=1).clamp(min=1).to(anchors.dtype),
@@ -144,10 +144,7 @@ def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def focal_loss(
-    logits: list[Tensor],
-    matches: Matches,
-    classes: int,
-    functions: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None,
+    logits: list[Tensor], matches: Matches, classes: int, *, fused: bool = False
 ) -> Tensor:
     """Classification loss of each image, as torchvision's RetinaNet computes it.
 
@@ -159,8 +156,8 @@ def focal_loss(
         Of the anchors in torchvision's order: level by level, row by row, cell by cell.
     classes
         How many a logit map has for each anchor.
-    functions
-        `focal_sum` and `focal_slope`, or what computes the same.
+    fused
+        By `kernels`, where they take the logits.
 
     Returns
     -------
@@ -168,43 +165,33 @@ def focal_loss(
         (B,) float32 or wider, differentiable.
     """
     sizes = [level[0].numel() // classes for level in logits]
-    weight = torch.split(matches.counted * matches.share[:, None], sizes, dim=1)
-    hit = torch.split(matches.foreground, sizes, dim=1)
-    label = torch.split(matches.labels, sizes, dim=1)
+    columns = (matches.target, matches.counted * matches.share[:, None])
     parts = []
-    for level, *columns in zip(logits, label, hit, weight, strict=True):
-        maps = [_as_maps(column, level) for column in columns]
-        part: Tensor = _FocalLoss.apply(
-            level, *maps, classes, functions or (focal_sum, focal_slope)
-        )
+    for level, *own in zip(logits, *(torch.split(c, sizes, dim=1) for c in columns), strict=True):
+        part: Tensor = _FocalLoss.apply(level, *own, classes, fused)
         parts.append(part)
     return torch.stack(parts).sum(dim=0)
 
 
-def _as_maps(column: Tensor, level: Tensor) -> Tensor:
-    """(B, h * w * anchors) in torchvision's order -> (B, anchors, 1, h, w)."""
-    batch, _, height, width = level.shape
-    return column.view(batch, height, width, -1).permute(0, 3, 1, 2).unsqueeze(2)
-
-
 class _FocalLoss(torch.autograd.Function):
-    """Of one level: (B, anchors * classes, h, w) and maps (B, anchors, 1, h, w) -> (B,)."""
+    """One level: (B, anchors * classes, h, w), target and weight (B, h * w * anchors) -> (B,)."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        label: Tensor,
-        hit: Tensor,
-        weight: Tensor,
-        classes: int,
-        functions: tuple[Callable[..., Tensor], Callable[..., Tensor]],
+        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor, classes: int, fused: bool
     ) -> Tensor:
-        ctx.classes, ctx.slope = classes, functions[1]
+        ctx.classes, ctx.fused = classes, fused
+        if fused:
+            from genisp_model.detector import kernels
+
+            ctx.fused = kernels.takes_logits(logits)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(logits, label, hit, weight)
+            ctx.save_for_backward(logits, target, weight)
+        if ctx.fused:
+            return kernels.focal_forward(logits, target, weight, classes)
+        maps = [_as_maps(column, logits) for column in (target, weight)]
         found = [
-            functions[0](_by_class(logits[part], classes), label[part], hit[part], weight[part])
+            focal_sum(_by_class(logits[part], classes), *(one[part] for one in maps))
             for part in _parts(logits)
         ]
         return torch.cat(found)
@@ -212,14 +199,25 @@ class _FocalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        logits, label, hit, weight = ctx.saved_tensors
+        logits, target, weight = ctx.saved_tensors
+        if ctx.fused:
+            from genisp_model.detector.kernels import focal_backward
+
+            slope = focal_backward(logits, target, weight, gradient, ctx.classes)
+            return slope, None, None, None, None
         result = torch.empty_like(logits)
-        weight = weight * gradient[:, None, None, None, None]
+        maps = [_as_maps(column, logits) for column in (target, weight * gradient[:, None])]
         for part in _parts(logits):
             one = _by_class(logits[part], ctx.classes)
-            slope = ctx.slope(one, label[part], hit[part], weight[part])
+            slope = focal_slope(one, *(column[part] for column in maps))
             _by_class(result[part], ctx.classes).copy_(slope)
-        return result, None, None, None, None, None
+        return result, None, None, None, None
+
+
+def _as_maps(column: Tensor, level: Tensor) -> Tensor:
+    """(B, h * w * anchors) in torchvision's order -> (B, anchors, 1, h, w)."""
+    batch, _, height, width = level.shape
+    return column.view(batch, height, width, -1).permute(0, 3, 1, 2).unsqueeze(2)
 
 
 def _by_class(level: Tensor, classes: int) -> Tensor:
@@ -234,9 +232,9 @@ def _parts(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(logits), step))
 
 
-def focal_sum(logits: Tensor, label: Tensor, hit: Tensor, weight: Tensor) -> Tensor:
+def focal_sum(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """(B, anchors, classes, h, w) and maps (B, anchors, 1, h, w) -> (B,)."""
-    wide = _wide(logits)
+    wide, hit, label = _wide(logits), target >= 0, target.clamp(min=0).long()
     background = _background_loss(wide)
     whole = background.sum(dim=2, keepdim=True)
     mine, theirs = wide.gather(2, label), background.gather(2, label)
@@ -245,9 +243,9 @@ def focal_sum(logits: Tensor, label: Tensor, hit: Tensor, weight: Tensor) -> Ten
     return torch.where(weight > 0, whole * weight, 0.0).sum(dim=(1, 2, 3, 4))
 
 
-def focal_slope(logits: Tensor, label: Tensor, hit: Tensor, weight: Tensor) -> Tensor:
+def focal_slope(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Gradient of `focal_sum` towards the logits; `weight` with the gradient of each sum in it."""
-    wide = _wide(logits)
+    wide, hit, label = _wide(logits), target >= 0, target.clamp(min=0).long()
     slope = _background_slope(wide)
     mine = torch.where(hit, _object_slope(wide.gather(2, label)), slope.gather(2, label))
     return slope.scatter_(2, label, mine).mul_(weight)

@@ -78,7 +78,11 @@ class Trainer:
             torch.use_deterministic_algorithms(True)
         self.isp = RECIPES[config.recipe].make_isp().to(self.device)
         self._speed_up()
-        self.guide = guide_by(self.detector, plain=config.plain_detector)
+        self.guide = guide_by(
+            self.detector,
+            plain=config.plain_detector,
+            fused="fused-detector" in config.speedups,
+        )
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
         self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
         self.loader = self._loader(config.split, shuffle=True, flip=config.flip)

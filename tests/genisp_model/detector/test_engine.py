@@ -16,15 +16,7 @@ from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
 from genisp_model.detector.engine import FrozenEngine, fits, guide_by
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
-from genisp_model.detector.layers import (
-    FrozenConv2d,
-    _finished,
-    _normalised,
-    _normalised_spelt_out,
-    _unnormalised,
-    _unnormalised_spelt_out,
-    frozen_network,
-)
+from genisp_model.detector.layers import FrozenConv2d, _transposed, frozen_network
 from genisp_model.detector.losses import Objects, match
 from genisp_model.evaluation.scores import evaluate
 from genisp_model.training.run import train_config
@@ -32,6 +24,7 @@ from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss
+from tests.kit.fresh_process import run_python
 
 SAMPLE, V1, V2 = "sample_retinanet", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"
 HEIGHT, WIDTH = 96, 130
@@ -294,7 +287,7 @@ def test_padded_boxes_are_no_objects() -> None:
     found = match(anchors, objects, 0.4, 0.5)
     # The third image's boxes overlap little: their best anchor is given out nevertheless.
     assert found.foreground.tolist() == [[True, False, False], [False] * 3, [True, False, False]]
-    assert found.labels.tolist() == [[3, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert found.target.tolist() == [[3, -1, -1], [-1] * 3, [1, -1, -1]]
     assert torch.equal(found.boxes[0, 1], anchors[1])
 
 
@@ -342,22 +335,40 @@ def test_others_are_not_for_the_engine() -> None:
     assert not fits(detector)
     with pytest.raises(UsageError, match="does not know the parts"):
         FrozenEngine(detector)
+    assert guide_by(detector) is detector
+    with pytest.raises(UsageError, match="fused-detector is for"):
+        guide_by(_detector(SAMPLE), fused=True)
 
 
-@pytest.mark.parametrize("relu", [False, True])
-def test_kernels_to_be_compiled_compute_the_same(relu: bool) -> None:
-    """Not compiled here: the compiler takes longer than the test is worth."""
-    hidden, weight, bias = torch.randn(2, 8, 6, 5), torch.randn(8), torch.randn(8)
-    one = _normalised(hidden, weight, bias, 4, 1e-5, relu)
-    other = _normalised_spelt_out(hidden, weight, bias, 4, 1e-5, relu)
-    torch.testing.assert_close(one[0], other[0])
-    gradient = torch.randn_like(hidden)
-    theirs = _unnormalised(gradient, hidden, one[1], one[2], weight, 4, one[3])
-    ours = _unnormalised_spelt_out(gradient, hidden, other[1], other[2], weight, 4, other[3])
+def test_triton_kernels_compute_the_same() -> None:
+    """By Triton's interpreter, which it must be asked for before it is imported."""
+    pytest.importorskip("triton", reason="Triton comes with torch's wheels for CUDA")
+    code = "from tests.genisp_model.detector.interpreted_kernels import main; main()"
+    assert run_python(code, environment={"TRITON_INTERPRET": "1"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (1, {"stride": 2}),
+        (3, {"padding": 1}),
+        (7, {"stride": 2, "padding": 3}),
+        (3, {"stride": 2, "padding": 2, "dilation": 2, "groups": 2}),
+    ],
+)
+@pytest.mark.parametrize("size", [(16, 16), (17, 14)])
+def test_a_transposed_convolution_is_the_input_gradient(
+    kernel: int, options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """What is used on CUDA instead of ``convolution_backward``."""
+    layer = nn.Conv2d(4, 6, kernel, bias=False, **options).double()
+    image = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    output = layer(image)
+    slope = torch.randn_like(output)
+    (theirs,) = torch.autograd.grad(output, image, slope)
+    weight = layer.weight.detach()
+    ours = _transposed(slope, weight, image.shape, FrozenConv2d(layer).geometry)
     torch.testing.assert_close(ours, theirs)
-    output, lives = _finished(hidden, bias, gradient)
-    torch.testing.assert_close(output, (hidden + bias[:, None, None] + gradient).relu())
-    assert torch.equal(lives, output > 0)
 
 
 def test_layers_it_does_not_know_stay() -> None:
