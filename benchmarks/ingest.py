@@ -43,6 +43,7 @@ from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeTask, SampleTask, probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY
+from pipeline.raw.decoders.table import fast_decoders, reference
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
 from pipeline.store.files import StoreFiles
@@ -132,7 +133,7 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
             recipe,
             str(store),
             lease,
-            ("genisp", False),
+            (fast_decoders()[0].name, False),
             starts[one.item.source.name],
         )
         for one in placement.placed
@@ -146,7 +147,7 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
             LIBRAW_ALONE: lambda path=path: _unpack(path),  # type: ignore[misc]
             FAST: _ingest(sample),
             CHECKED: _ingest(replace(sample, cross_check=True)),
-            LIBRAW: _ingest(replace(sample, decoder="libraw")),
+            LIBRAW: _ingest(replace(sample, decoder=reference().name)),
         }
         for name, seconds in in_turn(contenders, rounds=rounds).items():
             taken.setdefault(name, []).extend(seconds)

@@ -13,9 +13,10 @@ from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
 from pipeline.ingest.worker import ProbeOutcome, SampleTask
-from pipeline.raw.facts import DecoderName, RawFacts
+from pipeline.raw.facts import RawFacts
 from pipeline.sources.source import Start
 from pipeline.store.keys import group_name, sample_id
+from schemas.choices import DecoderName
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint

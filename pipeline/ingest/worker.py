@@ -19,17 +19,19 @@ from pipeline.errors import (
     UnsupportedRawError,
 )
 from pipeline.ingest.failure import Failure, failure_from
-from pipeline.raw.damage import check_mosaic, may_hide_damage
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
-from pipeline.raw.facts import DecodedRaw, DecoderName, RawFacts, check_levels, differences
-from pipeline.raw.reader import PROBE_BYTES, check_container, decode, decoder_version, probe
+from pipeline.raw.cross_check import decode_checked
+from pipeline.raw.damage import check_mosaic
+from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels
+from pipeline.raw.reader import PROBE_BYTES, check_container, decoder_version, probe
 from pipeline.sources.source import Source, Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
+from schemas.choices import DecoderName
 from schemas.coco import ImageAnnotation
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import (
@@ -140,7 +142,9 @@ def develop_source(task: SampleTask) -> SampleOutcome:
             task.source.require_start(task.start, data)
         sha256 = hashlib.sha256(data).hexdigest()
         check_container(data, path=task.source.name)
-        decoded, disagreement = _decode(data, task)
+        decoded, disagreement = decode_checked(
+            data, task.decoder, compare=task.cross_check, path=task.source.name
+        )
         del data
         sensor = _checked_sensor(decoded, task)
         levels = develop(decoded.mosaic, task.frame, sensor, task.recipe, task.fixed_point)
@@ -166,25 +170,6 @@ def _full_sensor(facts: RawFacts) -> Sensor:
         xyz_to_camera=levels.xyz_to_camera,
         as_shot_balance=levels.as_shot_balance,
     )
-
-
-def _decode(data: bytes, task: SampleTask) -> tuple[DecodedRaw, str]:
-    """Decode with the chosen decoder; the mosaic, and what differed if both were asked.
-
-    LibRaw's answer counts where they differ, or where flashraw declines.
-    """
-    path = task.source.name
-    if task.decoder == "libraw":
-        return decode(data, "libraw", path=path), ""
-    try:
-        fast = decode(data, task.decoder, path=path)
-    except FlashrawDeclinedError as error:
-        return decode(data, "libraw", path=path), f"flashraw declined: {error}"
-    if not (task.cross_check or may_hide_damage(data, fast, path=path)):
-        return fast, ""
-    reference = decode(data, "libraw", path=path)
-    found = differences(reference, fast)
-    return (reference, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
 
 
 def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
@@ -254,11 +239,8 @@ def _record(level: Level, chunk: memoryview, task: SampleTask) -> LevelRecord:
 
 def untrusted_finding(task: SampleTask, disagreement: str) -> Finding:
     """The finding for a class of files that goes over to LibRaw."""
-    return Finding(
-        code="decoders-disagree",
-        severity=Severity.WARNING,
+    return FindingCode.DECODERS_DISAGREE.finding(
         where=task.source.name,
         message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
         f"this class from here on ({task.decoder_class})",
-        mend="nothing to do: LibRaw's numbers are stored",
     )

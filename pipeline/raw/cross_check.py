@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
-from pipeline.raw.facts import DecoderName
-
-DecoderChoice = Literal["auto", "libraw", "flashraw"]
+from pipeline.raw.damage import may_hide_damage
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
+from pipeline.raw.decoders.table import fast_decoders, reference
+from pipeline.raw.facts import DecodedRaw, differences
+from pipeline.raw.reader import decode
+from schemas.choices import DecoderChoice, DecoderName
 
 CHECK_FIRST = 2
 SAMPLE_EVERY = 50
@@ -25,7 +27,7 @@ class DecoderTrust:
     Parameters
     ----------
     choice
-        ``"auto"`` as described; ``"libraw"`` or ``"flashraw"`` always that one.
+        ``"auto"`` as described; the name of a decoder: always that one.
     """
 
     choice: DecoderChoice
@@ -38,12 +40,14 @@ class DecoderTrust:
         if self.choice != "auto":
             return self.choice, False
         if not decoder_class or decoder_class in self._distrusted:
-            return "libraw", False
+            return reference().name, False
         count = self._seen[decoder_class]
         self._seen[decoder_class] += 1
         # Many may be decoded before the first comparison is known: those are compared, too.
-        # genisp's own decoder leaves to flashraw what it was not made for.
-        return "genisp", self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
+        # The first fast decoder leaves to the others what it was not made for.
+        return fast_decoders()[0].name, self._agreed[
+            decoder_class
+        ] < CHECK_FIRST or count % SAMPLE_EVERY == 0
 
     def agree(self, decoder_class: str) -> None:
         """Both decoders gave the same for a file of this class."""
@@ -60,3 +64,39 @@ class DecoderTrust:
     def distrusted(self) -> dict[str, str]:
         """Class -> what differed."""
         return dict(self._distrusted)
+
+
+def decode_checked(
+    data: bytes, decoder: DecoderName, *, compare: bool, path: str
+) -> tuple[DecodedRaw, str]:
+    """Decode with a decoder, and with the reference where that is asked for or there are doubts.
+
+    Parameters
+    ----------
+    data
+        The file.
+    decoder, compare
+        As `DecoderTrust.decide` said.
+
+    Returns
+    -------
+    The mosaic, and what differed if both were asked, else "". The reference's answer counts where
+    they differ, and where no fast decoder takes the file.
+
+    Raises
+    ------
+    SourceError, MemoryError
+        As `pipeline.raw.reader.decode` does.
+    """
+    exact = reference().name
+    if decoder == exact:
+        return decode(data, exact, path=path), ""
+    try:
+        fast = decode(data, decoder, path=path)
+    except DecoderDeclinedError as error:
+        return decode(data, exact, path=path), str(error)
+    if not (compare or may_hide_damage(data, fast, path=path)):
+        return fast, ""
+    right = decode(data, exact, path=path)
+    found = differences(right, fast)
+    return (right, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
