@@ -118,7 +118,7 @@ def _stream(folder: Path) -> Figures:
     import torch
 
     from genisp_model.data import StoreDataset
-    from genisp_model.stream import StreamLoader
+    from genisp_model.data.loader import StreamLoader
     from pipeline.store import open_store
 
     torch.set_num_threads(1)

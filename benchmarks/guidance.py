@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks.kit.machine import in_turn, machine_facts, summary, write_json
 from genisp_model.detector import FrozenDetector, load_frozen_detector
-from genisp_model.frozen_engine import FrozenEngine
+from genisp_model.detector.engine import FrozenEngine
 from genisp_model.isp import GenISP
 
 #: COCO night scenes have 2 to 5 boxes; these are xyxy as shares of the image.

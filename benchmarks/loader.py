@@ -51,9 +51,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.kit.machine import PACKAGES, machine_facts, write_json
 from benchmarks.kit.night_raws import night_store
-from genisp_model.buffers import BufferPool, codes
 from genisp_model.data import StoreDataset, collate
-from genisp_model.stream import StreamLoader, _Finished, _Reading
+from genisp_model.data.buffers import BufferPool, codes
+from genisp_model.data.loader import StreamLoader, _Finished, _Reading
 from pipeline.store.keys import chunk_key, sidecar_key
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.reader import open_store

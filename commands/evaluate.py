@@ -45,7 +45,7 @@ def evaluate(
     checkpoint: Path | None, sources: tuple[str, ...], json: bool, **options: Any
 ) -> ExitCode:
     """Score every rendering of a split under a frozen detector: COCO AP and guidance loss."""
-    from genisp_model.command import run_evaluation
+    from genisp_model.evaluation.run import run_evaluation
     from pipeline.console import results
 
     pictures = None

@@ -34,6 +34,6 @@ def export(checkpoint: Path, output: Path, opset: int) -> ExitCode:
     Inputs: xyz (B,3,H,W) and scale (B,), the 99th percentile of Y of each whole frame. Output:
     image (B,3,H,W), to be clamped to 0..1. B, H and W are free.
     """
-    from genisp_model.export import run_export
+    from genisp_model.export_onnx import run_export
 
     return run_export(checkpoint, output, opset, say)

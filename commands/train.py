@@ -122,7 +122,7 @@ from schemas.exit_code import ExitCode
 )
 def train(**options: Any) -> ExitCode:
     """Train GenISP under a frozen detector, streaming a store."""
-    from genisp_model.command import run_training
+    from genisp_model.training.run import run_training
 
     resume, folder = options.pop("resume"), options.pop("output_dir")
     return run_training(options, folder, resume=resume, say=say)

@@ -7,9 +7,9 @@ image, target = StoreDataset("data.zarr", split="train")[0]
 from __future__ import annotations
 
 from genisp_model.data import StoreDataset, collate
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.isp import GenISP, GenISPConfig
-from genisp_model.stream import Batch, StreamLoader
 
 __all__ = [
     "Batch",

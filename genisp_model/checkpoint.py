@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genisp_model.isp import GenISP
+from genisp_model.isp import ISP
 from genisp_model.recipes import RECIPES
 from pipeline.errors import TrainingError
 from schemas.training import TrainConfig
@@ -90,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise TrainingError("not a checkpoint of tensors", path=str(path), hint=hint) from error
 
 
-def load_isp(path: Path) -> tuple[GenISP, TrainConfig]:
+def load_isp(path: Path) -> tuple[ISP, TrainConfig]:
     """The trained network of a checkpoint, in evaluation mode.
 
     Raises
@@ -99,7 +99,7 @@ def load_isp(path: Path) -> tuple[GenISP, TrainConfig]:
         As `load_checkpoint`, or if its weights are another architecture's.
     """
     checkpoint = load_checkpoint(path)
-    isp = GenISP(RECIPES[checkpoint.config.recipe].isp)
+    isp = RECIPES[checkpoint.config.recipe].make_isp()
     try:
         isp.load_state_dict(checkpoint.isp)
     except RuntimeError as error:

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 
 from genisp_model.checkpoint import load_isp
-from genisp_model.command import choose_device
-from genisp_model.isp import GenISP
-from genisp_model.train import Say
+from genisp_model.device import Say, choose_device
+from genisp_model.isp import ISP
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.header import read_root
 from pipeline.store.open_files import open_files
@@ -167,7 +166,7 @@ def training_recipe(config: TrainConfig) -> Recipe | None:
     return None
 
 
-def render(isp: GenISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture:
+def render(isp: ISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture:
     """The picture of one frame.
 
     Parameters

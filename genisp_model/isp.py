@@ -84,7 +84,53 @@ class GenISPConfig:
 
 
 @dataclass(frozen=True)
-class GenISPOutput:
+class ISPOutput:
+    """What an ISP made of a batch, and the numbers it made it with, where there are such.
+
+    Attributes
+    ----------
+    image
+        (B, 3, H, W) float, RGB meant for 0..1, not clamped.
+    gains
+        (B, n): factors of the planes.
+    matrix
+        (B, 3, 3): of the colours.
+    """
+
+    image: Tensor
+    gains: Tensor | None = None
+    matrix: Tensor | None = None
+
+
+class ISP(nn.Module):
+    """A network that makes pictures of stored images: what is trained, scored and used.
+
+    The trainer, the evaluation and ``enhance`` know no more of it than this. A class and not a
+    protocol, because everything torch does with a module is asked of it too.
+    docs/how-to/write-an-isp.md explains how to write one.
+    """
+
+    def forward(self, xyz: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The picture alone; see `forward_with_parameters`."""
+        return self.forward_with_parameters(xyz, scale).image
+
+    def forward_with_parameters(self, xyz: Tensor, scale: Tensor | None = None) -> ISPOutput:
+        """The picture, and what made it.
+
+        Parameters
+        ----------
+        xyz
+            (B, 3, H, W) float32, the three planes as stored: 0 black, 1 near white level, noise
+            below 0. Any batch, any size; images of a batch must not see each other.
+        scale
+            (B,) float32: the 99th percentile of Y (G in a store of camera colours) of the *whole*
+            frame, also for a crop. Always given by the trainer and the evaluation.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GenISPOutput(ISPOutput):
     """What one forward pass made.
 
     Parameters
@@ -225,7 +271,7 @@ class ShallowConvNet(nn.Module):
         return output
 
 
-class GenISP(nn.Module):
+class GenISP(ISP):
     """CIE XYZ of a night raw in, a picture a frozen detector understands out.
 
     Parameters
@@ -243,10 +289,6 @@ class GenISP(nn.Module):
         self.shallow = ShallowConvNet(self.config)
         if self.config.start == "default":
             set_default_start(self)
-
-    def forward(self, xyz: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The picture alone; see `forward_with_parameters`."""
-        return self.forward_with_parameters(xyz, scale).image
 
     def forward_with_parameters(self, xyz: Tensor, scale: Tensor | None = None) -> GenISPOutput:
         """The picture, and the gains and matrices that made it.

@@ -26,16 +26,6 @@ _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _ROOMS = "benchmarks|commands|docs|genisp_model|pipeline|schemas|scripts|tests"
 _REPOSITORY_PATH = re.compile(rf"`((?:{_ROOMS})/[\w/.-]*)(?:::(\w+))?`")
 _DOTTED_NAME = re.compile(rf"(?:`|python -m )((?:{_ROOMS})(?:\.\w+)+)")
-#: Rooms and modules that the documents name before they are there.
-_AWAITED = (
-    "genisp_model/data/",
-    "genisp_model/detector/",
-    "genisp_model/evaluation/",
-    "genisp_model/training/",
-    "tests/genisp_model/data/",
-    "tests/genisp_model/detector/",
-    "tests/genisp_model/training/",
-)
 #: Longest line of prose; tables and code may be wider.
 _PROSE_WIDTH = 120
 _MEASURED = re.compile(r"\d+:\d\d:\d\d|[\d.]+(?= images/s)|\d+(?= MB/s)")
@@ -175,7 +165,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
         assert linked.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in _anchors(linked), f"{page.name} links to {target}"
     for name, test in _REPOSITORY_PATH.findall(text):
-        assert (ROOT / name).exists() or name in _AWAITED, f"{page.name} names {name}"
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
         assert not test or f"def {test}(" in (ROOT / name).read_text(), f"{page.name} names {test}"
     for name in _DOTTED_NAME.findall(text):
         assert _is_in_the_code(name), f"{page.name} names {name}"

@@ -63,7 +63,7 @@ from benchmarks.peers.formats import (
     peers,
 )
 from genisp_model.data import StoreDataset
-from genisp_model.stream import StreamLoader
+from genisp_model.data.loader import StreamLoader
 from pipeline.store import Store, open_store
 from pipeline.store.layouts import group_layout
 from pipeline.store.zarr_metadata import zarr_documents

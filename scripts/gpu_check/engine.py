@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genisp_model.data.loader import Batch
 from genisp_model.detector import FrozenDetector
-from genisp_model.frozen_engine import FrozenEngine
-from genisp_model.frozen_losses import Objects
+from genisp_model.detector.engine import FrozenEngine
+from genisp_model.detector.losses import Objects
 from genisp_model.isp import GenISP
-from genisp_model.stream import Batch
 from scripts.gpu_check.checking import (
     Bench,
     NotCheckedError,

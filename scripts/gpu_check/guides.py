@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from genisp_model.command import train_config
 from genisp_model.data import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector, load_frozen_detector
-from genisp_model.runlog import RunFolder
-from genisp_model.stream import Batch, StreamLoader
-from genisp_model.train import Trainer
+from genisp_model.training import RunFolder, Trainer
+from genisp_model.training.run import train_config
 from scripts.gpu_check.checking import Bench
 
 SAMPLE = ("sample_retinanet", "sample")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genisp_model.data import StoreDataset
-from genisp_model.stream import Batch, StreamLoader
+from genisp_model.data.loader import Batch, StreamLoader
 from scripts.gpu_check.checking import Bench, Result
 
 EPOCHS = 2

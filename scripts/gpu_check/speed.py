@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 
 from genisp_model.data import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector import FrozenDetector
-from genisp_model.stream import Batch, StreamLoader
-from genisp_model.train import Trainer
+from genisp_model.training import Trainer
 from schemas.recipe import LevelName
 from scripts.gpu_check.checking import (
     Bench,
@@ -240,7 +240,8 @@ def _compiled(run: Trainer, **options: Any) -> None:
 
 
 def _detector_in_bf16(run: Trainer) -> None:
-    run.detector.to(torch.bfloat16)
+    detector: Any = run.detector
+    detector.to(torch.bfloat16)
 
 
 @dataclass(frozen=True)

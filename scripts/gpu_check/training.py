@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genisp_model.command import run_training
+from genisp_model.data.loader import Batch
 from genisp_model.detector import FrozenDetector
-from genisp_model.stream import Batch
+from genisp_model.training.run import run_training
 from scripts.gpu_check.checking import Bench, NotCheckedError, Result, without_tf32
 from scripts.gpu_check.guides import (
     SAMPLE,

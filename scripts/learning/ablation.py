@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
-from genisp_model.command import train_config
 from genisp_model.data import StoreDataset
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector import load_frozen_detector
-from genisp_model.evaluate import evaluate
+from genisp_model.evaluation.scores import evaluate
 from genisp_model.isp import GenISP, GenISPConfig
-from genisp_model.runlog import RunFolder
-from genisp_model.stream import StreamLoader
-from genisp_model.train import Trainer
+from genisp_model.training import RunFolder, Trainer
+from genisp_model.training.run import train_config
 from scripts.learning.proof import DETECTOR, WEIGHTS, train_options
 
 DEFAULT = GenISPConfig()

@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 import torch
 
-from genisp_model.command import run_training
-from genisp_model.comparison import TRAINED, UNTRAINED, compare
 from genisp_model.data import StoreDataset
 from genisp_model.detector import load_frozen_detector
-from genisp_model.evaluate import Evaluation, paired_ap_gain, paired_gain
+from genisp_model.evaluation.comparison import TRAINED, UNTRAINED, compare
+from genisp_model.evaluation.scores import Evaluation, paired_ap_gain, paired_gain
+from genisp_model.training.run import run_training
 from pipeline.console.progress import PlainReporter
 from pipeline.console.results import scores_text
 from pipeline.ingest import IngestOptions, run_ingest

@@ -37,12 +37,12 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from genisp_model.augment import flip_boxes, flip_image
-from genisp_model.detector import SAMPLE_DETECTOR, FrozenDetector, load_frozen_detector
-from genisp_model.evaluate import evaluate
+from genisp_model.data.augment import flip_boxes, flip_image
+from genisp_model.data.loader import Batch
+from genisp_model.detector.frozen import SAMPLE_DETECTOR, FrozenDetector, load_frozen_detector
+from genisp_model.detector.stand_in import sample_detector
+from genisp_model.evaluation import evaluate
 from genisp_model.renderings import render_classical
-from genisp_model.sample_detector import sample_detector
-from genisp_model.stream import Batch
 from pipeline.sample_set import compose_scene, render_scene
 
 SCENE_SEED = 1_000_003  # `write_sample_set` composes scenes by (seed, index), too

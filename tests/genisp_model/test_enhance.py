@@ -12,9 +12,9 @@ from PIL import Image
 
 from cli import genisp
 from genisp_model.checkpoint import Checkpoint, load_checkpoint, load_isp
-from genisp_model.command import train_config
 from genisp_model.enhance import render, training_recipe, write_picture
 from genisp_model.isp import GenISP
+from genisp_model.training.run import train_config
 from pipeline.errors import TrainingError
 from pipeline.store import Store, open_store
 from schemas.recipe import Recipe

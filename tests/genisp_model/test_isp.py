@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from genisp_model.detector import load_frozen_detector
+from genisp_model.detector.frozen import load_frozen_detector
 from genisp_model.isp import (
     XYZ_TO_SRGB,
     ConvCC,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from genisp_model.data import StoreDataset, Target
-from genisp_model.stream import Batch, StreamLoader
+from genisp_model.data.loader import Batch, StreamLoader
 from pipeline.errors import DamagedStoreError
 from pipeline.store.keys import SIDECARS
 from pipeline.store.reader import open_store
@@ -227,7 +227,7 @@ def _left_out(known: KnownStore, scale: Scale, truths: Truths) -> FaultRow:
     """On request damaged samples are left out: these and no others, and they are listed."""
     row = FaultRow("training leaves out damaged samples on request")
     rng = scale.random(row.fault)
-    log = logging.getLogger("genisp_model.stream")
+    log = logging.getLogger("genisp_model.data.loader")
     log.disabled = True  # a line for each would bury the table
     for number in range(scale.count(60, least=4)):
         level = LEVELS[number % 2]

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.growth import Figures, run_step
 from benchmarks.kit.many_raws import write_many_raws
 from genisp_model.data import StoreDataset
-from genisp_model.stream import StreamLoader
+from genisp_model.data.loader import StreamLoader
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.store.keys import chunk_key

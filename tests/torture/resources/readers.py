@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genisp_model.data import StoreDataset
-from genisp_model.stream import StreamLoader
+from genisp_model.data.loader import StreamLoader
 from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.store import Store, open_store
 from schemas.recipe import LevelName
@@ -98,7 +98,7 @@ def truths_of(*stores: Path) -> Truths:
 
 def read_meanwhile(reading: Reading) -> list[Verdict]:
     """Read in every way before, amid and after an ingest; once for each moment."""
-    logging.getLogger("genisp_model.stream").disabled = True
+    logging.getLogger("genisp_model.data.loader").disabled = True
     return [verdict for at in reading.moments for verdict in _read_meanwhile(reading, at)]
 
 

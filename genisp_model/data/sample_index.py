@@ -1,0 +1,220 @@
+"""What is known of a store's samples without their pixels, kept small.
+
+`SampleIndex` is read from the manifest and one sidecar of each group when a dataset is opened;
+`SampleRecord` is what a sample's own sidecar adds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import DamagedStoreError, UsageError
+from pipeline.store.reader import Store
+from pipeline.store.samples import targets
+from schemas.fixed_point import FixedPoint
+from schemas.recipe import LevelName
+from schemas.sidecar import Sidecar
+
+FloatArray = npt.NDArray[np.float32]
+
+STATISTICS = ("mean", "share_below_zero", "p1", "p50", "p99", "p99_9")
+"""Names along the last axis of `SampleRecord.statistics`."""
+
+#: Y, or G for the camera recipe.
+BRIGHTNESS_PLANE = 1
+
+
+@dataclass(frozen=True)
+class GroupIndex:
+    """What all samples of a group have in common at one level.
+
+    Attributes
+    ----------
+    name
+        Of the group.
+    shape
+        (3, height, width).
+    scale_factor, add_offset
+        ``value = stored * scale_factor + add_offset``.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    scale_factor: float
+    add_offset: float
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """What is known of every sample before its sidecar is read.
+
+    Arrays, not objects: 7,000 samples take less than a megabyte, are handed to a worker process in
+    one piece, and are not copied page by page as reference counts change after a fork.
+
+    Attributes
+    ----------
+    ids
+        (n,) str, the store's ids, in stored order; a sample's position here is its image_id.
+    groups
+        Groups of the samples.
+    group_numbers
+        (n,) int64: which of `groups` a sample is in.
+    """
+
+    ids: npt.NDArray[np.str_]
+    groups: tuple[GroupIndex, ...]
+    group_numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def group(self, position: int) -> GroupIndex:
+        """The group of one sample."""
+        return self.groups[int(self.group_numbers[position])]
+
+    def shape(self, position: int) -> tuple[int, int, int]:
+        """(3, height, width) of one sample."""
+        return self.group(position).shape
+
+    @property
+    def largest(self) -> int:
+        """Values of the largest image."""
+        return max((math.prod(group.shape) for group in self.groups), default=0)
+
+    @cached_property
+    def shape_numbers(self) -> npt.NDArray[np.int64]:
+        """(n,) int64: samples with the same number have the same shape."""
+        shapes = sorted({group.shape for group in self.groups})
+        numbers = np.array([shapes.index(group.shape) for group in self.groups], np.int64)
+        return numbers[self.group_numbers]
+
+    @cached_property
+    def scale_factor(self) -> FloatArray:
+        """(n,) float32: ``value = (stored - zero_code) * scale_factor``."""
+        factors = np.array([group.scale_factor for group in self.groups], np.float32)
+        return factors[self.group_numbers]
+
+    @cached_property
+    def zero_code(self) -> FloatArray:
+        """(n,) float32: the code of the value 0.
+
+        It is a whole number, so the difference is exact and the value is rounded once, on any
+        device.
+        """
+        zeros = [
+            FixedPoint(group.scale_factor, group.add_offset).zero_code for group in self.groups
+        ]
+        return np.array(zeros, np.float32)[self.group_numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What only a sample's sidecar says, of one level.
+
+    Bytes, not arrays: one is kept for every sample that was read, and small arrays between the
+    buffers of reading make holes that are never filled again (8 kB a sample).
+
+    Attributes
+    ----------
+    row
+        Within the group.
+    nbytes, crc
+        Size of the chunk, and its checksum as eight hex digits.
+    box_bytes, label_bytes, statistic_bytes
+        What `boxes`, `labels` and `statistics` show.
+    """
+
+    row: int
+    nbytes: int
+    crc: str
+    box_bytes: bytes
+    label_bytes: bytes
+    statistic_bytes: bytes
+
+    @classmethod
+    def of(cls, sidecar: Sidecar, level: LevelName) -> SampleRecord:
+        """The record of a sidecar that holds `level`."""
+        held = sidecar.levels[level]
+        boxes, labels = targets(sidecar, level)
+        statistics = [
+            [getattr(plane, name) for name in STATISTICS] for plane in held.statistics.values()
+        ]
+        return cls(
+            row=sidecar.row,
+            nbytes=held.nbytes,
+            crc=held.crc32c,
+            box_bytes=boxes.tobytes(),
+            label_bytes=labels.tobytes(),
+            statistic_bytes=np.array(statistics, np.float32).tobytes(),
+        )
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(n, 4) float32 ``xyxy`` in pixels of the level."""
+        return np.frombuffer(self.box_bytes, np.float32).reshape(-1, 4)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 COCO ids."""
+        return np.frombuffer(self.label_bytes, np.int64)
+
+    @property
+    def statistics(self) -> FloatArray:
+        """(3, 6) float32 by plane (X, Y, Z, or R, G, B) and `STATISTICS`, in the level's units."""
+        return np.frombuffer(self.statistic_bytes, np.float32).reshape(3, len(STATISTICS))
+
+    @property
+    def exposure(self) -> np.float32:
+        """See `StoreDataset.exposure`."""
+        value: np.float32 = self.statistics[BRIGHTNESS_PLANE, STATISTICS.index("p99")]
+        return value
+
+
+def build_index(store: Store, ids: Sequence[str], level: LevelName) -> SampleIndex:
+    """The index of some samples; reads one sidecar of each group."""
+    members: dict[str, list[str]] = {}
+    for sample_id in ids:
+        members.setdefault(store.entry(sample_id).group, []).append(sample_id)
+    numbers = {name: number for number, name in enumerate(members)}
+    return SampleIndex(
+        ids=np.array(ids, dtype=np.str_),
+        groups=tuple(_some_group_index(store, stems, level) for stems in members.values()),
+        group_numbers=np.array(
+            [numbers[store.entry(sample_id).group] for sample_id in ids], np.int64
+        ),
+    )
+
+
+def _some_group_index(store: Store, ids: Sequence[str], level: LevelName) -> GroupIndex:
+    """A group as the first sound sidecar of its samples describes it."""
+    first: DamagedStoreError | None = None
+    for sample_id in ids:
+        try:
+            sidecar = store.sidecar(sample_id)
+        except DamagedStoreError as error:
+            first = first or error
+            continue
+        found = group_index(sidecar, level)
+        if found is None:
+            raise UsageError(
+                f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
+                path=store.location,
+                hint="name a level that is, or ingest into a new store with --levels "
+                "packed,resized",
+            )
+        return found
+    raise first or AssertionError("a group without samples")
+
+
+def group_index(sidecar: Sidecar, level: LevelName) -> GroupIndex | None:
+    """A sample's group as its sidecar describes it; None if it does not hold the level."""
+    held = sidecar.levels.get(level)
+    if held is None:
+        return None
+    return GroupIndex(sidecar.group, held.shape, held.scale_factor, held.add_offset)

@@ -1,0 +1,45 @@
+"""What the command ``evaluate`` does: options to a device, a detector, and the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.detector.engine import guide_by
+from genisp_model.detector.frozen import load_frozen_detector
+from genisp_model.device import Say, choose_device
+from genisp_model.evaluation.comparison import Pictures, compare
+from schemas.info import RenderingScore
+
+
+def run_evaluation(
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    say: Say,
+    pictures: Pictures | None = None,
+) -> list[RenderingScore]:
+    """Score every rendering of a split under a frozen detector.
+
+    `pictures` gives the camera's default rendering by sample id; None leaves that one out.
+
+    Raises
+    ------
+    UsageError, NoStoreError, TrainingError
+        If the split, the store or the checkpoint is not there.
+    """
+    device = choose_device(options["device"], say)
+    detector = load_frozen_detector(
+        options["detector"], weights=options["detector_weights"], box_loss=options["box_loss"]
+    ).to(device)
+    dataset = StoreDataset(options["store"], split=options["split"], level=options["level"])
+    guide = guide_by(detector, plain=bool(options.get("plain_detector")))
+    by_condition = bool(options.get("by_condition"))
+    found = compare(
+        dataset, guide, checkpoint, device, pictures=pictures, by_condition=by_condition
+    )
+    scores = [score for score, _ in found]
+    if by_condition and not any(score.condition for score in scores):
+        say("these images carry no flags that differ, and are of one ISO bin: no conditions")
+    return scores

@@ -1,0 +1,18 @@
+"""One training run, from its options to its checkpoints.
+
+    from genisp_model.training import Trainer
+
+Open `trainer` first: the loop, from a batch to the network's next step.
+
+- `step`: what one step tells, read from the device in one piece.
+- `run`: what the command ``train`` does with its options.
+- `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
+  `genisp_model.checkpoint`: evaluation, enhance and export read them too.
+"""
+
+from __future__ import annotations
+
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.trainer import Trainer
+
+__all__ = ["RunFolder", "Trainer"]

@@ -1,0 +1,117 @@
+"""What one optimiser step tells, read from the device in one piece.
+
+Every number read from a GPU waits until it has done all it was given. A step has some ten numbers
+to tell; read one by one, they would stop the device as often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from genisp_model.isp import ISPOutput
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimiser step, over all its batches.
+
+    Attributes
+    ----------
+    loss, parts
+        Mean guidance loss (with the gray-world term, if any), and its terms.
+    batch_losses
+        The loss of each batch.
+    gain_range, matrix_range
+        Smallest and largest gain and matrix entry; None where the ISP gives none (GenISP: what
+        ConvWB and ConvCC gave).
+    images
+        How many images it saw.
+    """
+
+    loss: float
+    parts: dict[str, float]
+    batch_losses: tuple[float, ...]
+    gain_range: Range | None
+    matrix_range: Range | None
+    images: int
+
+
+@dataclass(frozen=True)
+class BatchNumbers:
+    """What one batch of a step tells, still on the device.
+
+    Attributes
+    ----------
+    losses
+        Scalars by name: the terms, and ``"loss"``, their sum.
+    gains, matrix
+        As in `ISPOutput`.
+    images
+        In this batch.
+    """
+
+    losses: Mapping[str, Tensor]
+    gains: Tensor | None
+    matrix: Tensor | None
+    images: int
+
+    @classmethod
+    def of(cls, losses: Mapping[str, Tensor], output: ISPOutput, images: int) -> BatchNumbers:
+        """Keep numbers only, nothing of the graph."""
+        gains, matrix = (None if x is None else x.detach() for x in (output.gains, output.matrix))
+        return cls({name: x.detach() for name, x in losses.items()}, gains, matrix, images)
+
+
+def read_step(batches: Sequence[BatchNumbers]) -> StepResult:
+    """All numbers of a step, by one copy from the device."""
+    gains = _extremes([batch.gains for batch in batches])
+    matrices = _extremes([batch.matrix for batch in batches])
+    losses = [value for batch in batches for value in batch.losses.values()]
+    numbers = iter(read_together([*losses, *gains, *matrices]))
+    images = sum(batch.images for batch in batches)
+    totals: dict[str, float] = {}
+    batch_losses = []
+    for batch in batches:
+        found = dict(zip(batch.losses, islice(numbers, len(batch.losses)), strict=True))
+        batch_losses.append(found["loss"])
+        for name, value in found.items():
+            totals[name] = totals.get(name, 0.0) + value * (batch.images / images)
+    return StepResult(
+        loss=totals.pop("loss"),
+        parts=totals,
+        batch_losses=tuple(batch_losses),
+        gain_range=_range(numbers, gains),
+        matrix_range=_range(numbers, matrices),
+        images=images,
+    )
+
+
+def read_together(scalars: Sequence[Tensor]) -> list[float]:
+    """Scalars of one device as Python's numbers, to the bit, waiting for the device once."""
+    # At least float32, and the widest there is: nothing is rounded.
+    dtype = reduce(torch.promote_types, (one.dtype for one in scalars), torch.float32)
+    numbers: list[float] = torch.stack([one.to(dtype).reshape(()) for one in scalars]).tolist()
+    return numbers
+
+
+def _extremes(values: Sequence[Tensor | None]) -> list[Tensor]:
+    """The smallest and the largest number of all, as scalars; nothing if there are none."""
+    flat = [value.float().flatten() for value in values if value is not None]
+    if not flat:
+        return []
+    together = torch.cat(flat)
+    return [together.min(), together.max()]
+
+
+def _range(numbers: Iterator[float], extremes: Sequence[Tensor]) -> Range | None:
+    """The next two numbers, if that many were read."""
+    found = list(islice(numbers, len(extremes)))
+    return (found[0], found[1]) if found else None

@@ -1,0 +1,358 @@
+"""The training loop, visible: data, picture, frozen detector, loss, step, log.
+
+stream -> ISP -> frozen guide's losses -> backward through the guide -> the ISP's step
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from genisp_model.checkpoint import Checkpoint, load_checkpoint
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import Batch, StreamLoader
+from genisp_model.detector.engine import guide_by
+from genisp_model.detector.guide import Guide
+from genisp_model.device import Say
+from genisp_model.evaluation.scores import Evaluation, evaluate
+from genisp_model.isp import ISPOutput, gray_world_loss
+from genisp_model.recipes import RECIPES
+from genisp_model.training.run_folder import PictureRow, RunFolder
+from genisp_model.training.step import BatchNumbers, Range, StepResult, read_step
+from pipeline.errors import TrainingError, UsageError
+from schemas.training import TrainConfig
+
+#: Optimiser steps between checkpoints: what a kill can cost.
+CHECKPOINT_EVERY = 20
+#: A gain or matrix entry beyond this is called diverging (learning experiment, section 7).
+RUNAWAY = 20.0
+#: Validation samples drawn after each epoch.
+PICTURES = 4
+
+
+@dataclass
+class Trainer:
+    """One run: its network, its frozen guide, its data, and where it stands.
+
+    Parameters
+    ----------
+    config
+        What to do.
+    detector
+        The frozen guide, on `device`. Where the frozen engine knows its parts, the engine guides in
+        its place, unless the config says ``plain_detector``.
+    folder
+        Where everything goes.
+    device
+        Where it runs.
+    say
+        Called with lines for the user.
+    stop
+        Asked after every optimiser step; True ends the run there, with a checkpoint.
+    """
+
+    config: TrainConfig
+    detector: Guide
+    folder: RunFolder
+    device: torch.device
+    say: Say
+    stop: Callable[[], bool] = lambda: False
+    step: int = 0
+    best: float = math.inf
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        torch.manual_seed(config.seed)
+        if config.deterministic:
+            torch.use_deterministic_algorithms(True)
+        self.isp = RECIPES[config.recipe].make_isp().to(self.device)
+        self._speed_up()
+        self.guide = guide_by(
+            self.detector,
+            plain=config.plain_detector,
+            fused="fused-detector" in config.speedups,
+        )
+        fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
+        self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
+        self.loader = self._loader(config.split, shuffle=True, flip=config.flip)
+        self.validation = (
+            self._loader(config.val_split, shuffle=False, flip=0.0) if config.val_split else None
+        )
+
+    def _speed_up(self) -> None:
+        if "cudnn-benchmark" in self.config.speedups:
+            if self.config.deterministic:
+                raise UsageError(
+                    "cudnn-benchmark takes the algorithm that was fastest this time",
+                    hint="leave it out, or --deterministic",
+                )
+            torch.backends.cudnn.benchmark = True
+        # A convolution computes in its weights' memory format.
+        channels_last: Any = {"memory_format": torch.channels_last}
+        if "channels-last-isp" in self.config.speedups:
+            self.isp.to(**channels_last)
+        if "channels-last-detector" in self.config.speedups:
+            if not isinstance(self.detector, nn.Module):
+                message = "channels-last-detector is for guides that are torch modules"
+                raise UsageError(message, hint="leave it out")
+            self.detector.to(**channels_last)
+
+    def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
+        dataset = StoreDataset(self.config.store, split=split, level=self.config.level)
+        if not dataset.has_boxes():
+            raise UsageError(
+                f"split {split!r} has no boxes to train or score on",
+                path=self.config.store,
+                hint="ingest the annotations of these raws, or name another split",
+            )
+        return StreamLoader(
+            dataset,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            shuffle=shuffle,
+            flip=flip,
+            device=self.device,
+            skip_damaged=self.config.skip_damaged,
+        )
+
+    def resume(self, path: Path) -> None:
+        """Continue exactly where a checkpoint was taken.
+
+        Raises
+        ------
+        TrainingError
+            If it belongs to another store, recipe or setting; every difference is named.
+        """
+        saved = load_checkpoint(path)
+        differences = saved.config.differences(self.config)
+        if differences:
+            raise TrainingError(
+                "this run was started otherwise: " + "; ".join(differences),
+                path=str(path),
+                hint="use the same options, or another --output-dir for a new run",
+            )
+        self.isp.load_state_dict(saved.isp)
+        self.optimiser.load_state_dict(saved.optimiser)
+        self.loader.load_state_dict(saved.loader)
+        torch.set_rng_state(saved.rng)
+        self.step, self.best = saved.step, saved.best
+        self.folder.forget_after(self.step)
+        self.say(f"continuing after step {self.step}, epoch {self.loader.epoch}")
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of this moment."""
+        Checkpoint(
+            config=self.config,
+            step=self.step,
+            epoch=self.loader.epoch,
+            isp={name: value.cpu() for name, value in self.isp.state_dict().items()},
+            optimiser=self.optimiser.state_dict(),
+            loader=self.loader.state_dict(),
+            rng=torch.get_rng_state(),
+            best=self.best,
+        ).save(path)
+
+    def fit(self) -> bool:
+        """Train to the end; False if it was stopped before.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is no number any more.
+        """
+        frozen = self.detector.state_hash()
+        while self.loader.epoch < self.config.epochs and not self._is_enough():
+            epoch = self.loader.epoch
+            self._set_rate(epoch)
+            finished = self._train_epoch(epoch)
+            if not finished:
+                self.save(self.folder.last)
+                return self._is_enough()
+            self._validate(epoch)
+            self.save(self.folder.last)
+        if self.detector.state_hash() != frozen:
+            raise TrainingError("the frozen detector has changed", hint="please report this")
+        return True
+
+    def _is_enough(self) -> bool:
+        return 0 < self.config.limit_steps <= self.step
+
+    def _set_rate(self, epoch: int) -> None:
+        passed = sum(epoch >= step for step in self.config.lr_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.lr * self.config.lr_gamma**passed
+
+    def _train_epoch(self, epoch: int) -> bool:
+        """The rest of an epoch; False if it was stopped inside."""
+        started, waited = time.monotonic(), 0.0
+        batches = self._batches()
+        while True:
+            before = time.monotonic()
+            window = list(islice(batches, self.config.accumulate))
+            waited += time.monotonic() - before
+            if not window:
+                return True
+            try:
+                result = self._train_step(window)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"not enough memory on {self.device} at step {self.step + 1}",
+                    path=str(self.folder.path),
+                    hint="--batch-size 1 with a larger --accumulate steps alike; --amp and "
+                    "--checkpoint-activations need less too",
+                ) from error
+            self.step += 1
+            self.losses.append(result.loss)
+            self._log(epoch, result, time.monotonic() - started, waited)
+            started, waited = time.monotonic(), 0.0
+            if self.step % CHECKPOINT_EVERY == 0:
+                self.save(self.folder.last)
+            if self._is_enough() or self.stop():
+                return False
+
+    def _batches(self) -> Iterator[Batch]:
+        if not self.config.overfit_one_batch:
+            yield from self.loader
+            return
+        first = next(iter(self.loader))
+        for _ in range(len(self.loader)):
+            yield first
+        self.loader.set_epoch(self.loader.epoch + 1)
+
+    def _train_step(self, window: list[Batch]) -> StepResult:
+        """One optimiser step over some batches; the host waits for the device once, before it."""
+        images = sum(len(batch) for batch in window)
+        self.optimiser.zero_grad(set_to_none=True)
+        result = read_step([self._backward(batch, len(batch) / images) for batch in window])
+        for batch, loss in zip(window, result.batch_losses, strict=True):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
+                    path=str(self.folder.path),
+                    hint="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
+                )
+        self.optimiser.step()
+        return result
+
+    def _backward(self, batch: Batch, share: float) -> BatchNumbers:
+        """Add a batch's gradients, weighted by its share of the step's images."""
+        with self._autocast():
+            output = self._forward(batch)
+            parts = dict(self.guide.losses(output.image, batch.targets))
+        loss = torch.stack([part.float() for part in parts.values()]).sum()
+        if self.config.gray_world:
+            parts["gray_world"] = gray_world_loss(output.image.float())
+            loss = loss + self.config.gray_world * parts["gray_world"]
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return BatchNumbers.of(parts | {"loss": loss}, output, len(batch))
+
+    def _forward(self, batch: Batch) -> ISPOutput:
+        if not self.config.checkpoint_activations:
+            return self.isp.forward_with_parameters(batch.images, batch.exposure)
+        output: ISPOutput = checkpoint(
+            self.isp.forward_with_parameters, batch.images, batch.exposure, use_reentrant=False
+        )
+        return output
+
+    def _autocast(self) -> Any:
+        if not self.config.amp:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.folder.log_step(
+            {
+                "step": self.step,
+                "epoch": epoch,
+                "loss": result.loss,
+                **result.parts,
+                "lr": rate,
+                **_columns("gain", result.gain_range),
+                **_columns("matrix", result.matrix_range),
+                "seconds": seconds,
+                "data_seconds": waited,
+            }
+        )
+        self.say(
+            f"epoch {epoch + 1}/{self.config.epochs}  step {self.step}  loss {result.loss:.4f}  "
+            f"time: {seconds:.2f}  data: {waited:.3f}  {result.images / max(seconds, 1e-9):.2f} "
+            f"images/s  lr {rate:g}"
+        )
+        if _is_diverging(result):
+            ranges = {"gains": result.gain_range, "matrix": result.matrix_range}
+            described = ", ".join(
+                f"{name} {found[0]:.3g} to {found[1]:.3g}"
+                for name, found in ranges.items()
+                if found
+            )
+            self.say(f"warning: diverging: {described}; --recipe default bounds both")
+
+    def render(self, batch: Batch) -> Tensor:
+        """The network's pictures of a batch, as the detector sees them."""
+        with self._autocast():
+            pictures: Tensor = self.isp(batch.images, batch.exposure)
+            return pictures.float()
+
+    def _validate(self, epoch: int) -> None:
+        if self.validation is None:
+            return
+        self.isp.eval()
+        self.validation.set_epoch(0)
+        scores = evaluate(self.render, self.guide, self.validation)
+        self.validation.set_epoch(0)
+        self.folder.draw_pictures(epoch + 1, list(islice(self._pictures(), PICTURES)))
+        self.isp.train()
+        self._report(epoch, scores)
+
+    @torch.no_grad()
+    def _pictures(self) -> Iterator[PictureRow]:
+        """The first validation samples, always the same ones."""
+        assert self.validation is not None
+        for batch in self.validation:
+            made = self.render(batch)
+            for row, target in enumerate(batch.targets):
+                one = slice(row, row + 1)
+                yield PictureRow(batch.images[one], batch.exposure[one], made[one], target)
+
+    def _report(self, epoch: int, scores: Evaluation) -> None:
+        self.folder.log_epoch(
+            {
+                "step": self.step,
+                "epoch": epoch + 1,
+                "loss": scores.loss,
+                "ap": scores.ap,
+                "ap50": scores.ap50,
+                "ap75": scores.ap75,
+                **{f"ap_{name}": value for name, value in scores.ap_by_class.items()},
+            }
+        )
+        self.say(
+            f"validation after epoch {epoch + 1}: loss {scores.loss:.4f}  AP {scores.ap:.3f}  "
+            f"AP50 {scores.ap50:.3f}"
+        )
+        if scores.loss < self.best:
+            self.best = scores.loss
+            self.save(self.folder.best)
+
+
+def _columns(name: str, found: Range | None) -> dict[str, float]:
+    """A range as two columns of ``steps.csv``; none where an ISP has no such numbers."""
+    return {f"{name}_min": found[0], f"{name}_max": found[1]} if found else {}
+
+
+def _is_diverging(result: StepResult) -> bool:
+    numbers = (*(result.gain_range or ()), *(result.matrix_range or ()))
+    negative = result.gain_range is not None and result.gain_range[0] < 0
+    return negative or any(abs(number) > RUNAWAY for number in numbers)

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genisp_model.checkpoint import load_checkpoint, load_isp
+from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
+from genisp_model.isp import GenISP
+from genisp_model.training import trainer as trainer_module
+from genisp_model.training.run import train_config
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.step import read_together
+from genisp_model.training.trainer import Trainer
+from pipeline.errors import DamagedStoreError, TrainingError, UsageError
+from pipeline.store.keys import sidecar_key
+from pipeline.store.reader import open_store
+from schemas.training import Speedup
+
+
+@pytest.fixture
+def detector() -> FrozenDetector:
+    torch.manual_seed(7)
+    return load_frozen_detector("sample_retinanet", weights="none")
+
+
+def trainer(
+    store: Path, folder: Path, detector: FrozenDetector, stop_at: int = 0, **options: Any
+) -> Trainer:
+    fields: dict[str, Any] = {
+        "store": str(store),
+        "recipe": "default",
+        "epochs": 3,
+        "batch_size": 2,
+        "val_split": "",
+        "detector": "sample_retinanet",
+        "detector_weights": "none",
+        "flip": 0.5,
+    }
+    made = Trainer(
+        train_config(fields | options),
+        detector,
+        RunFolder(folder),
+        torch.device("cpu"),
+        lambda text: None,
+    )
+    made.stop = lambda: 0 < stop_at <= made.step
+    return made
+
+
+def genisp(run: Trainer) -> GenISP:
+    assert isinstance(run.isp, GenISP)
+    return run.isp
+
+
+def test_the_detector_does_not_move_and_the_network_does(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    before = detector.state_hash()
+    run = trainer(tiny_store, tmp_path, detector, epochs=1)
+    start = {name: value.clone() for name, value in run.isp.state_dict().items()}
+    assert run.fit()
+    assert detector.state_hash() == before
+    moved = [name for name, value in run.isp.state_dict().items() if (value != start[name]).any()]
+    assert len(moved) == len(start)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2, 3, 5])
+def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, stopped_at: int
+) -> None:
+    whole = trainer(tiny_store, tmp_path / "whole", detector)
+    whole.fit()
+    first = trainer(tiny_store, tmp_path / "parts", detector, stop_at=stopped_at)
+    assert not first.fit()
+    second = trainer(tiny_store, tmp_path / "parts", detector)
+    second.resume(second.folder.last)
+    assert second.fit()
+    assert first.losses + second.losses == whole.losses
+    for name, value in whole.isp.state_dict().items():
+        assert torch.equal(value, second.isp.state_dict()[name])
+
+
+def test_a_killed_run_redoes_the_steps_after_its_last_checkpoint(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_EVERY", 2)
+    whole = trainer(tiny_store, tmp_path / "whole", detector)
+    whole.fit()
+    killed = trainer(tiny_store, tmp_path / "killed", detector)
+
+    def die() -> bool:
+        if killed.step == 3:
+            raise KeyboardInterrupt
+        return False
+
+    killed.stop = die
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit()
+    again = trainer(tiny_store, tmp_path / "killed", detector)
+    again.resume(again.folder.last)
+    assert again.step == 2
+    again.fit()
+    assert killed.losses[:2] + again.losses == whole.losses
+    with (tmp_path / "killed" / "steps.csv").open() as file:
+        logged = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    assert logged == list(enumerate(whole.losses, start=1))
+
+
+def test_another_setting_is_refused_by_name(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    trainer(tiny_store, tmp_path, detector, epochs=1).fit()
+    other = trainer(tiny_store, tmp_path, detector, lr=0.5, flip=0.0)
+    with pytest.raises(TrainingError, match=r"flip: 0\.5 against 0\.0") as raised:
+        other.resume(other.folder.last)
+    assert "lr: 0.001 against 0.5" in str(raised.value)
+
+
+def test_accumulated_batches_step_like_one_batch(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    once = trainer(tiny_store, tmp_path / "a", detector, limit_steps=1, flip=0.0)
+    twice = trainer(
+        tiny_store, tmp_path / "b", detector, limit_steps=1, batch_size=1, accumulate=2, flip=0.0
+    )
+    batch = next(iter(once.loader))
+    window = [single for single in twice.loader if single.ids[0] in batch.ids]
+    assert len(window) == 2
+    a, b = once._train_step([batch]), twice._train_step(window)
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    grads = zip(once.isp.parameters(), twice.isp.parameters(), strict=True)
+    for ours, theirs in grads:
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_activations_computed_twice_give_the_same_losses(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    kept = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    twice = trainer(tiny_store, tmp_path / "b", detector, epochs=1, checkpoint_activations=True)
+    kept.fit()
+    twice.fit()
+    assert kept.losses == twice.losses
+
+
+# fused-detector needs a GPU: `make gpu-check` compares its numbers.
+@pytest.mark.parametrize("speedup", sorted(set(get_args(Speedup)) - {"fused-detector"}))
+def test_a_speedup_gives_the_same_losses_up_to_rounding(
+    tiny_store: Path,
+    tmp_path: Path,
+    detector: FrozenDetector,
+    speedup: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = detector.state_hash()
+    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    plain.fit()
+    parts = tmp_path / "b"
+    first = trainer(tiny_store, parts, detector, epochs=1, speedups=(speedup,), stop_at=1)
+    first.fit()
+    second = trainer(tiny_store, parts, detector, epochs=1, speedups=(speedup,))
+    second.resume(second.folder.last)
+    second.fit()
+    assert first.losses + second.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert torch.backends.cudnn.benchmark == (speedup == "cudnn-benchmark")
+    assert bool(second.optimiser.param_groups[0]["fused"]) == (speedup == "fused-adam")
+    channels_last: Any = {"memory_format": torch.channels_last}
+    for name, convolution in (
+        ("channels-last-isp", genisp(second).shallow.conv2.weight),
+        ("channels-last-detector", next(detector.parameters())),
+    ):
+        assert convolution.is_contiguous(**channels_last) == (speedup == name)
+    assert detector.state_hash() == before
+    with pytest.raises(TrainingError, match="speedups"):
+        plain.resume(second.folder.last)
+
+
+def test_what_is_fastest_this_time_is_not_deterministic(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted: None)
+    speedups = ("cudnn-benchmark",)
+    with pytest.raises(UsageError, match="fastest this time"):
+        trainer(tiny_store, tmp_path, detector, deterministic=True, speedups=speedups)
+
+
+def test_bfloat16_gives_nearly_the_same_losses(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
+    low = trainer(tiny_store, tmp_path / "b", detector, epochs=1, amp=True)
+    plain.fit()
+    low.fit()
+    assert low.losses == pytest.approx(plain.losses, rel=0.01)
+
+
+def test_too_little_memory_names_the_options_that_help(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run.guide, "losses", full)
+    with pytest.raises(TrainingError, match="not enough memory") as raised:
+        run.fit()
+    assert "--accumulate" in raised.value.hint
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_samples(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector)
+    with torch.no_grad():
+        genisp(run).shallow.conv3.weight.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"nan at step 1, samples DSC"):
+        run.fit()
+
+
+def test_only_the_batch_whose_loss_is_no_number_is_named_and_no_step_is_made(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, batch_size=1, accumulate=2)
+    sound, other = islice(run.loader, 2)
+    broken = replace(other, images=torch.full_like(other.images, math.nan))
+    before = [parameter.clone() for parameter in run.isp.parameters()]
+    with pytest.raises(TrainingError, match=f"nan at step 1, samples {other.ids[0]}$"):
+        run._train_step([sound, broken])
+    for parameter, value in zip(run.isp.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what makes the host wait for numbers of a device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero"):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_from_the_device_once_and_before_the_optimiser(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, batch_size=1, accumulate=2, gray_world=0.1)
+    window = list(islice(run.loader, 2))
+    run._train_step(window)  # makes what is cached
+    lists: list[Tensor] = []
+    lists_by_then: list[int] = []
+    to_list = Tensor.tolist
+
+    def counted(values: Tensor) -> Any:  # of a tensor on the CPU, a list takes no operation
+        lists.append(values)
+        return to_list(values)
+
+    monkeypatch.setattr(Tensor, "tolist", counted)
+    # torch's Adam reads its step counters, which are on the CPU whatever the device.
+    monkeypatch.setattr(run.optimiser, "step", lambda: lists_by_then.append(len(lists)))
+    with Reads() as reads:
+        run._train_step(window)
+    assert reads.count == 0
+    assert len(lists) == 1
+    assert lists_by_then == [1]
+
+
+def test_numbers_read_together_are_those_read_one_by_one() -> None:
+    kinds = (torch.float32, torch.bfloat16, torch.float64)
+    scalars = [torch.rand((), dtype=kind) for kind in kinds for _ in range(5)]
+    scalars.append(torch.tensor(math.nan))
+    *numbers, last = read_together(scalars)
+    assert numbers == [float(one) for one in scalars[:-1]]
+    assert math.isnan(last)
+
+
+def test_a_damaged_sample_stops_by_name_or_is_left_out_on_request(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(tiny_store, store)
+    victims = [path for path in store.glob("sony*/resized/c.*") if path.stat().st_size > 99]
+    for path in victims:
+        data = bytearray(path.read_bytes())
+        data[50] ^= 2
+        path.write_bytes(data)
+    with pytest.raises(DamagedStoreError, match="checksum"):
+        trainer(store, tmp_path / "a", detector, epochs=1).fit()
+    run = trainer(store, tmp_path / "b", detector, epochs=1, skip_damaged=True)
+    assert run.fit()
+    assert run.loader.skipped
+    assert all("DSC0" in name for name in run.loader.skipped)
+
+
+def test_a_damaged_sidecar_is_left_out_on_request_as_damaged_pixels_are(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(tiny_store, store)
+    opened = open_store(store)
+    lost = opened.ids("train")[0]
+    entry = opened.entry(lost)
+    (store / sidecar_key(*entry.key)).write_text("{}")
+    with pytest.raises(DamagedStoreError, match=f"{lost}: the sidecar is damaged"):
+        trainer(store, tmp_path / "a", detector, epochs=1).fit()
+    run = trainer(store, tmp_path / "b", detector, epochs=1, skip_damaged=True)
+    assert run.fit()
+    assert set(run.loader.skipped) == {lost}
+
+
+def test_a_split_without_boxes_or_samples_is_refused(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    with pytest.raises(UsageError, match="splits here"):
+        trainer(tiny_store, tmp_path, detector, split="holdout")
+
+
+def test_checkpoints_load_without_code_and_others_are_refused(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=1)
+    run.fit()
+    isp, config = load_isp(run.folder.last)
+    assert config == run.config
+    assert not isp.training
+    (tmp_path / "foreign.pt").write_bytes(b"not a checkpoint")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save(print, tmp_path / "code.pt")
+    for name in ("foreign.pt", "other.pt", "code.pt", "missing.pt"):
+        with pytest.raises(TrainingError, match=name):
+            load_checkpoint(tmp_path / name)
+
+
+def test_the_rate_falls_at_the_named_epochs(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=3, lr=0.01, lr_steps="1,2")
+    run.fit()
+    with (tmp_path / "steps.csv").open() as file:
+        rates = {row["epoch"]: float(row["lr"]) for row in csv.DictReader(file)}
+    assert rates == pytest.approx({"0": 0.01, "1": 0.001, "2": 0.0001})
+
+
+def test_a_run_folder_holds_what_people_expect(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    run = trainer(tiny_store, tmp_path, detector, epochs=1, val_split="val")
+    run.fit()
+    run.folder.describe(run.config, {"device": "cpu"})
+    run.folder.close()
+    expected = {"config.json", "environment.json", "steps.csv", "results.csv", "curves.png"}
+    assert expected <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "checkpoints" / "best.pt").exists()
+    assert list((tmp_path / "pictures").glob("*.png"))
+    assert list(tmp_path.glob("events.out.tfevents.*"))
