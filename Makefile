@@ -11,7 +11,7 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check wheel format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
+.PHONY: help demo test check tables wheel format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(READY) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+tables: $(READY) ## Write the parts of the documents that are generated: help, exit codes, findings, JSON
+	$(BIN)/python -m scripts.write_tables
 
 wheel: $(READY) ## Build the wheel, install it outside the tree, ingest and verify there
 	.ci/wheel $(BIN)/python

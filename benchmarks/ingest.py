@@ -44,6 +44,7 @@ from pipeline.ingest.survey import Item
 from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
 from pipeline.ingest.worker import probe_source
 from pipeline.raw.cross_check import SAMPLE_EVERY, Decision
+from pipeline.raw.decoders.table import fast_decoders, reference
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
 from pipeline.store.local_files import LocalFiles
@@ -132,7 +133,7 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
             one,
             destination,
             placement.groups[one.raw.group].fixed_point,
-            Decision(one.raw.decoder_class, "genisp", compare=False),
+            Decision(one.raw.decoder_class, fast_decoders()[0].name, compare=False),
         )
         for one in placement.placed
     }
@@ -144,7 +145,7 @@ def cross_checked(task: SampleTask) -> SampleTask:
 
 
 def _by_libraw(task: SampleTask) -> SampleTask:
-    return replace(task, decision=replace(task.decision, decoder="libraw"))
+    return replace(task, decision=replace(task.decision, decoder=reference().name))
 
 
 def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: int) -> Any:

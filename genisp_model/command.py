@@ -18,6 +18,7 @@ from genisp_model.train import Say, Trainer
 from pipeline.errors import UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
+from schemas.exit_code import ExitCode
 from schemas.info import RenderingScore
 from schemas.training import TrainConfig
 
@@ -93,8 +94,8 @@ def run_evaluation(
     return scores
 
 
-def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say) -> int:
-    """Train, or go on training; the exit code (0 done, 130 interrupted).
+def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say) -> ExitCode:
+    """Train, or go on training; `ExitCode.DONE` or `ExitCode.INTERRUPTED`.
 
     Raises
     ------
@@ -127,6 +128,6 @@ def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say)
         say(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
     if not finished:
         say(f"interrupted after step {trainer.step}; the same command with --resume continues")
-        return 130
+        return ExitCode.INTERRUPTED
     say(f"done: {trainer.step} steps; best validation loss {trainer.best:.4f}; {path}")
-    return 0
+    return ExitCode.DONE

@@ -37,13 +37,13 @@ from genisp_model.weights import (
     state_hash,
 )
 from pipeline.errors import UsageError
+from schemas.choices import DEFAULT_DETECTOR, DEFAULT_DETECTOR_WEIGHTS
 from schemas.coco import CLASS_NAMES
 from schemas.training import BoxLoss
 
 #: COCO ids that are also NOD's: what the detector is asked for.
 CLASSES = CLASS_NAMES
 
-DEFAULT_DETECTOR = "retinanet_resnet50_fpn_v2"
 SAMPLE_DETECTOR = "sample_retinanet"
 
 #: What ``weights="sample"`` stands for: see ``assets/README.md``.
@@ -155,7 +155,7 @@ class FrozenDetector(nn.Module):
 
 def load_frozen_detector(
     name: str = DEFAULT_DETECTOR,
-    weights: str | Path = "COCO_V1",
+    weights: str | Path = DEFAULT_DETECTOR_WEIGHTS,
     *,
     box_loss: BoxLoss | None = None,
     sha256: str | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,11 @@ from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.header import read_root
 from pipeline.store.open_files import open_files
 from pipeline.store.reader import open_store
+from schemas.choices import DEFAULT_DEVICE, DEFAULT_PICTURE_FORMAT, PictureFormat
+from schemas.exit_code import ExitCode
 from schemas.recipe import Codec, Colour, LevelName, Recipe
 from schemas.training import TrainConfig
 
-PictureFormat = Literal["png", "tiff"]
 Picture = npt.NDArray[np.float32]
 
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "tiff": ".tif"}
@@ -73,8 +74,8 @@ class EnhanceOptions:
     store: str | None = None
     level: LevelName | None = None
     output_dir: Path = Path()
-    format: PictureFormat = "png"
-    device: str = "auto"
+    format: PictureFormat = DEFAULT_PICTURE_FORMAT
+    device: str = DEFAULT_DEVICE
     overwrite: bool = False
 
 
@@ -92,8 +93,8 @@ def run_enhance(
     *,
     say: Say,
     warn: Say,
-) -> int:
-    """Make one picture an input; the exit code (0, or 3 if some inputs could not be read).
+) -> ExitCode:
+    """Make one picture an input; `ExitCode.SOURCES_FAILED` if some inputs could not be read.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def run_enhance(
         say(f"{path} ({picture.shape[1]}x{picture.shape[0]})")
     if failed:
         warn(f"{failed} of {len(inputs)} inputs failed")
-    return 3 if failed else 0
+    return ExitCode.SOURCES_FAILED if failed else ExitCode.DONE
 
 
 def picture_paths(inputs: Sequence[str], how: EnhanceOptions) -> list[Path]:

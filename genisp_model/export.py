@@ -18,6 +18,7 @@ from genisp_model.checkpoint import load_isp
 from genisp_model.isp import GenISP
 from genisp_model.train import Say
 from pipeline.errors import TrainingError, UsageError
+from schemas.exit_code import ExitCode
 from schemas.training import TrainConfig
 
 DEFAULT_OPSET = 18  # the exporter's own: no conversion of the graph afterwards
@@ -68,8 +69,8 @@ class _Centred(nn.Module):
         return centred / (_mean(centred * centred) + self.eps).sqrt()
 
 
-def run_export(checkpoint: Path, output: Path, opset: int, say: Say) -> int:
-    """Write the network of a checkpoint as ONNX; 0, or an error and no file.
+def run_export(checkpoint: Path, output: Path, opset: int, say: Say) -> ExitCode:
+    """Write the network of a checkpoint as ONNX: `ExitCode.DONE`, or an error and no file.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def run_export(checkpoint: Path, output: Path, opset: int, say: Say) -> int:
         f"largest difference in onnxruntime: {found.exact:.1e} to the network in double precision, "
         f"{found.torch:.1e} to torch in single"
     )
-    return 0
+    return ExitCode.DONE
 
 
 def require_packages() -> None:

@@ -15,6 +15,7 @@ from pipeline.develop.steps import Level, develop
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.ingest.failure import failure_from
 from pipeline.raw.damage import check_mosaic
+from pipeline.raw.decoders.table import reference
 from pipeline.raw.facts import check_levels
 from pipeline.raw.reader import decode, probe
 from pipeline.safe_text import printable
@@ -90,7 +91,7 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
         raise CorruptRawError("the file says nothing about itself", path=source.name)
     frame = choose_frame(facts.geometry, path=source.name)
     # LibRaw, the reference: one file alone earns the faster decoder no trust.
-    decoded = decode(data, "libraw", path=source.name)
+    decoded = decode(data, reference().name, path=source.name)
     check_levels(decoded.levels, path=source.name)
     sensor = decoded.levels.sensor(frame)
     check_mosaic(decoded, frame, sensor, path=source.name)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.raw.decoders.table import decoder_packages, reference
 from schemas.info import DoctorReport
 
 _NEEDED = {
@@ -22,8 +23,7 @@ _NEEDED = {
         "zarr",
     ),
     "to prepare (pip install '.[prep]')": (
-        "rawpy",
-        "flashraw",
+        *decoder_packages(),
         "dask",
         "cryptography",
         "numba",
@@ -62,11 +62,10 @@ def _version(name: str) -> str:
 
 
 def _libraw() -> str:
-    if find_spec("rawpy") is None:
+    package = reference().package
+    if package is None or find_spec(package) is None:
         return "missing"
-    from pipeline.raw.decoders.libraw import libraw_version
-
-    return libraw_version()
+    return reference().load().version()
 
 
 def _gpu() -> str:

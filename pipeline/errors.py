@@ -21,6 +21,8 @@ Where a Python user would catch a builtin, the class inherits it as well.
 
 from __future__ import annotations
 
+from schemas.exit_code import ExitCode
+
 #: The mend of damage that an ingest sees by itself.
 REDO = "prep ingest with the same sources and store redoes just what is damaged"
 
@@ -38,7 +40,7 @@ class GenispError(Exception):
         What the user can do about it.
     """
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
         super().__init__(message, path, hint)
@@ -61,13 +63,13 @@ def _rebuild(kind: type[GenispError], message: str, path: str, hint: str) -> Gen
 class UsageError(GenispError, ValueError):
     """Raised when options contradict each other or name what does not exist."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_USAGE
 
 
 class SourceError(GenispError):
     """Raised when one source cannot be ingested; it costs that source, not the run."""
 
-    exit_code = 3
+    exit_code = ExitCode.SOURCES_FAILED
 
 
 class UnreadableSourceError(SourceError, OSError):
@@ -101,22 +103,22 @@ class StoreError(GenispError):
 class NoStoreError(StoreError, FileNotFoundError):
     """Raised when there is no store at the path, or something else is there."""
 
-    exit_code = 10
+    exit_code = ExitCode.NO_STORE
 
 
 class StoreLockedError(StoreError):
     """Raised when another process is writing this store."""
 
-    exit_code = 11
+    exit_code = ExitCode.LOCKED
 
 
 class IncompatibleStoreError(StoreError, ValueError):
     """Raised when the store's format version or recipe cannot be continued."""
 
-    exit_code = 12
+    exit_code = ExitCode.INCOMPATIBLE
 
 
 class DamagedStoreError(StoreError, ValueError):
     """Raised when stored bytes do not match their record."""
 
-    exit_code = 4
+    exit_code = ExitCode.DAMAGED

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, get_args
+from typing import get_args
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from schemas.base import StrictModel
+from schemas.choices import (
+    DEFAULT_CODEC,
+    DEFAULT_COLOUR,
+    DEFAULT_FIT,
+    DEFAULT_LEVELS,
+    Codec,
+    Colour,
+    LevelName,
+)
 
-Colour = Literal["xyz", "xyz-balanced", "camera"]
-LevelName = Literal["packed", "resized"]
-Codec = Literal["lz4", "zstd"]
+__all__ = [
+    "BRIGHTNESS_PLANE",
+    "PLANES",
+    "TRANSFORM_VERSION",
+    "Codec",
+    "Colour",
+    "LevelName",
+    "Recipe",
+]
 
 #: What the three planes of a colour are called, and which of them says how bright a picture is.
 PLANES: dict[Colour, tuple[str, str, str]] = {
@@ -45,10 +60,10 @@ class Recipe(StrictModel):
         Version of the arithmetic, `TRANSFORM_VERSION`.
     """
 
-    colour: Colour = "xyz"
-    levels: tuple[LevelName, ...] = ("packed", "resized")
-    fit: tuple[int, int] = Field(default=(1333, 800))
-    codec: Codec = "lz4"
+    colour: Colour = DEFAULT_COLOUR
+    levels: tuple[LevelName, ...] = DEFAULT_LEVELS
+    fit: tuple[int, int] = DEFAULT_FIT
+    codec: Codec = DEFAULT_CODEC
     transform: int = TRANSFORM_VERSION
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from schemas.base import StrictModel
+from schemas.choices import DecoderName
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
@@ -199,7 +200,7 @@ class SourceRecord(StrictModel):
 class DecoderRecord(StrictModel):
     """Who decoded the mosaic."""
 
-    name: Literal["libraw", "flashraw", "genisp"]
+    name: DecoderName
     version: str
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
 from schemas.base import StrictModel
-from schemas.recipe import LevelName
+from schemas.choices import (
+    DEFAULT_BOX_LOSS,
+    DEFAULT_DETECTOR,
+    DEFAULT_DETECTOR_WEIGHTS,
+    DEFAULT_LEVEL,
+    DEFAULT_TRAIN_RECIPE,
+    DEFAULT_TRAIN_SPLIT,
+    DEFAULT_VAL_SPLIT,
+    BoxLoss,
+    LevelName,
+    Speedup,
+    TrainRecipeName,
+)
 
-TrainRecipeName = Literal["default", "paper", "report"]
-BoxLoss = Literal["smooth_l1", "giou", "l1"]
-Speedup = Literal[
-    "fused-adam",
-    "fused-detector",
-    "cudnn-benchmark",
-    "channels-last-isp",
-    "channels-last-detector",
-]
+__all__ = ["BoxLoss", "Speedup", "TrainConfig", "TrainRecipeName"]
 
 #: What may differ between a run and its continuation: how long, and where the store is now.
 _FREE = frozenset({"store", "epochs", "limit_steps"})
@@ -64,10 +66,10 @@ class TrainConfig(StrictModel):
 
     store: str
     store_fingerprint: str
-    split: str = "train"
-    val_split: str = "val"
-    level: LevelName = "resized"
-    recipe: TrainRecipeName = "default"
+    split: str = DEFAULT_TRAIN_SPLIT
+    val_split: str = DEFAULT_VAL_SPLIT
+    level: LevelName = DEFAULT_LEVEL
+    recipe: TrainRecipeName = DEFAULT_TRAIN_RECIPE
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)
@@ -75,9 +77,9 @@ class TrainConfig(StrictModel):
     lr_steps: tuple[int, ...] = ()
     lr_gamma: float = 0.1
     amp: bool = False
-    detector: str = "retinanet_resnet50_fpn_v2"
-    detector_weights: str = "COCO_V1"
-    box_loss: BoxLoss = "smooth_l1"
+    detector: str = DEFAULT_DETECTOR
+    detector_weights: str = DEFAULT_DETECTOR_WEIGHTS
+    box_loss: BoxLoss = DEFAULT_BOX_LOSS
     plain_detector: bool = False
     gray_world: float = Field(default=0.0, ge=0)
     flip: float = Field(default=0.0, ge=0, le=1)

@@ -1,7 +1,4 @@
-"""The documents are executed: commands, code, links and generated parts are what the tool does.
-
-``python -m tests.test_docs`` rewrites the generated parts of docs/reference/command-line.md.
-"""
+"""The documents are executed: commands, code, links and generated parts are what the tool does."""
 
 from __future__ import annotations
 
@@ -20,27 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from schemas import events
-from schemas.info import DoctorReport, StoreInfo
+from scripts.write_tables import PAGES, PROGRAMS, TABLES, every_context, region, rewritten
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
-COMMAND_LINE_PAGE = ROOT / "docs" / "reference" / "command-line.md"
-
-#: As wide as the help ever gets (``max_content_width``), whatever terminal the tests run in.
-HELP_WIDTH = 100
-PROGRAMS: dict[str, click.Command] = {"prep": cli.prep, "genisp": cli.genisp, "train": cli.train}
-JSON_RESULTS = (
-    events.StatusEvent,
-    events.SampleEvent,
-    events.ErrorEvent,
-    events.FindingEvent,
-    events.PlanEvent,
-    events.IngestSummary,
-    events.VerifySummary,
-    StoreInfo,
-    DoctorReport,
-)
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -49,15 +28,10 @@ _REPOSITORY_PATH = re.compile(rf"`((?:{_ROOMS})/[\w/.-]*)(?:::(\w+))?`")
 _DOTTED_NAME = re.compile(rf"(?:`|python -m )((?:{_ROOMS})(?:\.\w+)+)")
 #: Rooms and modules that the documents name before they are there.
 _AWAITED = (
-    "commands/",
-    "commands/options.py",
     "genisp_model/data/",
     "genisp_model/detector/",
     "genisp_model/evaluation/",
     "genisp_model/training/",
-    "schemas/choices.py",
-    "schemas/exit_code.py",
-    "schemas/finding_codes.py",
     "tests/genisp_model/data/",
     "tests/genisp_model/detector/",
     "tests/genisp_model/training/",
@@ -254,34 +228,7 @@ def _anchors(page: Path) -> set[str]:
     }
 
 
-def test_the_readme_lists_the_exit_codes_of_the_help() -> None:
-    codes = re.findall(r"^  (\d+) +(.+)$", cli.EXIT_CODES, re.MULTILINE)
-    assert len(codes) == 9
-    readme = (ROOT / "README.md").read_text()
-    for code, meaning in codes:
-        assert re.search(rf"^\| {code} \| {re.escape(meaning)}", readme, re.MULTILINE), code
-
-
-def _contexts(
-    command: click.Command, parent: click.Context | None, name: str
-) -> Iterator[click.Context]:
-    """A command's context and those of all below it."""
-    settings: dict[str, Any] = {**command.context_settings, "terminal_width": HELP_WIDTH}
-    context = click.Context(command, parent=parent, info_name=name, **settings)
-    yield context
-    if isinstance(command, click.Group):
-        for below in command.list_commands(context):
-            found = command.get_command(context, below)
-            assert found is not None
-            yield from _contexts(found, context, below)
-
-
-def _every_context() -> list[click.Context]:
-    roots = (name for name in PROGRAMS if name != "train")  # `train` is `genisp train`
-    return [found for name in roots for found in _contexts(PROGRAMS[name], None, name)]
-
-
-@pytest.mark.parametrize("context", _every_context(), ids=lambda context: context.command_path)
+@pytest.mark.parametrize("context", every_context(), ids=lambda context: context.command_path)
 def test_every_command_and_option_has_help(context: click.Context) -> None:
     assert context.command.help
     for parameter in context.command.get_params(context):
@@ -291,50 +238,13 @@ def test_every_command_and_option_has_help(context: click.Context) -> None:
         assert parameter.show_envvar or parameter.is_eager, f"{parameter.opts}: no variable shown"
 
 
-def _help_text() -> str:
-    return "\n".join(
-        f"### {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
-        for context in _every_context()
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_parts_are_current(page: Path) -> None:
+    text = page.read_text()
+    assert text == rewritten(text), "python -m scripts.write_tables rewrites it"
 
 
-def _result_tables() -> str:
-    return "\n".join(_result_table(model) for model in JSON_RESULTS)
-
-
-def _result_table(model: Any) -> str:
-    rows = [
-        f"| `{name}` | {_type_name(field.annotation)} |"
-        for name, field in model.model_fields.items()
-    ]
-    about = " ".join((model.__doc__ or "").split())
-    return "\n".join(
-        [f"### {model.__name__}\n", about, "\n| field | type |", "|---|---|", *rows, ""]
-    )
-
-
-def _type_name(annotation: Any) -> str:
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    text = str(annotation) if "[" in str(annotation) else name
-    text = re.sub(r"\b(?:typing|schemas\.\w+)\.", "", text)
-    literal = re.fullmatch(r"Literal\['(.*)'\]", text)
-    return f'`"{literal[1]}"`' if literal else "`" + text.replace("|", "or") + "`"
-
-
-def _refreshed(page: str) -> str:
-    for name, text in (("commands", _help_text()), ("results", _result_tables())):
-        start, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(start)
-        _, found, after = rest.partition(end)
-        assert found, f"markers of {name} are missing"
-        page = f"{before}{start}\n\n{text}\n{end}{after}"
-    return page
-
-
-def test_the_command_line_page_is_current() -> None:
-    page = COMMAND_LINE_PAGE.read_text()
-    assert page == _refreshed(page), "python -m tests.test_docs rewrites it"
-
-
-if __name__ == "__main__":
-    COMMAND_LINE_PAGE.write_text(_refreshed(COMMAND_LINE_PAGE.read_text()))
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_stands_in_a_document(name: str) -> None:
+    start, end = region(name)
+    assert any(start in text and end in text for text in (page.read_text() for page in PAGES))

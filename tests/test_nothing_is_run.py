@@ -17,7 +17,7 @@ FILES = sorted(
     [ROOT / "cli.py"]
     + [
         path
-        for name in ("schemas", "pipeline", "genisp_model")
+        for name in ("schemas", "pipeline", "genisp_model", "commands")
         for path in (ROOT / name).rglob("*.py")
     ]
 )

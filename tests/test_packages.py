@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("schemas", "pipeline", "genisp_model")
+PRODUCT = ("schemas", "pipeline", "genisp_model", "commands")
 
 
 def test_the_wheel_has_every_package_and_its_data() -> None:
@@ -18,8 +18,15 @@ def test_the_wheel_has_every_package_and_its_data() -> None:
         if path.is_dir() and any(one.is_file() for one in path.iterdir())
     }
     assert {name for name in there if not name.endswith("__pycache__")} == set(listed["packages"])
-    without_code = {name for name in listed["packages"] if not _has_code(name)}
-    assert without_code == set(listed["package-data"])
+    data = listed["package-data"]
+    assert data.pop("*") == ["py.typed"]
+    assert {name for name in listed["packages"] if not _has_code(name)} == set(data)
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for name in {package.partition(".")[0] for package in listed["packages"]}:
+        assert (ROOT / name / "py.typed").is_file(), name
 
 
 def _has_code(package: str) -> bool:

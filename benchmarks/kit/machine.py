@@ -17,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("genisp", "numpy", "numba", "numcodecs", "crc32c", "rawpy", "flashraw", "zarr")
+from pipeline.raw.decoders.table import decoder_packages
+
+PACKAGES = ("genisp", "numpy", "numba", "numcodecs", "crc32c", *decoder_packages(), "zarr")
 
 
 def machine_facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:

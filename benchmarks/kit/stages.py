@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.develop import kernels, steps
 from pipeline.ingest import worker
+from pipeline.raw import cross_check
 from pipeline.sources.source import Source
 from pipeline.store.local_files import LocalFiles
 from schemas.sidecar import Sidecar
@@ -66,7 +67,7 @@ def stage_clock() -> Iterator[StageClock]:
         (Source, "read_bytes", "read"),
         (hashlib, "sha256", "sha256"),
         (worker, "check_container", "container check"),
-        (worker, "decode", "decode"),
+        (cross_check, "decode", "decode"),
         (worker, "check_mosaic", "inspect rows"),
         (kernels, "develop_rows", "transform, resize, histogram"),
         (steps, "level_statistics", "statistics"),

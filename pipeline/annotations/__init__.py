@@ -2,6 +2,7 @@
 
 Open `index` first: it answers, for a raw, what all files together say about it.
 
+- `reader`: what a reader of annotation files is, and what it gives. `table`: all of them.
 - `coco_file`: one COCO file's bytes, in any of its variants, to images with boxes and findings.
 - `columns`: the records of a large file, kept as arrays until one is asked for.
 - `json_lists`: the records of a large JSON file, one after another.

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from pipeline.annotations.boxes import FloatArray, clip_boxes, xywh_to_xyxy
 from schemas.coco import CLASS_NAMES
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ class BoxTable:
     bbox
         ``(n, 4)`` float64, COCO ``xywh`` in pixels of each box's annotated frame, as given.
     category_id
-        ``(n,)`` int64; those outside `schemas.coco.CLASS_NAMES` are no classes of ours.
+        ``(n,)`` int64; ids outside `schemas.coco.CLASS_NAMES` are not trained on.
     iscrowd
         ``(n,)`` bool.
     area
@@ -63,12 +64,12 @@ def box_findings(table: BoxTable) -> list[tuple[Finding, ...]]:
 
     Returns
     -------
-    One tuple a box, empty for a box with nothing to say. Codes and severities: `_VERDICTS`.
+    One tuple a box, empty for a box with nothing to say. Codes: `_MESSAGES`.
     """
     found: list[tuple[Finding, ...]] = [()] * len(table.where)
-    masks = _check(table)
-    twin = near_duplicates(table, masks.pop("sound"))
-    masks["near-duplicate"] = twin >= 0
+    masks, sound = _check(table)
+    twin = near_duplicates(table, sound)
+    masks[FindingCode.NEAR_DUPLICATE] = twin >= 0
     for code, mask in masks.items():
         for index in np.flatnonzero(mask).tolist():
             found[index] += (_verdict(code, table, index, int(twin[index])),)
@@ -126,8 +127,8 @@ def _areas(boxes: FloatArray) -> FloatArray:
 
 # Boxes of 1e308 pixels are answered with a finding, not with warnings of numpy's.
 @np.errstate(over="ignore", invalid="ignore")
-def _check(table: BoxTable) -> dict[str, BoolArray]:
-    """Masks ``(n,)`` by code, and ``sound``: boxes that can be targets."""
+def _check(table: BoxTable) -> tuple[dict[FindingCode, BoolArray], BoolArray]:
+    """Masks ``(n,)`` by code, and the mask of boxes that can be targets."""
     given = xywh_to_xyxy(table.bbox)
     finite: BoolArray = np.all(np.isfinite(np.hstack([table.bbox, given])), axis=1)
     side = np.where(finite[:, None], table.bbox[:, 2:], 0)
@@ -138,86 +139,47 @@ def _check(table: BoxTable) -> dict[str, BoolArray]:
     inside = has_area & (visible_side.min(axis=1, initial=np.inf) >= SMALLEST_SIDE)
     known = np.isin(table.category_id, list(CLASS_NAMES))
     area_error = np.abs(table.area - side.prod(axis=1))
-    return {
-        "non-finite": ~finite,
-        "zero-area": finite & ~has_area,
-        "outside-frame": has_area & ~inside,
-        "unknown-category": ~known,
-        "crowd": table.iscrowd,
-        "partly-outside": inside
+    found = {
+        FindingCode.NON_FINITE: ~finite,
+        FindingCode.ZERO_AREA: finite & ~has_area,
+        FindingCode.OUTSIDE_FRAME: has_area & ~inside,
+        FindingCode.UNKNOWN_CATEGORY: ~known,
+        FindingCode.CROWD: table.iscrowd,
+        FindingCode.PARTLY_OUTSIDE: inside
         & (np.abs(visible - given).max(axis=1, initial=0) > EDGE_TOLERANCE),
-        "tiny": inside & (visible_side.min(axis=1, initial=np.inf) < TINY_SIDE),
-        "huge": inside & (visible_side.prod(axis=1) > HUGE_SHARE * table.width * table.height),
-        "extreme-aspect": inside
+        FindingCode.TINY: inside & (visible_side.min(axis=1, initial=np.inf) < TINY_SIDE),
+        FindingCode.HUGE: inside
+        & (visible_side.prod(axis=1) > HUGE_SHARE * table.width * table.height),
+        FindingCode.EXTREME_ASPECT: inside
         & (side.max(axis=1, initial=0) > EXTREME_ASPECT * side.min(axis=1, initial=np.inf)),
-        "area-mismatch": finite & (area_error > AREA_TOLERANCE),
-        "sound": inside & known & ~table.iscrowd,
+        FindingCode.AREA_MISMATCH: finite & (area_error > AREA_TOLERANCE),
     }
+    return found, inside & known & ~table.iscrowd
 
 
-_LEFT_OUT = "It stays in the sidecar and is left out of targets; "
-
-
-_VERDICTS: dict[str, tuple[Severity, str, str]] = {
-    "non-finite": (
-        Severity.ERROR,
-        "box {bbox} has a number that is not finite",
-        _LEFT_OUT + "write four finite numbers [x, y, width, height].",
-    ),
-    "zero-area": (
-        Severity.ERROR,
-        "box {bbox} has no area",
-        _LEFT_OUT + "draw it again or delete it in the annotation file.",
-    ),
-    "outside-frame": (
-        Severity.ERROR,
-        "box {bbox} lies outside its {frame} frame",
-        _LEFT_OUT + "check that it was drawn on this image, at this size.",
-    ),
-    "unknown-category": (
-        Severity.ERROR,
-        "its category is none of person, bicycle, car",
-        _LEFT_OUT + "rename the category in the file's `categories` if it is one of them.",
-    ),
-    "crowd": (
-        Severity.ERROR,
-        "marked iscrowd: a region of many objects, not one",
-        _LEFT_OUT + "draw single objects and set iscrowd to 0 to train on them.",
-    ),
-    "partly-outside": (
-        Severity.WARNING,
-        "box {bbox} reaches over the edge of its {frame} frame",
-        "Targets are clipped to the frame; nothing to do unless the frame is the wrong one.",
-    ),
-    "tiny": (
-        Severity.WARNING,
-        "the visible part of box {bbox} is less than 2 px wide or high",
-        "Look whether it is a stray click.",
-    ),
-    "huge": (Severity.INFO, "box {bbox} covers more than 90 % of its {frame} frame", ""),
-    "extreme-aspect": (Severity.INFO, "box {bbox} is more than 20 times as long as wide", ""),
-    "area-mismatch": (
-        Severity.INFO,
-        "area {area} is not the width x height of box {bbox}",
-        "Nothing to do: areas are computed from boxes.",
-    ),
-    "near-duplicate": (
-        Severity.WARNING,
-        "box {bbox} repeats {twin} (same class, IoU above 0.9)",
-        "Delete one of the two in the annotation file; both are kept as targets until then.",
-    ),
+_MESSAGES = {
+    FindingCode.NON_FINITE: "box {bbox} has a number that is not finite",
+    FindingCode.ZERO_AREA: "box {bbox} has no area",
+    FindingCode.OUTSIDE_FRAME: "box {bbox} lies outside its {frame} frame",
+    FindingCode.UNKNOWN_CATEGORY: "its category is none of person, bicycle, car",
+    FindingCode.CROWD: "marked iscrowd: a region of many objects, not one",
+    FindingCode.PARTLY_OUTSIDE: "box {bbox} reaches over the edge of its {frame} frame",
+    FindingCode.TINY: "the visible part of box {bbox} is less than 2 px wide or high",
+    FindingCode.HUGE: "box {bbox} covers more than 90 % of its {frame} frame",
+    FindingCode.EXTREME_ASPECT: "box {bbox} is more than 20 times as long as wide",
+    FindingCode.AREA_MISMATCH: "area {area} is not the width x height of box {bbox}",
+    FindingCode.NEAR_DUPLICATE: "box {bbox} repeats {twin} (same class, IoU above 0.9)",
 }
 
 
-def _verdict(code: str, table: BoxTable, index: int, twin: int) -> Finding:
-    severity, message, mend = _VERDICTS[code]
-    text = message.format(
+def _verdict(code: FindingCode, table: BoxTable, index: int, twin: int) -> Finding:
+    text = _MESSAGES[code].format(
         bbox=_bbox_text(table.bbox[index].tolist()),
         frame=f"{table.width[index]:g}x{table.height[index]:g}",
         area=table.area[index],
         twin=table.where[twin] if twin >= 0 else "",
     )
-    return Finding(code=code, severity=severity, where=table.where[index], message=text, mend=mend)
+    return code.finding(table.where[index], text)
 
 
 def _bbox_text(bbox: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """One COCO file in any of its variants: bytes -> images with boxes and findings.
 
-A record that cannot be used becomes a finding and costs only itself; only what is no COCO file at
-all raises. Nothing here opens a file: bytes in, values out. Memory and time are bounded by the
+A record that cannot be used becomes a finding and costs only itself; only a file that is not COCO
+at all raises. Nothing here opens a file: bytes in, values out. Memory and time are bounded by the
 limits below, whatever the bytes are.
 """
 
@@ -33,6 +33,7 @@ from pipeline.annotations.json_lists import (
     misplaced,
     runs,
 )
+from pipeline.annotations.reader import LoadedFile, refuse_oversized, split_from_name
 from pipeline.errors import AnnotationError
 from schemas.coco import (
     CLASS_NAMES,
@@ -47,10 +48,8 @@ from schemas.coco import (
     RejectedRecord,
     shortened,
 )
-from schemas.finding import Finding, Severity
-
-MAX_FILE_BYTES: Final = 1 << 28
-"""Bytes of an annotation file. RAW-NOD's largest has 3 MB; all of COCO 2017's boxes fit."""
+from schemas.finding import Severity
+from schemas.finding_codes import FindingCode
 
 MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories": 100_000}
 """Records of each list of a file; COCO 2017 has 118,287 images and 860,001 boxes in one."""
@@ -58,67 +57,31 @@ MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories":
 MAX_BOXES_PER_IMAGE: Final = 5_000
 """More is a broken export: the densest NOD image has 53."""
 
-_SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _CLASS_IDS = {name: category_id for category_id, name in CLASS_NAMES.items()}
 _BOM = b"\xef\xbb\xbf"
 
+_HEAD: Final = 1 << 16
+"""Bytes in which a list of boxes shows what it is."""
 
-@dataclass(frozen=True)
-class LoadedFile:
-    """One annotation file, read.
+_IMAGES: Final = re.compile(rb'"images"\s*:\s*\[')
+_OTHER_LIST: Final = re.compile(rb'"(annotations|categories)"\s*:\s*\[')
+_SIGN: Final = re.compile(rb'"(annotations|categories|file_name)"\s*:')
+_BOX: Final = re.compile(rb'"(image_id|bbox)"\s*:')
 
-    Attributes
-    ----------
-    name
-        What the file was called when it was loaded.
-    split
-        Split of all its images, or None.
-    images
-        The usable image records in file order, each with its boxes in file order.
-    findings
-        About the file and its records. Those about boxes are on the boxes.
-    refused
-        Image file name -> why its record cannot be used: such an image is not one without boxes.
+
+def looks_like_coco(data: bytes) -> bool:
+    """Tell a COCO annotation file, whole or damaged, from other JSON without parsing it.
+
+    It is true for a broken file and for a mere list of boxes too: `load_coco` then raises, and
+    nothing is skipped silently.
     """
-
-    name: str
-    split: str | None
-    images: AnnotatedImages
-    findings: tuple[Finding, ...]
-    refused: Mapping[str, Finding]
-
-
-def split_from_name(name: str) -> str | None:
-    """Find ``train``, ``val`` or ``test`` as a word of a file name; None for none or for two.
-
-    Words end at anything but letters and where capitals begin: ``instances_train2017.json``,
-    ``NodValidation.json``; ``trainval`` is a word of its own and no split.
-    """
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", base_name(name).rpartition(".")[0])
-    splits = {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
-    return splits.pop() if len(splits) == 1 else None
-
-
-def refuse_oversized(nbytes: int, name: str) -> None:
-    """Refuse a file by its size, before it is read.
-
-    Raises
-    ------
-    AnnotationError
-        Where it has more than `MAX_FILE_BYTES`.
-    """
-    if nbytes > MAX_FILE_BYTES:
-        raise AnnotationError(
-            f"it has {nbytes:,} bytes; annotation files of more than {MAX_FILE_BYTES:,} are not "
-            "read",
-            path=name,
-            hint="Split it into several files, by images; or, if it holds no annotations, move it "
-            "out of the sources.",
-        )
+    text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+    start = text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
+    if start == b"{" and _IMAGES.search(text):
+        return _SIGN.search(text) is not None
+    if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
+        return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
+    return False
 
 
 def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile:
@@ -136,7 +99,7 @@ def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile
     Raises
     ------
     AnnotationError
-        When the whole is no JSON or no COCO file, or larger than believed. What is wrong with a
+        When the whole is not JSON or not COCO, or larger than believed. What is wrong with a
         record becomes a finding.
     """
     refuse_oversized(len(data), name)
@@ -144,12 +107,26 @@ def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile
     split = split or split_from_name(name)
     if split is None:
         mend = f"Name the split in the file name, or give --split NAME={name}."
-        reading.notes.add("no-split", Severity.INFO, "", "no split: its name says none", mend)
+        reading.notes.add(FindingCode.NO_SPLIT, "", "no split: its name says none", mend=mend)
     try:
         images = reading.read(split)
     except NotJsonError as error:
         raise _not_json(error, name) from error
     return LoadedFile(name, split, images, reading.notes.findings, reading.notes.refused)
+
+
+class CocoReader:
+    """COCO as one of `table.READERS`."""
+
+    suffixes = (".json",)
+
+    def recognises(self, data: bytes, name: str) -> bool:
+        """Whether this may be COCO: what is not whole JSON may be a COCO file cut off early."""
+        return looks_like_coco(data) or not is_json(data)
+
+    def read(self, data: bytes, *, name: str, split: str | None) -> LoadedFile:
+        """As `load_coco` does."""
+        return load_coco(data, name=name, split=split)
 
 
 def _not_json(error: NotJsonError, name: str) -> AnnotationError:
@@ -184,7 +161,7 @@ class _Reading:
     usable: dict[Key, int] = field(default_factory=dict)
 
     def read(self, split: str | None) -> AnnotatedImages:
-        """All of it; `NotJsonError` where it is no JSON."""
+        """All of it; `NotJsonError` where it is not JSON."""
         lists = self._lists()
         self._read_images(lists["images"])
         self._read_boxes(lists.get("annotations"))
@@ -260,8 +237,7 @@ class _Reading:
     def _read_boxes(self, span: Span | None) -> None:
         """Annotation records that are readable and belong to a usable image, in file order."""
         if span is None:
-            mend = "Fine for images without objects; else export the annotations too."
-            self.notes.add("no-annotations", Severity.WARNING, "", "no list `annotations`", mend)
+            self.notes.add(FindingCode.NO_ANNOTATIONS, "", "no list `annotations`")
         seen: dict[Key, int] = {}
         for position, record in self._records(span, "annotations"):
             if isinstance(record, RejectedRecord):
@@ -280,13 +256,12 @@ class _Reading:
         """Report a repeated id; true for a record that says again what one with its id said."""
         same = self.boxes.is_same(first, record, image)
         self.notes.add_record(
-            "duplicate-annotation-id",
-            Severity.WARNING,
+            FindingCode.DUPLICATE_ANNOTATION_ID,
             lambda: (
                 f"annotation {record.id!r} (image {record.image_id!r})",
                 "an earlier annotation has this id and is " + ("equal" if same else "another box"),
             ),
-            "Delete it; it is counted once."
+            mend="Delete it; it is counted once."
             if same
             else "Give it its own id; both boxes are kept.",
         )
@@ -299,11 +274,9 @@ class _Reading:
         for number in crowded:
             file_name = self.images.file_names[number]
             finding = self.notes.add(
-                "too-many-boxes",
-                Severity.ERROR,
+                FindingCode.TOO_MANY_BOXES,
                 f"image {self.images.ids[number]!r} ({base_name(file_name)})",
                 f"{int(counts[number]):,} boxes; at most {MAX_BOXES_PER_IMAGE:,} are believed",
-                "Export the annotations again; the image is left out until then.",
             )
             self.notes.refuse(file_name, because=finding)
         return set(crowded)
@@ -330,8 +303,7 @@ def _refuse_image(record: CocoImage | RejectedRecord, position: int, notes: Note
             return where, f"file_name {shortened(file_name)} names no file"
         return where, f"image record cannot be used: {record.reason(CocoImage)}"
 
-    mend = "Give it an id, a file_name and its width and height in pixels; its boxes are left out."
-    finding = notes.add_record("bad-image", Severity.ERROR, say, mend)
+    finding = notes.add_record(FindingCode.BAD_IMAGE, say)
     notes.refuse(file_name, image_id, because=finding)
 
 
@@ -358,15 +330,17 @@ def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> 
         message = f"{len(names):,} different image records have the id {image_id!r}"
         raise _not_coco(message, notes.name)
     finding = notes.add_record(
-        "duplicate-image-id",
-        Severity.WARNING if same else Severity.ERROR,
+        FindingCode.DUPLICATE_IMAGE_ID,
         lambda: (
             f"image {image_id!r}",
             f"{records.count} {'equal' if same else 'different'} image records have this id: "
             + ", ".join(names[:3])
             + (", ..." if len(names) > 3 else ""),
         ),
-        "Delete all but one." if same else "Give each its own id; until then all are left out.",
+        severity=Severity.WARNING if same else Severity.ERROR,
+        mend="Delete all but one."
+        if same
+        else "Give each its own id; until then all are left out.",
     )
     if not same:
         notes.refuse(*names, because=finding)
@@ -375,25 +349,21 @@ def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> 
 
 def _report_unreadable(record: RejectedRecord, position: int, notes: Notes) -> None:
     notes.add_record(
-        "bad-annotation",
-        Severity.ERROR,
+        FindingCode.BAD_ANNOTATION,
         lambda: (
             f"annotation {shortened(record.get('id'))} (number {position} of the list)",
             f"cannot be used: {record.reason(CocoAnnotation)}",
         ),
-        "Give it an id, an image_id, a category_id and a bbox of four numbers; it is left out.",
     )
 
 
 def _report_orphan(annotation: CocoAnnotation, notes: Notes) -> None:
     finding = notes.add_record(
-        "orphan-annotation",
-        Severity.ERROR,
+        FindingCode.ORPHAN_ANNOTATION,
         lambda: (
             f"annotation {annotation.id!r}",
             f"no usable image record has the id {annotation.image_id!r}",
         ),
-        "Add or mend that image record (5 and '5' are different ids); the box is left out.",
     )
     # NOD's identifiers are file stems: an image known only by its boxes is not one without boxes.
     notes.refuse(annotation.image_id, because=finding)
@@ -422,20 +392,16 @@ def _category_map(
         return dict(zip(CLASS_NAMES, CLASS_NAMES.items(), strict=True))
     if not any(ours for ours, _ in found.values()):
         notes.add(
-            "no-known-category",
-            Severity.ERROR,
+            FindingCode.NO_KNOWN_CATEGORY,
             "",
             "none of its categories is person, bicycle or car: no box can be trained on",
-            "Rename the categories that are meant.",
         )
     return found
 
 
 def _report_category(category_id: object, position: int, message: str, notes: Notes) -> None:
     notes.add(
-        "bad-category",
-        Severity.ERROR,
+        FindingCode.BAD_CATEGORY,
         f"category {shortened(category_id)} (number {position} of the list)",
         message,
-        "Give each category one id and one name; boxes of this id are not trained on.",
     )

@@ -12,22 +12,20 @@ import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
 
 from pipeline.annotations.box_checks import BoxTable, box_findings
 from schemas.coco import FLAG_NAMES, Box, CocoAnnotation, CocoImage, ImageAnnotation, RecordId
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 MAX_NAME_BYTES: Final = 255
 """No file system takes a longer file name."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CROWD, _MASKED = 1, 2
-# Of each flag three bits: it is there, it is true, it is neither true nor false.
-_FIRST_FLAG: Final = 2
-_ANY_FLAG: Final = sum(1 << _FIRST_FLAG + 3 * n for n in range(len(FLAG_NAMES)))
 
 _HASH_MODULUS: Final = 2**61 - 1
 
@@ -46,7 +44,7 @@ def key_of(record_id: RecordId) -> Key:
 
 
 def base_name(file_name: str) -> str:
-    """Last part of a path of any system, in Unicode NFC; empty when that is no file's name."""
+    """Last part of a path of any system, in Unicode NFC; empty when no file can have that name."""
     name = unicodedata.normalize("NFC", re.split(r"[\\/]", file_name)[-1])
     is_none = name.strip() in {"", ".", ".."} or _CONTROL.search(name)
     too_long = len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES
@@ -76,15 +74,33 @@ class ImageColumns:
         return known == (record.file_name, record.width, record.height)
 
 
+class FlagState(IntEnum):
+    """What a record says under the name of a flag; one byte of a column."""
+
+    ABSENT = 0
+    FALSE = 1
+    TRUE = 2
+    UNREADABLE = 3
+    """It is there and neither true nor false."""
+
+
 @dataclass
 class BoxColumns:
-    """Boxes as they are read, in file order."""
+    """Boxes as they are read, in file order.
+
+    `is_crowd` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each name of
+    `FLAG_NAMES`: arrays of bytes, because a list of bool takes eight times that.
+    """
 
     ids: list[RecordId] = field(default_factory=list)
     image: array[int] = field(default_factory=lambda: array("q"))
     bbox: array[float] = field(default_factory=lambda: array("d"))
     area: array[float] = field(default_factory=lambda: array("d"))
-    bits: array[int] = field(default_factory=lambda: array("q"))
+    is_crowd: array[int] = field(default_factory=lambda: array("b"))
+    has_mask: array[int] = field(default_factory=lambda: array("b"))
+    flags: dict[str, array[int]] = field(
+        default_factory=lambda: {name: array("b") for name in FLAG_NAMES}
+    )
     category: array[int] = field(default_factory=lambda: array("q"))
     category_ids: list[RecordId] = field(default_factory=list)
     _category_numbers: dict[Key, int] = field(default_factory=dict)
@@ -95,7 +111,10 @@ class BoxColumns:
         self.image.append(image)
         self.bbox.extend(record.bbox)
         self.area.append(_area(record))
-        self.bits.append(_bits(record))
+        self.is_crowd.append(record.iscrowd)
+        self.has_mask.append(record.segmentation)
+        for column, state in zip(self.flags.values(), _flag_states(record), strict=True):
+            column.append(state)
         self.category.append(self._category_number(record.category_id))
 
     def is_same(self, number: int, record: CocoAnnotation, image: int) -> bool:
@@ -104,7 +123,9 @@ class BoxColumns:
             self.image[number] == image
             and self.bbox_of(number) == record.bbox
             and repr(self.area[number]) == repr(_area(record))
-            and self.bits[number] == _bits(record)
+            and self.is_crowd[number] == record.iscrowd
+            and self.has_mask[number] == record.segmentation
+            and self.flag_states(number) == _flag_states(record)
             and self.category[number] == self._category_number(record.category_id)
         )
 
@@ -113,9 +134,23 @@ class BoxColumns:
         x, y, width, height = self.bbox[4 * number : 4 * number + 4]
         return x, y, width, height
 
-    def is_crowd(self, number: int) -> bool:
-        """Whether a box is marked as a region of many objects."""
-        return bool(self.bits[number] & _CROWD)
+    def flag_states(self, number: int) -> tuple[int, ...]:
+        """The `FlagState` of a box for each of `FLAG_NAMES`."""
+        return tuple(column[number] for column in self.flags.values())
+
+    def stated_flags(self, number: int) -> dict[str, bool]:
+        """The flags of a box that are true or false."""
+        return {
+            name: column[number] == FlagState.TRUE
+            for name, column in self.flags.items()
+            if column[number] in (FlagState.TRUE, FlagState.FALSE)
+        }
+
+    def unreadable_flags(self, number: int) -> list[str]:
+        """Names of the flags of a box that are neither true nor false."""
+        return [
+            name for name, column in self.flags.items() if column[number] == FlagState.UNREADABLE
+        ]
 
     def _category_number(self, category_id: RecordId) -> int:
         number = self._category_numbers.setdefault(key_of(category_id), len(self.category_ids))
@@ -190,7 +225,7 @@ class AnnotatedImages:
 
     def has_flags(self, index: int) -> bool:
         """Whether any box of an image states a condition."""
-        return any(self._boxes.bits[box] & _ANY_FLAG for box in self._numbers(index))
+        return any(self._boxes.stated_flags(box) for box in self._numbers(index))
 
     def content(self, index: int) -> list[tuple[int, str, str, bool]]:
         """What must agree in twins: not the order, the identifiers, the areas or the flags.
@@ -202,7 +237,8 @@ class AnnotatedImages:
         for box in self._numbers(index):
             category_id, category = self._categories[columns.category[box]]
             bbox = repr(columns.bbox_of(box))
-            described.append((category_id, category.casefold(), bbox, columns.is_crowd(box)))
+            is_crowd = bool(columns.is_crowd[box])
+            described.append((category_id, category.casefold(), bbox, is_crowd))
         return sorted(described)
 
     def _numbers(self, index: int) -> list[int]:
@@ -227,23 +263,23 @@ class AnnotatedImages:
                     category_id=category_id,
                     category=category,
                     bbox=columns.bbox_of(box),
-                    iscrowd=columns.is_crowd(box),
+                    iscrowd=bool(columns.is_crowd[box]),
                     area=area if math.isfinite(area) else None,
-                    flags=_flags(columns.bits[box]),
-                    findings=findings + _flag_findings(columns.bits[box], place),
+                    flags=columns.stated_flags(box),
+                    findings=findings + _flag_findings(columns.unreadable_flags(box), place),
                 )
             )
         return tuple(made)
 
     def _table(self, index: int, numbers: list[int], where: list[str]) -> BoxTable:
         columns, count = self._boxes, len(numbers)
-        masked = np.array([bool(columns.bits[n] & _MASKED) for n in numbers])
+        masked = np.array([bool(columns.has_mask[n]) for n in numbers])
         area = np.array([columns.area[n] for n in numbers])
         width, height = self.size(index)
         return BoxTable(
             bbox=np.array([columns.bbox_of(n) for n in numbers], dtype=np.float64),
             category_id=np.array([self._categories[columns.category[n]][0] for n in numbers]),
-            iscrowd=np.array([columns.is_crowd(n) for n in numbers]),
+            iscrowd=np.array([bool(columns.is_crowd[n]) for n in numbers]),
             area=np.where(masked, math.nan, area),
             image=np.zeros(count, np.int64),
             width=np.full(count, float(width)),
@@ -253,43 +289,34 @@ class AnnotatedImages:
 
 
 def _area(record: CocoAnnotation) -> float:
-    """Area in pixels; NaN for none, infinity for one that is no number."""
+    """Area in pixels; NaN for none, infinity for one that is not finite."""
     if record.area is None:
         return math.nan
     return record.area if math.isfinite(record.area) else math.inf
 
 
-def _bits(record: CocoAnnotation) -> int:
-    bits = _CROWD * record.iscrowd + _MASKED * record.segmentation
-    if record.model_extra:
-        for name, value in record.flags.items():
-            bits |= (1 + 2 * value) << _FIRST_FLAG + 3 * FLAG_NAMES.index(name)
-        for name in record.unreadable_flags:
-            bits |= 4 << _FIRST_FLAG + 3 * FLAG_NAMES.index(name)
-    return bits
+_NO_FLAGS: Final = (FlagState.ABSENT,) * len(FLAG_NAMES)
 
 
-def _flag(bits: int, number: int) -> int:
-    return bits >> _FIRST_FLAG + 3 * number & 7
-
-
-def _flags(bits: int) -> dict[str, bool]:
-    return {
-        name: bool(_flag(bits, number) & 2)
-        for number, name in enumerate(FLAG_NAMES)
-        if _flag(bits, number) & 1
-    }
-
-
-def _flag_findings(bits: int, place: str) -> tuple[Finding, ...]:
+def _flag_states(record: CocoAnnotation) -> tuple[int, ...]:
+    """What a record says about each of `FLAG_NAMES`."""
+    if not record.model_extra:
+        return _NO_FLAGS
+    stated, unreadable = record.flags, record.unreadable_flags
     return tuple(
-        Finding(
-            code="unreadable-flag",
-            severity=Severity.INFO,
-            where=place,
-            message=f"{name} is neither true nor false",
-            mend="Write true or false; the flag is left out.",
-        )
-        for number, name in enumerate(FLAG_NAMES)
-        if _flag(bits, number) & 4
+        FlagState.UNREADABLE if name in unreadable else _state(stated.get(name))
+        for name in FLAG_NAMES
+    )
+
+
+def _state(value: bool | None) -> FlagState:
+    if value is None:
+        return FlagState.ABSENT
+    return FlagState.TRUE if value else FlagState.FALSE
+
+
+def _flag_findings(unreadable: Sequence[str], place: str) -> tuple[Finding, ...]:
+    return tuple(
+        FindingCode.UNREADABLE_FLAG.finding(place, f"{name} is neither true nor false")
+        for name in unreadable
     )

@@ -9,6 +9,7 @@ from typing import Final
 from pipeline.annotations.columns import base_name
 from pipeline.errors import AnnotationError
 from schemas.finding import Finding, Severity
+from schemas.finding_codes import FindingCode
 
 MAX_NAMED: Final = 100
 """Findings of one kind that are listed; the others are counted."""
@@ -30,15 +31,22 @@ class Notes:
         self.name = name
         self.refused: dict[str, Finding] = {}
         self._findings: list[Finding] = []
-        self._counts: Counter[str] = Counter()
-        self._more: dict[str, Finding] = {}
+        self._counts: Counter[FindingCode] = Counter()
+        self._more: dict[FindingCode, Finding] = {}
 
-    def add(self, code: str, severity: Severity, record: str, message: str, mend: str) -> Finding:
+    def add(
+        self, code: FindingCode, record: str, message: str, *, mend: str | None = None
+    ) -> Finding:
         """Note one thing about a record, or about the file for an empty `record`."""
-        return self.add_record(code, severity, lambda: (record, message), mend)
+        return self.add_record(code, lambda: (record, message), mend=mend)
 
     def add_record(
-        self, code: str, severity: Severity, say: Callable[[], tuple[str, str]], mend: str
+        self,
+        code: FindingCode,
+        say: Callable[[], tuple[str, str]],
+        *,
+        severity: Severity | None = None,
+        mend: str | None = None,
     ) -> Finding:
         """Note one thing about one of perhaps very many records.
 
@@ -46,6 +54,8 @@ class Notes:
         ----------
         say
             Gives record and message; asked only if they are listed.
+        severity, mend
+            Where the code leaves them open.
 
         Raises
         ------
@@ -56,16 +66,15 @@ class Notes:
         if self._counts[code] <= MAX_NAMED:
             record, message = say()
             where = f"{self.name}: {record}" if record else self.name
-            found = Finding(code=code, severity=severity, where=where, message=message, mend=mend)
+            found = code.finding(where, message, severity=severity, mend=mend)
             self._findings.append(found)
             return found
-        if severity is Severity.ERROR and self._counts[code] > MAX_BROKEN:
+        is_error = (severity or code.severity) is Severity.ERROR
+        if is_error and self._counts[code] > MAX_BROKEN:
             raise self._broken(code)
         if code not in self._more:
             message = f"one of more than {MAX_NAMED} such records ({code}), which are not all named"
-            self._more[code] = Finding(
-                code=code, severity=severity, where=self.name, message=message, mend=mend
-            )
+            self._more[code] = code.finding(self.name, message, severity=severity, mend=mend)
         return self._more[code]
 
     def refuse(self, *file_names: object, because: Finding) -> None:
@@ -78,18 +87,16 @@ class Notes:
     def findings(self) -> tuple[Finding, ...]:
         """Those listed, and at the end how many more there are of each kind."""
         rest = (
-            Finding(
-                code=code,
-                severity=more.severity,
-                where=self.name,
-                message=f"and {self._counts[code] - MAX_NAMED:,} more such records ({code})",
-                mend=more.mend,
+            more.model_copy(
+                update={
+                    "message": f"and {self._counts[code] - MAX_NAMED:,} more such records ({code})"
+                }
             )
             for code, more in self._more.items()
         )
         return (*self._findings, *rest)
 
-    def _broken(self, code: str) -> AnnotationError:
+    def _broken(self, code: FindingCode) -> AnnotationError:
         first = next(finding for finding in self._findings if finding.code == code)
         record = first.where.removeprefix(f"{self.name}: ")
         return AnnotationError(

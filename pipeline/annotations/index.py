@@ -1,23 +1,23 @@
 """What all annotation files together say about a raw.
 
-`build_index` joins files read by `load_coco`, merges what they say twice and never chooses where
-they disagree: asking for such an image raises. Nothing here opens a file.
+`build_index` joins files that the readers of `table` have read, merges what they say twice and
+never chooses where they disagree: asking for such an image raises. Nothing here opens a file.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pipeline.annotations.coco_file import LoadedFile
 from pipeline.annotations.columns import AnnotatedImages, base_name
 from pipeline.annotations.file_findings import MAX_NAMED
+from pipeline.annotations.reader import LoadedFile
 from pipeline.errors import AnnotationError
 from schemas.coco import ImageAnnotation
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 _UNSPLIT = "none"
 """What a message calls the split of an image that has none."""
@@ -27,29 +27,6 @@ MAX_NAMESAKES: Final = 20
 
 _RENDITIONS = frozenset({"", "jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "heic"})
 """Extensions of pictures developed from a raw: ``A.JPG`` is ``A.NEF``; ``A.ARW`` is not."""
-
-_HEAD: Final = 1 << 16
-"""Bytes in which a list of boxes shows what it is."""
-
-_IMAGES: Final = re.compile(rb'"images"\s*:\s*\[')
-_OTHER_LIST: Final = re.compile(rb'"(annotations|categories)"\s*:\s*\[')
-_SIGN: Final = re.compile(rb'"(annotations|categories|file_name)"\s*:')
-_BOX: Final = re.compile(rb'"(image_id|bbox)"\s*:')
-
-
-def looks_like_coco(data: bytes) -> bool:
-    """Tell a COCO annotation file, whole or damaged, from other JSON without parsing it.
-
-    For a broken file, and for a mere list of boxes, it is still true, and `load_coco` then raises:
-    nothing is skipped silently.
-    """
-    text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
-    start = text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
-    if start == b"{" and _IMAGES.search(text):
-        return _SIGN.search(text) is not None
-    if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
-        return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
-    return False
 
 
 class MissingRaw(NamedTuple):
@@ -219,7 +196,7 @@ def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
     Parameters
     ----------
     files
-        As read by `load_coco`; no identifier need be unique across files.
+        As their readers gave them; no identifier need be unique across files.
 
     Returns
     -------
@@ -300,9 +277,7 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
             f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes)"
         )
 
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=record.file_name,
         message=f"{said(known)} and {said(record)} disagree on its {difference}",
         mend="Leave out one of the two annotation files, or delete the wrong record in it.",
@@ -310,9 +285,7 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
 
 
 def _too_many_namesakes(record: _Record) -> Finding:
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=record.file_name,
         message=f"more than {MAX_NAMESAKES} different images have this name "
         f"(the last in {record.images.file})",
@@ -322,9 +295,7 @@ def _too_many_namesakes(record: _Record) -> Finding:
 
 def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
     names = ", ".join(sorted(f"{p.record.file_name} in {p.record.images.file}" for p in found))
-    return Finding(
-        code="contradiction",
-        severity=Severity.ERROR,
+    return FindingCode.CONTRADICTION.finding(
         where=file_name,
         message=f"several annotated images may be this one: {names}",
         mend="Give the raw's own name as file_name in the record that means it.",
@@ -333,9 +304,8 @@ def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
 
 def _merge(first: str, second: str, count: int) -> Finding:
     same = first == second
-    return Finding(
-        code="listed-twice" if same else "merged-twin",
-        severity=Severity.INFO,
+    code = FindingCode.LISTED_TWICE if same else FindingCode.MERGED_TWIN
+    return code.finding(
         where=second,
         message=f"{count} images are listed twice, equally; kept once"
         if same

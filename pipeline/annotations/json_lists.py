@@ -2,7 +2,8 @@
 
 A parser that builds the whole document needs thirty bytes and more for a digit and a comma, so a
 small file can fill a machine. Here only brackets, commas and quotes are looked at, block by block;
-each run of records is handed out as a JSON list of its own, for a real parser to judge.
+each run of records is handed out as a JSON list of its own, which a full parser then checks.
+docs/explanation/decisions.md says why ijson does not do this.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BLOCK: Final = 1 << 16
 """Bytes looked at together; a run of records is about as long."""
 
 MAX_RECORD_BYTES: Final = 1 << 22
-"""More in one record is no record: masks of millions of corners are the longest there are."""
+"""A longer record is refused: the longest that exist are masks of millions of corners."""
 
 MAX_DEPTH: Final = 200
 """Lists and objects in each other; what the parser of the records takes."""
@@ -41,7 +42,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class NotJsonError(ValueError):
-    """Raised where a text is no JSON; says what was found, with line and column."""
+    """Raised where a text is not valid JSON; says what was found, with line and column."""
 
 
 class Span(NamedTuple):
@@ -66,8 +67,8 @@ def members(data: bytes) -> dict[str, Span]:
     Raises
     ------
     NotJsonError
-        Where the document is no JSON object: cut off, followed by something else, too deep; or
-        where a key stands in it twice, of which any reader would see but one.
+        Where the document is not one JSON object (cut off, followed by something else, nested too
+        deeply), or where a key is given twice: readers differ in which of the two they take.
     """
     start = _first(data, 0)
     if data[start : start + 1] != b"{":
@@ -93,13 +94,13 @@ def runs(data: bytes, span: Span) -> Iterator[tuple[int, bytes]]:
 
     Yields
     ------
-    Where the run's text begins in `data`, less one for its bracket; and that text. It may be no
-    JSON: `misplaced` says where.
+    Where the run's text begins in `data`, less one for its bracket; and that text. It may be
+    invalid JSON: `misplaced` says where.
 
     Raises
     ------
     NotJsonError
-        Where the value is no list, or one record is larger than `MAX_RECORD_BYTES`.
+        Where the value is not a list, or one record is larger than `MAX_RECORD_BYTES`.
     """
     if data[span.start : span.start + 1] != b"[" or data[span.end - 1 : span.end] != b"]":
         raise _error("expected a list", data, span.start)
@@ -161,12 +162,12 @@ def is_json(data: bytes) -> bool:
 
 
 def _pieces(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """What the commas part in the object that begins at `start` and must end the document."""
+    """What the commas separate in the object that begins at `start` and must end the document."""
     begin = start + 1
     for marks in _marks(data, start, len(data)):
         ends = ((marks.char == _COMMA) & (marks.depth == 1)) | (marks.depth == 0)
         for end, depth in zip(marks.at[ends].tolist(), marks.depth[ends].tolist(), strict=True):
-            # Nothing between the brackets is an empty object, no missing member.
+            # Nothing between the brackets is an empty object, not a missing member.
             if depth or begin > start + 1 or _first(data, begin) < end:
                 yield begin, end
             begin = end + 1
@@ -237,13 +238,13 @@ def _backslashes_before(block: npt.NDArray[np.uint8], carried: int) -> IntArray:
 
 
 def _first(data: bytes, start: int) -> int:
-    """Where the next byte is that is no white space, or the end."""
+    """Position of the next byte that is not white space, or the end."""
     found = _NOT_SPACE.search(data, start)
     return found.start() if found else len(data)
 
 
 def _last(data: bytes, start: int, end: int) -> int:
-    """Behind the last byte before `end` that is no white space."""
+    """Position behind the last byte before `end` that is not white space."""
     while end > start:
         tail = data[max(start, end - BLOCK) : end]
         if kept := len(tail.rstrip(b" \t\r\n")):

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pipeline.console.progress import clock
 from pipeline.safe_text import json_line
 from schemas.events import EVENT_SCHEMA, IngestSummary, PlanEvent, VerifySummary
+from schemas.exit_code import ExitCode
 from schemas.info import DoctorReport, RenderingScore, StoreInfo
 from schemas.sample_set import SampleSetSummary
 
@@ -100,7 +101,7 @@ def verify_text(summary: VerifySummary) -> str:
         looked.append(f"{summary.derived:,} derived again from their raws")
     checked = f"{', '.join(looked)} in {clock(summary.seconds)}"
     warnings = _many(summary.warnings, "warning")
-    if summary.exit_code == 0:
+    if summary.exit_code == ExitCode.DONE:
         noticed = f"; {warnings}" if summary.warnings else ""
         return f"{what}{summary.store} is whole ({checked}){noticed}"
     return (

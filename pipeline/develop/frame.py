@@ -10,7 +10,8 @@ from typing import get_args
 
 from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from pipeline.raw.facts import Geometry
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.sidecar import CropSource, Frame, Orientation, Rect
 
 Size = tuple[int, int]
@@ -71,25 +72,19 @@ def frame_findings(frame: Frame, *, annotated: bool, where: str) -> tuple[Findin
     findings = []
     if frame.crop_source == "centred":
         findings.append(
-            Finding(
-                code="centred-crop",
-                severity=Severity.INFO,
+            FindingCode.CENTRED_CROP.finding(
                 where=where,
                 message="the file's own crop does not have the annotation's size; "
                 "a centred crop does and was used",
-                mend="look at the boxes; a wrong centre shifts them by a few pixels",
             )
         )
     same_either_way = turned(_size(frame.crop), frame.orientation) == _size(frame.crop)
     if annotated and frame.orientation != 1 and same_either_way:
         findings.append(
-            Finding(
-                code="ambiguous-orientation",
-                severity=Severity.WARNING,
+            FindingCode.AMBIGUOUS_ORIENTATION.finding(
                 where=where,
                 message=f"orientation {frame.orientation} was applied, but the frame has the "
                 "annotation's size either way",
-                mend="look at the boxes of this sample",
             )
         )
     return tuple(findings)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.annotations.coco_file import LoadedFile, load_coco, refuse_oversized
-from pipeline.annotations.index import AnnotationIndex, build_index, looks_like_coco
-from pipeline.annotations.json_lists import is_json
+from pipeline.annotations.index import AnnotationIndex, build_index
+from pipeline.annotations.reader import LoadedFile, refuse_oversized
+from pipeline.annotations.table import annotation_suffixes, reader_of
 from pipeline.errors import SourceError, UsageError
 from pipeline.sources.discover import discover
 from pipeline.sources.source import MEMBER_MARK, Source
@@ -52,7 +52,7 @@ def gather(
     UsageError
         If a named input does not exist, or there is no raw.
     """
-    found = discover(sources)
+    found = discover(sources, annotation_suffixes=annotation_suffixes())
     problems = [(_relative(problem.path, sources), problem) for problem in found.problems]
     if not found.raws and not problems:
         raise UsageError(
@@ -67,7 +67,7 @@ def gather(
         if not is_named and any(source.location == known.location for known, _ in named):
             continue
         try:
-            loaded += _read(source, split, must_be_coco=is_named)
+            loaded += _read(source, split, is_named=is_named)
         except SourceError as error:
             problems.append((source.name, error))
     return Inputs(found.raws, build_index(loaded), tuple(problems))
@@ -98,7 +98,7 @@ def _named(
 
 
 def _annotations_at(path: str) -> tuple[Source, ...]:
-    found = discover([path])
+    found = discover([path], annotation_suffixes=annotation_suffixes())
     # A file is what the user says it is, whatever its suffix.
     itself = (path, os.path.abspath(path))
     files = found.annotations or tuple(
@@ -114,9 +114,9 @@ def _annotations_at(path: str) -> tuple[Source, ...]:
     return files
 
 
-def _read(source: Source, split: str | None, *, must_be_coco: bool) -> Iterator[LoadedFile]:
+def _read(source: Source, split: str | None, *, is_named: bool) -> Iterator[LoadedFile]:
     refuse_oversized(source.size, source.name)
     data = source.read_bytes()
-    # What is not whole JSON may be an annotation file cut off early.
-    if must_be_coco or looks_like_coco(data) or not is_json(data):
-        yield load_coco(data, name=source.name, split=split)
+    reader = reader_of(data, source.name, is_named=is_named)
+    if reader is not None:
+        yield reader.read(data, name=source.name, split=split)

@@ -11,6 +11,7 @@ from pipeline.ingest.store_state import StoreState
 from pipeline.sources.source import Source
 from pipeline.store.manifest import entry_for
 from schemas.events import IngestSummary
+from schemas.exit_code import ExitCode
 from schemas.finding import Finding
 from schemas.manifest import FailedSource, ManifestEntry, StoredSample
 from schemas.sidecar import Sidecar
@@ -137,9 +138,15 @@ class Ledger:
     def summary(self, store: str, *, interrupted: bool, strict: bool) -> IngestSummary:
         """The last word. Samples still damaged are those whose sources were not given."""
         failed = self.counts.failed > 0 or (strict and self.counts.findings > 0)
+        if interrupted:
+            exit_code = ExitCode.INTERRUPTED
+        elif failed:
+            exit_code = ExitCode.SOURCES_FAILED
+        else:
+            exit_code = ExitCode.DAMAGED if self.damaged else ExitCode.DONE
         return IngestSummary(
             store=store,
-            exit_code=130 if interrupted else 3 if failed else 4 if self.damaged else 0,
+            exit_code=exit_code,
             interrupted=interrupted,
             damaged=len(self.damaged),
             samples=len(self.samples),

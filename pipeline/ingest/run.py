@@ -32,7 +32,8 @@ from pipeline.ingest.tasks import (
     SampleTask,
 )
 from pipeline.ingest.worker import develop_source, probe_source
-from pipeline.raw.cross_check import DecoderChoice, DecoderTrust
+from pipeline.raw.cross_check import DecoderTrust
+from pipeline.raw.decoders.table import decoder_packages
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
 from pipeline.store.cleanup import remove_orphans, remove_sample
@@ -42,8 +43,11 @@ from pipeline.store.keys import sidecar_key
 from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
+from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
-from schemas.finding import Finding, Severity
+from schemas.exit_code import ExitCode
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
 
 #: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
@@ -84,8 +88,8 @@ class IngestOptions:
     """
 
     workers: int = 0
-    time_limit: float = 120.0
-    decoder: DecoderChoice = "auto"
+    time_limit: float = DEFAULT_TIME_LIMIT
+    decoder: DecoderChoice = DEFAULT_DECODER
     annotations: tuple[str, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
     recheck: bool = True
@@ -113,7 +117,7 @@ def plan_ingest(
             ledger.fail(item.source.name, item.failure, item.source)
     to_read = [item.source.size for item in items if item.status in _TO_DEVELOP]
     return PlanEvent(
-        exit_code=3 if ledger.counts.failed else 0,
+        exit_code=ExitCode.SOURCES_FAILED if ledger.counts.failed else ExitCode.DONE,
         statuses={str(status): count for status, count in statuses(items).items()},
         recipe=recipe.describe(),
         bytes_to_read=sum(to_read),
@@ -353,25 +357,19 @@ class _Run:
 
 def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:
     """The finding for a class of files that goes over to LibRaw."""
-    return Finding(
-        code="decoders-disagree",
-        severity=Severity.WARNING,
+    return FindingCode.DECODERS_DISAGREE.finding(
         where=task.source.name,
         message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
         f"this class from here on ({task.decision.decoder_class})",
-        mend="nothing to do: LibRaw's numbers are stored",
     )
 
 
 def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
-    return Finding(
-        code="shared-annotation",
-        severity=Severity.WARNING,
+    return FindingCode.SHARED_ANNOTATION.finding(
         where=groups[0][0],
         message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
         f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
         "same boxes",
-        mend="if they are different pictures, ingest them apart, each with its own annotations",
     )
 
 
@@ -382,18 +380,15 @@ def manifest_every(samples: int) -> float:
 
 def _missing_raws(file: str, names: Sequence[str]) -> Finding:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return Finding(
-        code="annotation-without-raw",
-        severity=Severity.WARNING,
+    return FindingCode.ANNOTATION_WITHOUT_RAW.finding(
         where=file,
         message=f"{len(names)} annotated images have no raw here ({shown})",
-        mend="add the missing raws to the sources and run the same command",
     )
 
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("genisp", "zarr", "numcodecs", "rawpy", "flashraw", "numpy"):
+    for name in ("genisp", "zarr", "numcodecs", *decoder_packages(), "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

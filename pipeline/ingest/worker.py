@@ -16,15 +16,15 @@ from pipeline.errors import (
 )
 from pipeline.ingest.failure import failure_from
 from pipeline.ingest.tasks import ProbeOutcome, ProbeTask, SampleOutcome, SampleTask
-from pipeline.raw.damage import check_mosaic, may_hide_damage
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
-from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels, differences
-from pipeline.raw.reader import PROBE_BYTES, check_container, decode, decoder_version, probe
+from pipeline.raw.cross_check import decode_checked
+from pipeline.raw.damage import check_mosaic
+from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels
+from pipeline.raw.reader import PROBE_BYTES, check_container, decoder_version, probe
 from pipeline.sources.source import Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
 from pipeline.store.keys import chunk_key, sidecar_key
-from schemas.recipe import LevelName
+from schemas.choices import LevelName
 from schemas.sidecar import DecoderRecord, LevelRecord, Sensor, Sidecar, SourceRecord
 
 
@@ -57,7 +57,10 @@ def develop_source(task: SampleTask) -> SampleOutcome:
             raw.source.require_start(raw.start, data)
         sha256 = hashlib.sha256(data).hexdigest()
         check_container(data, path=raw.source.name)
-        decoded, disagreement = _decode(data, task)
+        how = task.decision
+        decoded, disagreement = decode_checked(
+            data, how.decoder, compare=how.compare, path=raw.source.name
+        )
         del data
         sensor = _checked_sensor(decoded, task)
         levels = develop(decoded.mosaic, raw.frame, sensor, recipe, task.fixed_point)
@@ -83,25 +86,6 @@ def _full_sensor(facts: RawFacts) -> Sensor:
         xyz_to_camera=levels.xyz_to_camera,
         as_shot_balance=levels.as_shot_balance,
     )
-
-
-def _decode(data: bytes, task: SampleTask) -> tuple[DecodedRaw, str]:
-    """Decode with the chosen decoder; the mosaic, and what differed if both were asked.
-
-    LibRaw's answer counts where they differ, or where flashraw declines.
-    """
-    path, decision = task.source.name, task.decision
-    if decision.decoder == "libraw":
-        return decode(data, "libraw", path=path), ""
-    try:
-        fast = decode(data, decision.decoder, path=path)
-    except FlashrawDeclinedError as error:
-        return decode(data, "libraw", path=path), f"flashraw declined: {error}"
-    if not (decision.compare or may_hide_damage(data, fast, path=path)):
-        return fast, ""
-    reference = decode(data, "libraw", path=path)
-    found = differences(reference, fast)
-    return (reference, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
 
 
 def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
-from pipeline.raw.facts import DecoderName
-
-DecoderChoice = Literal["auto", "libraw", "flashraw"]
+from pipeline.raw.damage import may_hide_damage
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
+from pipeline.raw.decoders.table import fast_decoders, reference
+from pipeline.raw.facts import DecodedRaw, differences
+from pipeline.raw.reader import decode
+from schemas.choices import DecoderChoice, DecoderName
 
 CHECK_FIRST = 2
 SAMPLE_EVERY = 50
@@ -65,7 +68,7 @@ class DecoderTrust(Generic[File]):
     Parameters
     ----------
     choice
-        ``"auto"`` as described; ``"libraw"`` or ``"flashraw"`` always that one.
+        ``"auto"`` as described; the name of a decoder: always that one.
     """
 
     choice: DecoderChoice
@@ -79,13 +82,13 @@ class DecoderTrust(Generic[File]):
         if self.choice != "auto":
             return Decision(decoder_class, self.choice, compare=False)
         if not decoder_class or decoder_class in self._distrusted:
-            return Decision(decoder_class, "libraw", compare=False)
+            return Decision(decoder_class, reference().name, compare=False)
         count = self._drawn[decoder_class]
         self._drawn[decoder_class] += 1
         # Many may be decoded before the first comparison is known: those are compared, too.
         compare = self._agreed[decoder_class] < CHECK_FIRST or count % SAMPLE_EVERY == 0
-        # genisp's own decoder leaves to flashraw what it was not made for.
-        return Decision(decoder_class, "genisp", compare)
+        # The first fast decoder leaves to the others what it was not made for.
+        return Decision(decoder_class, fast_decoders()[0].name, compare)
 
     def judge(
         self, file: File, decision: Decision, *, succeeded: bool, disagreement: str
@@ -97,8 +100,7 @@ class DecoderTrust(Generic[File]):
         succeeded
             Whether its sample was made.
         disagreement
-            What the decoders differed in; "" if nothing, or if they were not compared. A file may
-            be compared although nobody decided so, where its decoder had doubts.
+            What `decode_checked` said.
         """
         name = decision.decoder_class
         if disagreement:
@@ -108,9 +110,45 @@ class DecoderTrust(Generic[File]):
             return Judgement(first_difference=True, again=tuple(self._unchecked.pop(name, ())))
         if decision.compare:
             self._agreed[name] += succeeded
-        elif decision.decoder != "libraw" and self.choice == "auto":
+        elif decision.decoder != reference().name and self.choice == "auto":
             if name in self._distrusted:
                 # It was being decoded when its class was found out.
                 return Judgement(keep=False, again=(file,))
             self._unchecked.setdefault(name, []).append(file)
         return Judgement()
+
+
+def decode_checked(
+    data: bytes, decoder: DecoderName, *, compare: bool, path: str
+) -> tuple[DecodedRaw, str]:
+    """Decode with a decoder, and with the reference where that is asked for or there are doubts.
+
+    Parameters
+    ----------
+    data
+        The file.
+    decoder, compare
+        As the `Decision` about it says.
+
+    Returns
+    -------
+    The mosaic, and what differed if both were asked, else "". The reference's answer counts where
+    they differ, and where no fast decoder takes the file.
+
+    Raises
+    ------
+    SourceError, MemoryError
+        As `pipeline.raw.reader.decode` does.
+    """
+    exact = reference().name
+    if decoder == exact:
+        return decode(data, exact, path=path), ""
+    try:
+        fast = decode(data, decoder, path=path)
+    except DecoderDeclinedError as error:
+        return decode(data, exact, path=path), str(error)
+    if not (compare or may_hide_damage(data, fast, path=path)):
+        return fast, ""
+    right = decode(data, exact, path=path)
+    found = differences(right, fast)
+    return (right, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import CorruptRawError
 from pipeline.raw.decoders.nikon_lossless import fills_its_strip
+from pipeline.raw.decoders.table import entry_of
 from pipeline.raw.facts import COPY_AGAIN, DecodedRaw, largest_code
 from pipeline.raw.rows import inspect_rows
 from pipeline.raw.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, read_tiff
@@ -73,9 +74,12 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
 
 
 def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:
-    """Whether LibRaw has to be asked about what flashraw made of a file; see `is_doubtful`."""
-    if decoded.decoder == "genisp":
-        return False  # it decodes nothing it has a doubt about
+    """Whether the reference has to be asked about what another decoder made of a file.
+
+    That is so for decoders that may pass over damage, where there are signs of it: `is_doubtful`.
+    """
+    if entry_of(decoded.decoder).finds_all_damage:
+        return False
     facts = read_tiff(data, path=path)
     return facts is not None and is_doubtful(decoded, facts)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UnsupportedRawError
 from pipeline.raw.cfa import shifted
+from schemas.choices import DecoderName
 from schemas.sidecar import Camera, Capture, CfaPattern, Frame, Matrix3, Rect, Sensor
-
-#: genisp is our own, of ARW2 and lossless NEF; asked for others, it leaves them to flashraw.
-DecoderName = Literal["libraw", "flashraw", "genisp"]
 
 #: No camera in sight has more; a header that claims more is damaged or hostile.
 MAX_SAMPLES = 250_000_000

@@ -1,29 +1,28 @@
-"""The one seam to raw decoding: one reference, two faster decoders, one answer.
+"""From the bytes of a raw to its facts and its mosaic, whichever decoder does it.
 
 LibRaw is the reference: geometry always comes from it. Where they have been compared with LibRaw
-(`cross_check` decides when), `sony_arw2` and `nikon_lossless` decode what they were made for, and
-flashraw the rest; LibRaw decodes everything else.
+(`cross_check` decides when), the fast decoders of `decoders.table` are asked first, in the order of
+the table; LibRaw decodes everything else.
 """
 
 from __future__ import annotations
 
 import zlib
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
-from pipeline.raw.decoders.flashraw import (
-    FlashrawDeclinedError,
-    FlashrawFacts,
-    decode_flashraw,
-    flashraw_facts,
-    flashraw_version,
+from pipeline.raw.decoders import libraw
+from pipeline.raw.decoders.decoder import (
+    DecoderDeclinedError,
+    EarlyFacts,
+    EarlyFactsReader,
+    RawFile,
 )
-from pipeline.raw.decoders.libraw import decode_libraw, geometry, libraw_version
-from pipeline.raw.decoders.nikon_lossless import decode_lossless, lossless_image
-from pipeline.raw.decoders.sony_arw2 import arw2_image, decode_arw2, impossible_blocks
-from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, DecoderName, Geometry, RawFacts
+from pipeline.raw.decoders.sony_arw2 import impossible_blocks
+from pipeline.raw.decoders.table import entry_of, fast_decoders, reference
+from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, Geometry, RawFacts
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
+from schemas.choices import DecoderName
 from schemas.sidecar import Camera, Capture
 
 #: The largest of the codes of red, green and blue in a colour filter array (TIFF/EP).
@@ -35,21 +34,16 @@ PROBE_BYTES = 256 * 1024
 
 @cache  # the package's metadata are a file, parsed as an e-mail is
 def decoder_version(name: DecoderName) -> str:
-    """Version of a decoder, as recorded in sidecars; ``"unknown"`` for a tree not installed."""
-    if name == "genisp":
-        try:
-            return version("genisp")
-        except PackageNotFoundError:
-            return "unknown"
-    return flashraw_version() if name == "flashraw" else libraw_version()
+    """Version of a decoder, as recorded in sidecars."""
+    return entry_of(name).load().version()
 
 
 def check_container(data: bytes, *, path: str) -> TiffFacts | None:
     """Refuse a whole file that is empty, or whose TIFF directories point beyond its end.
 
-    Nor is image data accepted that no encoder writes: what is left of a download cut off early.
-    Nor colours that are not red, green or blue: LibRaw looks those up in memory nobody wrote.
-    Returns its directories' facts, None for containers that are no TIFF.
+    Image data that no encoder writes are refused too (what is left of a download cut off early),
+    and so are colours other than red, green and blue, which LibRaw looks up in memory nobody wrote.
+    Returns its directories' facts, None for containers other than TIFF.
     """
     if not data:
         raise CorruptRawError("the file is empty", path=path, hint=COPY_AGAIN)
@@ -83,17 +77,17 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
     Raises
     ------
     UnsupportedRawError, CorruptRawError
-        If the file is no raw we can convert.
+        If the file is not a raw that can be converted.
     """
     try:
         tiff = check_container(data, path=path) if whole else read_tiff(data, path=path)
-        sizes = geometry(data, path=path)
+        sizes = libraw.geometry(data, path=path)
         try:
-            facts = flashraw_facts(data, path=path)
-        except FlashrawDeclinedError:
+            facts = _early_facts(RawFile(data, path))
+        except DecoderDeclinedError:
             if not whole:
                 return None
-            levels = decode_libraw(data, path=path).levels
+            levels = decode(data, reference().name, path=path).levels
             return RawFacts(_camera(tiff, path), sizes, levels, _capture(tiff), "")
         capture = facts.capture if tiff is None else _capture(tiff)
         return RawFacts(
@@ -105,42 +99,55 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
         raise
 
 
+def _early_facts(file: RawFile) -> EarlyFacts:
+    """Facts from the first decoder that can read them without decoding."""
+    declined = DecoderDeclinedError("no decoder reads its facts")
+    for entry in fast_decoders():
+        decoder = entry.load()
+        if isinstance(decoder, EarlyFactsReader):
+            try:
+                return decoder.read_facts(file)
+            except DecoderDeclinedError as error:
+                declined = error
+    raise declined
+
+
 def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
     """Decode the mosaic and its levels.
+
+    Parameters
+    ----------
+    data
+        The file.
+    decoder
+        The reference; or a fast decoder, and where that cannot read the file, the fast decoders
+        after it in the table.
 
     Raises
     ------
     CorruptRawError
         If the decoder finds damage.
     UnsupportedRawError
-        If it is no Bayer raw, or absurdly large.
-    FlashrawDeclinedError
-        If flashraw does not know the format (unless LibRaw is asked).
+        If it is not a Bayer raw, or absurdly large.
+    DecoderDeclinedError
+        If only the reference may know the format; names the decoder that was asked last.
     """
-    if decoder == "libraw":
-        return decode_libraw(data, path=path)
-    own = _decode_own(data, path=path) if decoder == "genisp" else None
-    return own or decode_flashraw(data, path=path)
+    file = RawFile(data, path)
+    if decoder == reference().name:
+        return reference().load().decode(file)
+    declined = DecoderDeclinedError(f"{decoder} declined: not one of its formats")
+    fast = fast_decoders()
+    for entry in fast[fast.index(entry_of(decoder)) :]:
+        fast_decoder = entry.load()
+        try:
+            if fast_decoder.can_decode(file):
+                return fast_decoder.decode(file)
+        except DecoderDeclinedError as error:
+            declined = DecoderDeclinedError(f"{entry.name} declined: {error}")
+    raise declined
 
 
-def _decode_own(data: bytes, *, path: str) -> DecodedRaw | None:
-    """ARW2 and Nikon's lossless code, with flashraw's levels; None for everything else."""
-    tiff = read_tiff(data, path=path)
-    if tiff is None:
-        return None
-    facts = flashraw_facts(data, path=path)
-    mosaic = None
-    # Blocks are little-endian, and so are files with them.
-    if (image := arw2_image(tiff)) and data[:2] == b"II":
-        mosaic = decode_arw2(data, image, path=path)
-    elif image := lossless_image(tiff):
-        mosaic = decode_lossless(data, tiff, image)
-    if mosaic is None or mosaic.shape[::-1] != facts.geometry.raw_size:
-        return None
-    return DecodedRaw(mosaic, facts.levels, "genisp", mosaic)
-
-
-def _decoder_class(facts: FlashrawFacts, sizes: Geometry, tiff: TiffFacts | None) -> str:
+def _decoder_class(facts: EarlyFacts, sizes: Geometry, tiff: TiffFacts | None) -> str:
     """Everything by which files that are decoded alike are told from one whose header differs."""
     levels, own = facts.levels, facts.geometry
     alike = (own.raw_size, own.orientation_flag) == (sizes.raw_size, sizes.orientation_flag)

@@ -224,7 +224,7 @@ def check_extents(facts: TiffFacts, size: int, *, path: str = "") -> None:
     """Refuse a file that is shorter than its own directories say.
 
     Only image data and the tags read by `read_tiff` count. Values of other tags that point beyond
-    the end are no reason: whole files from real cameras contain such leftovers.
+    the end are not refused: whole files from real cameras contain such leftovers.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ order inputs were given.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -50,7 +50,7 @@ RAW_SUFFIXES: Final = frozenset(
 )
 
 
-ANNOTATION_SUFFIX: Final = ".json"
+ANNOTATION_SUFFIXES: Final = frozenset({".json"})
 ARCHIVE_SUFFIX: Final = ".zip"
 
 
@@ -87,7 +87,9 @@ class _Candidate:
         return self.relative, self.found.location, offset
 
 
-def discover(inputs: Sequence[str]) -> Discovery:
+def discover(
+    inputs: Sequence[str], *, annotation_suffixes: Collection[str] = ANNOTATION_SUFFIXES
+) -> Discovery:
     """Find every raw and annotation file in folders, files, zip archives and URLs.
 
     Folders are walked to the bottom; hidden files, ``*.zarr`` and macOS' leftovers are skipped.
@@ -98,6 +100,8 @@ def discover(inputs: Sequence[str]) -> Discovery:
     ----------
     inputs
         Paths or fsspec URLs.
+    annotation_suffixes
+        What the names of annotation files end in, in small letters, with the dot.
 
     Raises
     ------
@@ -106,19 +110,23 @@ def discover(inputs: Sequence[str]) -> Discovery:
     """
     if not inputs:
         raise UsageError("no source given", hint="name a folder, a raw file, a .zip or a URL")
-    listing = Listing(is_wanted=_is_wanted, is_companion=_is_annotation)
+    wanted = {*RAW_SUFFIXES, *annotation_suffixes}
+    listing = Listing(
+        is_wanted=lambda name: _suffix(name) in {*wanted, ARCHIVE_SUFFIX},
+        is_companion=lambda name: _suffix(name) in annotation_suffixes,
+    )
     listing.add(inputs)
     problems = list(listing.problems)
     raws: list[_Candidate] = []
     annotations: list[_Candidate] = []
     for found in listing.found:
-        suffix = PurePosixPath(found.relative).suffix.lower()
+        suffix = _suffix(found.relative)
         if suffix == ARCHIVE_SUFFIX:
-            for candidate in _members(found, problems):
-                is_raw = _suffix(candidate) in RAW_SUFFIXES
+            for candidate in _members(found, wanted, problems):
+                is_raw = _suffix(candidate.relative) in RAW_SUFFIXES
                 (raws if is_raw else annotations).append(candidate)
         else:
-            (annotations if suffix == ANNOTATION_SUFFIX else raws).append(_Candidate(found))
+            (annotations if suffix in annotation_suffixes else raws).append(_Candidate(found))
     prefixes = _prefixes(raws or annotations, listing.root_names)
     return Discovery(
         raws=_named(raws, prefixes),
@@ -127,20 +135,14 @@ def discover(inputs: Sequence[str]) -> Discovery:
     )
 
 
-def _is_wanted(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in (*RAW_SUFFIXES, ANNOTATION_SUFFIX, ARCHIVE_SUFFIX)
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
-def _is_annotation(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() == ANNOTATION_SUFFIX
-
-
-def _suffix(candidate: _Candidate) -> str:
-    return PurePosixPath(candidate.relative).suffix.lower()
-
-
-def _members(archive: Found, problems: list[SourceError]) -> list[_Candidate]:
-    """Return an archive's raws and annotations; what is missing or damaged goes to `problems`."""
+def _members(
+    archive: Found, wanted: Collection[str], problems: list[SourceError]
+) -> list[_Candidate]:
+    """Return an archive's files of the wanted suffixes; what is lost goes to `problems`."""
     label = printable(archive.location)
     try:
         listing = list_members(archive.location)
@@ -160,13 +162,12 @@ def _members(archive: Found, problems: list[SourceError]) -> list[_Candidate]:
             hint="unpack it and give what it holds, or leave it out",
         )
         for candidate in candidates
-        if candidate.member and _suffix(candidate) == ARCHIVE_SUFFIX
+        if candidate.member and _suffix(candidate.relative) == ARCHIVE_SUFFIX
     ]
     return [
         candidate
         for candidate in candidates
-        if _suffix(candidate) in (*RAW_SUFFIXES, ANNOTATION_SUFFIX)
-        and ".zarr/" not in candidate.relative.lower()
+        if _suffix(candidate.relative) in wanted and ".zarr/" not in candidate.relative.lower()
     ]
 
 

@@ -21,11 +21,10 @@ from pipeline.store.header import read_root
 from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
 from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import Sample, committed, read_level, read_sidecar
+from schemas.choices import DEFAULT_STORE
 from schemas.manifest import FailedSource, StoredSample
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
-
-DEFAULT_STORE = "data.zarr"
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ from pipeline.develop.steps import level_size
 from pipeline.errors import REDO
 from pipeline.store.keys import sidecar_key
 from schemas.coco import CLASS_NAMES
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 
 
-def damaged(code: str, where: str, message: str, mend: str = REDO) -> Finding:
+def damaged(code: FindingCode, where: str, message: str, mend: str = REDO) -> Finding:
     """The finding for something that is not what it must be."""
-    return Finding(
-        code=f"damaged-{code}", severity=Severity.ERROR, where=where, message=message, mend=mend
-    )
+    return code.finding(where, message, mend=mend)
 
 
 def redo(group: str, sample_id: str) -> str:
@@ -30,45 +29,60 @@ def redo(group: str, sample_id: str) -> str:
 def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Finding]:
     """A sidecar against the recipe, and its parts against each other."""
 
-    def wrong(code: str, message: str) -> Finding:
+    def wrong(code: FindingCode, message: str) -> Finding:
         return damaged(code, name, message, redo(sidecar.group, sidecar.id))
 
     if sidecar.recipe_fingerprint != recipe.fingerprint:
-        yield wrong("recipe", "the sample was made with another recipe")
+        yield wrong(FindingCode.DAMAGED_RECIPE, "the sample was made with another recipe")
     if set(sidecar.levels) != set(recipe.levels):
-        yield wrong("levels", f"levels are {sorted(sidecar.levels)}")
+        yield wrong(FindingCode.DAMAGED_LEVELS, f"levels are {sorted(sidecar.levels)}")
     try:
         own = fixed_point(sidecar.sensor, recipe.colour)
     except (ArithmeticError, ValueError) as error:
-        yield wrong("sensor", f"its levels and matrix cannot be used: {error}")
+        yield wrong(FindingCode.DAMAGED_SENSOR, f"its levels and matrix cannot be used: {error}")
         return
     for level, record in sidecar.levels.items():
         width, height = level_size(sidecar.frame.size, level, recipe)
         if record.shape != (3, height, width):
-            yield wrong("shape", f"{level} is {record.shape}, not (3, {height}, {width})")
+            yield wrong(
+                FindingCode.DAMAGED_SHAPE, f"{level} is {record.shape}, not (3, {height}, {width})"
+            )
         if tuple(record.statistics) != recipe.planes:
-            yield wrong("statistics", f"{level} has planes {tuple(record.statistics)}")
+            yield wrong(
+                FindingCode.DAMAGED_STATISTICS, f"{level} has planes {tuple(record.statistics)}"
+            )
         if not record.fixed_point.covers(own):
-            yield wrong("range", f"{level} cannot hold all values its sensor can produce")
+            yield wrong(
+                FindingCode.DAMAGED_RANGE, f"{level} cannot hold all values its sensor can produce"
+            )
     for code, message in _check_annotation(sidecar):
         yield wrong(code, message)
 
 
-def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[str, str]]:
+def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
     """Every box that will be trained on is of a class of ours and has an area inside the frame."""
     if sidecar.annotation is None:
         return
     if sidecar.annotation.split != sidecar.split:
-        yield "split", f"its split is {sidecar.split}, its annotation's {sidecar.annotation.split}"
+        yield (
+            FindingCode.DAMAGED_SPLIT,
+            f"its split is {sidecar.split}, its annotation's {sidecar.annotation.split}",
+        )
     width, height = sidecar.annotation.size
     if (width - width % 2, height - height % 2) != sidecar.frame.size:
-        yield "frame", f"annotated as {(width, height)}, stored frame {sidecar.frame.size}"
+        yield (
+            FindingCode.DAMAGED_FRAME,
+            f"annotated as {(width, height)}, stored frame {sidecar.frame.size}",
+        )
     for box in sidecar.annotation.boxes:
         x, y, w, h = box.bbox
         place = f"box {box.annotation_id} {list(box.bbox)}"
         if not box.trainable:
             continue
         if not (w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0):
-            yield "box", f"{place} has no area inside the frame"
+            yield FindingCode.DAMAGED_BOX, f"{place} has no area inside the frame"
         if box.category_id not in CLASS_NAMES or box.iscrowd:
-            yield "box", f"{place} is no box to train on: category {box.category_id}"
+            yield (
+                FindingCode.DAMAGED_BOX,
+                f"{place} is no box to train on: category {box.category_id}",
+            )

@@ -17,26 +17,21 @@ from pipeline.ingest.inputs import gather
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.tasks import ProbeTask
 from pipeline.ingest.worker import probe_source
+from pipeline.raw.decoders.table import reference
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
 from pipeline.sources.discover import discover
 from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import sidecar_key
 from pipeline.store.samples import read_level, read_sidecar
+from pipeline.verify.records import redo
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding, Severity
+from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 
 TIME_LIMIT = 300.0
-
-#: By the code of a finding.
-_MENDS = {
-    "raw-changed": "prep ingest with the same sources and store redoes samples whose raw changed",
-    "boxes-differ": "prep ingest with the same sources and store takes over what is annotated",
-    "underivable": "delete {}, then run prep ingest with the same sources and store",
-}
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,10 @@ def plan_rederivation(
     missing = len(state.samples) - len(tasks)
     if missing:
         findings.append(
-            Finding(
-                code="raw-not-given",
-                severity=Severity.INFO if tasks else Severity.WARNING,
+            FindingCode.RAW_NOT_GIVEN.finding(
                 where=files.location(),
                 message=f"{missing} of {len(state.samples)} samples have no raw here",
-                mend="name the folders they were ingested from",
+                severity=Severity.INFO if tasks else Severity.WARNING,
             )
         )
     unknown = [
@@ -76,12 +69,9 @@ def plan_rederivation(
     ]
     if unknown:
         findings.append(
-            Finding(
-                code="raw-not-stored",
-                severity=Severity.WARNING,
+            FindingCode.RAW_NOT_STORED.finding(
                 where=files.location(),
                 message=f"{len(unknown)} of {len(raws)} raws here are not in it: {unknown[0]}",
-                mend="prep ingest with the same sources and store adds them",
             )
         )
     return tasks, findings
@@ -97,7 +87,9 @@ def rederive_all(
             died = isinstance(outcome, WorkerDied)
             reporter.step(task.source.size, failed=died or bool(outcome))
             if isinstance(outcome, WorkerDied):
-                yield _finding("underivable", task, "the decoder crashed or hung on its raw")
+                yield _finding(
+                    FindingCode.UNDERIVABLE, task, "the decoder crashed or hung on its raw"
+                )
             else:
                 yield from outcome
 
@@ -126,7 +118,9 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
         sidecar = read_sidecar(task.files, task.group, task.id)
         data = task.source.read_bytes()
         if hashlib.sha256(data).hexdigest() != sidecar.source.sha256:
-            return (_finding("raw-changed", task, "the raw is not the one it was made from"),)
+            return (
+                _finding(FindingCode.RAW_CHANGED, task, "the raw is not the one it was made from"),
+            )
         return tuple(
             _finding(code, task, message)
             for code, message in (
@@ -136,13 +130,13 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
             )
         )
     except GenispError as error:
-        return (_finding("underivable", task, error.message),)
+        return (_finding(FindingCode.UNDERIVABLE, task, error.message),)
 
 
-def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:
+def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
     facts = probe_source(ProbeTask(task.source, task.recipe.colour)).facts
     if facts is None:
-        yield "underivable", "its raw can no longer be read"
+        yield FindingCode.UNDERIVABLE, "its raw can no longer be read"
         return
     stored = {"camera": sidecar.camera, "exposure": sidecar.capture, "frame": sidecar.frame}
     size = sidecar.annotation.size if sidecar.annotation else None
@@ -150,13 +144,16 @@ def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, st
     derived = {"camera": facts.camera, "exposure": facts.capture, "frame": frame}
     for name, value in stored.items():
         if value != derived[name]:
-            yield "underivable", f"the {name} is not the raw's: {value}, not {derived[name]}"
+            yield (
+                FindingCode.UNDERIVABLE,
+                f"the {name} is not the raw's: {value}, not {derived[name]}",
+            )
 
 
-def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[str, str]]:
+def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
     """Boxes against the annotation files given; a raw without any there proves nothing."""
     if task.annotations and _boxes(sidecar.annotation) not in map(_boxes, task.annotations):
-        yield "boxes-differ", f"its boxes are not those in {task.annotations[0].file}"
+        yield FindingCode.BOXES_DIFFER, f"its boxes are not those in {task.annotations[0].file}"
 
 
 def _boxes(annotation: ImageAnnotation | None) -> str:
@@ -169,12 +166,14 @@ def _boxes(annotation: ImageAnnotation | None) -> str:
     return text + "".join("01"[box.trainable] for box in annotation.boxes)
 
 
-def _wrong_pixels(task: RederiveTask, sidecar: Sidecar, data: bytes) -> Iterator[tuple[str, str]]:
+def _wrong_pixels(
+    task: RederiveTask, sidecar: Sidecar, data: bytes
+) -> Iterator[tuple[FindingCode, str]]:
     check_container(data, path=task.source.name)
-    decoded = decode(data, "libraw", path=task.source.name)
+    decoded = decode(data, reference().name, path=task.source.name)
     sensor = decoded.levels.sensor(sidecar.frame)
     if sensor != sidecar.sensor:
-        yield "underivable", "levels or matrix differ from LibRaw's"
+        yield FindingCode.UNDERIVABLE, "levels or matrix differ from LibRaw's"
         return
     record = next(iter(sidecar.levels.values()))
     levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
@@ -182,14 +181,15 @@ def _wrong_pixels(task: RederiveTask, sidecar: Sidecar, data: bytes) -> Iterator
         stored = read_level(task.files, sidecar, name).stored
         wrong = int(np.count_nonzero(stored != level.stored))
         if wrong or level.statistics != sidecar.levels[name].statistics:
-            yield "underivable", f"{wrong} of {stored.size} numbers of {name} differ from LibRaw's"
+            yield (
+                FindingCode.UNDERIVABLE,
+                f"{wrong} of {stored.size} numbers of {name} differ from LibRaw's",
+            )
 
 
-def _finding(code: str, task: RederiveTask, message: str) -> Finding:
-    return Finding(
-        code=code,
-        severity=Severity.ERROR,
-        where=f"{task.group}/{task.id}",
-        message=f"{message} ({task.source.name})",
-        mend=_MENDS[code].format(sidecar_key(task.group, task.id)),
+def _finding(code: FindingCode, task: RederiveTask, message: str) -> Finding:
+    return code.finding(
+        f"{task.group}/{task.id}",
+        f"{message} ({task.source.name})",
+        mend=redo(task.group, task.id) if code is FindingCode.UNDERIVABLE else None,
     )

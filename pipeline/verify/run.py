@@ -30,6 +30,7 @@ from pipeline.verify.structure import (
     unfinished,
 )
 from schemas.events import VerifySummary
+from schemas.exit_code import ExitCode
 from schemas.finding import Finding, Severity
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestHeader
@@ -108,9 +109,10 @@ def run_verify(files: StoreFiles, reporter: Reporter, options: VerifyOptions) ->
             tally.add(finding)
     reporter.close()
     errors, warnings = tally.counts[Severity.ERROR], tally.counts[Severity.WARNING]
+    damaged = errors or (options.strict and warnings)
     return VerifySummary(
         store=files.location(),
-        exit_code=4 if errors or (options.strict and warnings) else 0,
+        exit_code=ExitCode.DAMAGED if damaged else ExitCode.DONE,
         samples=tally.samples,
         chunks=tally.chunks,
         derived=derived,

@@ -13,6 +13,7 @@ from pipeline.store.manifest import entry_for
 from pipeline.store.samples import read_chunk, read_sidecar, sample_damage
 from pipeline.verify.records import check_record, damaged
 from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.layout import GroupLayout
 from schemas.manifest import StoredSample
 from schemas.recipe import Recipe
@@ -39,14 +40,14 @@ def check_sample(
     try:
         sidecar = read_sidecar(files, group, sample_id, every_byte=True)
     except DamagedStoreError as error:
-        found = damaged("sidecar", name, error.message, error.hint)
+        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, error.hint)
         return Checked(group, sample_id, None, None, "", 0, (found,))
     findings = list(check_record(sidecar, recipe, name))
     nbytes = 0
     if quick:
         wrong = sample_damage(files, sidecar, recheck=False)
         if wrong:
-            findings.append(damaged("chunk", name, wrong))
+            findings.append(damaged(FindingCode.DAMAGED_CHUNK, name, wrong))
     else:
         for level, record in sidecar.levels.items():
             path = files.location(chunk_key(group, level, sidecar.row))
@@ -55,7 +56,11 @@ def check_sample(
                 nbytes += len(chunk)
                 decode_chunk(chunk, record.shape, record.crc32c, path=path)
             except DamagedStoreError as error:
-                findings.append(damaged("chunk", name, f"{level}: {error.message}", error.hint))
+                findings.append(
+                    damaged(
+                        FindingCode.DAMAGED_CHUNK, name, f"{level}: {error.message}", error.hint
+                    )
+                )
     return Checked(
         group,
         sample_id,

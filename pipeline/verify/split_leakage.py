@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.verify.samples import Checked
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 TRAIN = "train"
 MAX_EXAMPLES = 5
@@ -120,24 +121,18 @@ def check_splits(checked: list[Checked]) -> Iterator[Finding]:
     for twins in by_content.values():
         if len(twins) > 1:
             splits = {twin.entry.split for twin in twins if twin.entry}
-            yield Finding(
-                code="same-raw",
-                severity=Severity.WARNING,
+            yield FindingCode.SAME_RAW.finding(
                 where=f"{twins[0].group}/{twins[0].id}",
                 message=f"the same raw is stored as {', '.join(t.id for t in twins[:3])}"
                 + (f" and {len(twins) - 3} more" if len(twins) > 3 else "")
                 + (f", in splits {sorted(map(str, splits))}" if len(splits) > 1 else ""),
-                mend="remove one of the files from the sources and ingest into a new store",
             )
     by_sample = {(one.group, one.id): one.entry.split for one in checked if one.entry is not None}
     leakage = neighbour_leakage(by_sample)
     if leakage.leaking:
         held_out, trained = leakage.examples[0]
-        yield Finding(
-            code="neighbour-leakage",
-            severity=Severity.INFO,
+        yield FindingCode.NEIGHBOUR_LEAKAGE.finding(
             where="splits",
             message=f"{leakage.leaking} of {leakage.total} held-out samples have a neighbour frame "
             f"(number ±1) in train, such as {held_out[1]} beside {trained[1]}",
-            mend="do not read scores on these splits as independent",
         )

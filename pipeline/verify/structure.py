@@ -13,7 +13,8 @@ from pipeline.store.manifest import MANIFEST_NAME, Manifest, dump_manifest, pars
 from pipeline.store.zarr_metadata import zarr_documents
 from pipeline.verify.records import damaged, redo
 from pipeline.verify.samples import Checked
-from schemas.finding import Finding, Severity
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestHeader, StoredSample
 from schemas.recipe import Recipe
@@ -30,7 +31,11 @@ def check_rows(checked: list[Checked]) -> Iterator[Finding]:
         wrong = [one for one in claiming if one.findings] or claiming
         for one in wrong if len(claiming) > 1 else ():
             others = ", ".join(other.id for other in claiming if other is not one)
-            yield damaged("row", f"{group}/{one.id}", f"row {row} is claimed by {others}, too")
+            yield damaged(
+                FindingCode.DAMAGED_ROW,
+                f"{group}/{one.id}",
+                f"row {row} is claimed by {others}, too",
+            )
 
 
 def known_layouts(
@@ -57,7 +62,12 @@ def check_layouts(checked: list[Checked], layouts: KnownLayouts) -> Iterator[Fin
     for one in checked:
         if one.layout is not None and one.layout != layouts.of_samples[one.group]:
             message = "its shape, scale or camera are not those of its group"
-            yield damaged("layout", f"{one.group}/{one.id}", message, redo(one.group, one.id))
+            yield damaged(
+                FindingCode.DAMAGED_LAYOUT,
+                f"{one.group}/{one.id}",
+                message,
+                redo(one.group, one.id),
+            )
 
 
 class Listed:
@@ -85,23 +95,26 @@ class Listed:
             if manifest.header.recipe == header.recipe:
                 self.manifest = manifest
             else:
-                self.findings.append(damaged("manifest", MANIFEST_NAME, "it is another store's"))
+                self.findings.append(
+                    damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, "it is another store's")
+                )
         except FileNotFoundError:
-            self.findings.append(damaged("manifest", MANIFEST_NAME, "the manifest is missing"))
+            self.findings.append(
+                damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, "the manifest is missing")
+            )
         except DamagedStoreError as error:
-            self.findings.append(damaged("manifest", MANIFEST_NAME, error.message, error.hint))
+            self.findings.append(
+                damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, error.message, error.hint)
+            )
         samples = self.manifest.samples if self.manifest else ()
         self.done = {entry.key: entry for entry in samples}
 
 
 def unfinished(files: StoreFiles) -> Finding:
     """The finding for a store whose ingest did not end."""
-    return Finding(
-        code="unfinished",
-        severity=Severity.WARNING,
+    return FindingCode.UNFINISHED.finding(
         where=files.location(),
         message="an ingest was interrupted: rows are reserved that hold no sample yet",
-        mend="run the same prep ingest command again: it continues",
     )
 
 
@@ -110,11 +123,13 @@ def check_metadata(files: StoreFiles, layout: StoreLayout) -> Iterator[Finding]:
     for key, document in zarr_documents(layout).items():
         try:
             if files.get(key) != document:
-                yield damaged("metadata", key, "the zarr metadata is damaged")
+                yield damaged(FindingCode.DAMAGED_METADATA, key, "the zarr metadata is damaged")
         except FileNotFoundError:
-            yield damaged("metadata", key, "the zarr metadata is missing")
+            yield damaged(FindingCode.DAMAGED_METADATA, key, "the zarr metadata is missing")
         except DamagedStoreError as error:
-            yield damaged("metadata", key, f"the zarr metadata {error.message}", error.hint)
+            yield damaged(
+                FindingCode.DAMAGED_METADATA, key, f"the zarr metadata {error.message}", error.hint
+            )
 
 
 def check_manifest(
@@ -125,39 +140,35 @@ def check_manifest(
         return
     entries = listed.manifest.entries
     if listed.manifest.header != header:
-        yield damaged("manifest", MANIFEST_NAME, "its versions are not the store's")
+        yield damaged(
+            FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, "its versions are not the store's"
+        )
     failed = [entry.source for entry in listed.manifest.failures]
     once = len(listed.done) + len(set(failed)) == len(entries)
     if not once or dump_manifest(listed.manifest.header, entries) != listed.data:
         message = "its lines are twice there, out of order, or not written as they should be"
-        yield damaged("manifest", MANIFEST_NAME, message)
+        yield damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, message)
     if failed:
-        yield Finding(
-            code="failed-sources",
-            severity=Severity.INFO,
+        yield FindingCode.FAILED_SOURCES.finding(
             where=MANIFEST_NAME,
             message=f"{len(failed)} of the sources seen could not be ingested, such as {failed[0]}",
-            mend="prep ingest --retry-failed with the same sources tries them again",
         )
     present = {(one.group, one.id): one.entry for one in checked}
     behind = sum(key not in listed.done for key in present)
     if behind:
-        yield Finding(
-            code="manifest-behind",
-            severity=Severity.WARNING,
+        yield FindingCode.MANIFEST_BEHIND.finding(
             where=MANIFEST_NAME,
             message=f"{behind} committed samples are not in it: an ingest was interrupted",
-            mend="run the same prep ingest command again: it continues",
         )
     for key, entry in listed.done.items():
         name = "/".join(key)
         if key not in present:
             message = "the sidecar is missing, the manifest lists the sample"
             mend = f"{REDO}; if the sample never was in this store, delete {MANIFEST_NAME} first"
-            yield damaged("sidecar", name, message, mend)
+            yield damaged(FindingCode.DAMAGED_SIDECAR, name, message, mend)
         elif present[key] not in (None, entry):
             mend = f"prep ingest takes the sidecar's word; to make the sample again, {redo(*key)}"
-            yield damaged("manifest", name, "manifest and sidecar disagree", mend)
+            yield damaged(FindingCode.DAMAGED_MANIFEST, name, "manifest and sidecar disagree", mend)
 
 
 def check_strays(
@@ -184,9 +195,7 @@ def check_strays(
         left = chunk or files.is_unfinished(key)
         if key in expected or (chunk and folders[0] in lost):
             continue
-        yield Finding(
-            code="stray-file",
-            severity=Severity.WARNING,
+        yield FindingCode.STRAY_FILE.finding(
             where=key,
             message="left by an interrupted ingest" if left else "not part of the store",
             mend="run the same prep ingest command again" if left else "move it elsewhere",

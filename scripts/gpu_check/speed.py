@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,13 +60,13 @@ def step_times(bench: Bench, result: Result) -> None:
     if not full_frames(bench):
         result.unchecked.append("frames of the full size while streaming: the store has others")
     for amp in bench.amps:
-        for level, threads in sizes.streams:
-            name = f"{'bf16' if amp else 'float32'}, {level}, {threads} threads"
+        for level, threads, way in _ways(bench):
+            name = f"{'bf16' if amp else 'float32'}, {level}, {threads} threads{_WAYS[way]}"
             with result.part(name):
-                row = _streamed(bench, detector, level, threads, amp=amp)
+                row = _streamed(bench, detector, level, threads, amp=amp, **_OPTIONS[way])
                 result.found[name] = row
                 bench.say(
-                    f"  {name:28} {row['ms a step']:8.1f} ms  {row['images/s']:7.1f} images/s  "
+                    f"  {name:44} {row['ms a step']:8.1f} ms  {row['images/s']:7.1f} images/s  "
                     f"waiting {row['share waiting']:.1%} (host {row['host share waiting']:.1%})"
                 )
                 # The packed level is for those who have no other: its figures are only told.
@@ -85,6 +85,26 @@ def step_times(bench: Bench, result: Result) -> None:
     )
 
 
+Way = Literal["plain", "engine", "fused"]
+#: How a detector guides: in words behind a row's name, and as options of a run.
+_WAYS: dict[Way, str] = {"plain": ", torchvision's path", "engine": "", "fused": ", fused detector"}
+_OPTIONS: dict[Way, dict[str, Any]] = {
+    "plain": {"plain_detector": True},
+    "engine": {},
+    "fused": {"speedups": ("fused-adam", "fused-detector")},
+}
+
+
+def _ways(bench: Bench) -> Iterator[tuple[LevelName, int, Way]]:
+    """Every stream under the engine; the first of them under the others, too."""
+    for number, (level, threads) in enumerate(bench.sizes.streams):
+        yield level, threads, "engine"
+        if number == 0:
+            yield level, threads, "plain"
+            if bench.on_cuda:
+                yield level, threads, "fused"
+
+
 def _streamed(
     bench: Bench,
     detector: FrozenDetector,
@@ -92,6 +112,7 @@ def _streamed(
     threads: int,
     *,
     amp: bool,
+    **more: Any,
 ) -> dict[str, Any]:
     """Steps of one pass over the store, as the trainer makes them, each timed on the device.
 
@@ -100,7 +121,7 @@ def _streamed(
     """
     store = bench.frame_store(level)
     fit = bench.sizes.fit if level == "packed" else None
-    with trainer(bench, store, detector, amp=amp, level=level, flip=0.5) as run:
+    with trainer(bench, store, detector, amp=amp, level=level, flip=0.5, **more) as run:
         options: dict[str, Any] = {"batch_size": bench.sizes.batch, "flip": 0.5, "fit": fit}
         dataset = StoreDataset(store, split="train", level=level)
         batches = iter(StreamLoader(dataset, device=bench.device, threads=threads, **options))
@@ -146,7 +167,7 @@ def _parts(bench: Bench, detector: FrozenDetector, *, amp: bool) -> dict[str, fl
             with run._autocast():
                 output = run._forward(batch)
                 clocks.append(Clock(bench))
-                losses = detector.losses(output.image, batch.targets)
+                losses = run.guide.losses(output.image, batch.targets)
             clocks.append(Clock(bench))
             torch.autograd.backward(torch.stack(list(losses.values())).sum())
             clocks.append(Clock(bench))

@@ -12,19 +12,18 @@ import pytest
 
 from pipeline.develop.colour import camera_to_xyz
 from pipeline.develop.frame import choose_frame
-from pipeline.raw.damage import check_mosaic, may_hide_damage
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
+from pipeline.raw.cross_check import decode_checked
+from pipeline.raw.damage import check_mosaic
+from pipeline.raw.decoders import table
 from pipeline.raw.facts import (
     DecodedRaw,
-    DecoderName,
     Geometry,
     Levels,
     RawFacts,
     check_levels,
-    differences,
     matrix3,
 )
-from pipeline.raw.reader import check_container, decode, probe
+from pipeline.raw.reader import check_container, probe
 from pipeline.sample_set import (
     NIKON_D750,
     SONY_RX100M7,
@@ -33,6 +32,7 @@ from pipeline.sample_set import (
     encode_arw2,
     nef_bytes,
 )
+from schemas.choices import DecoderName
 from schemas.sidecar import Frame, Rect
 from tests.kit.places import NIKON_D1, RAWS
 
@@ -42,7 +42,7 @@ needs_the_real_raws = pytest.mark.skipif(
     not NIKON_D1.is_file(), reason=f"the real raws are not beside the checkout ({RAWS})"
 )
 
-DECODERS: tuple[DecoderName, ...] = ("libraw", "flashraw", "genisp")
+DECODERS: tuple[DecoderName, ...] = tuple(entry.name for entry in table.DECODERS)
 every_decoder = pytest.mark.parametrize("decoder", DECODERS)
 SHAPE = (40, 64)
 
@@ -129,13 +129,7 @@ def check(decoded: DecodedRaw) -> None:
 def convert(file: bytes, decoder: DecoderName) -> DecodedRaw:
     """Every guard an ingest has, in its order; LibRaw answers where flashraw declines or doubts."""
     check_container(file, path="a.raw")
-    try:
-        decoded = decode(file, decoder, path="a.raw")
-        if may_hide_damage(file, decoded, path="a.raw"):
-            reference = decode(file, "libraw", path="a.raw")
-            decoded = reference if differences(reference, decoded) else decoded
-    except FlashrawDeclinedError:
-        decoded = decode(file, "libraw", path="a.raw")
+    decoded, _ = decode_checked(file, decoder, compare=False, path="a.raw")
     check_levels(decoded.levels, path="a.raw")
     camera_to_xyz(decoded.levels.xyz_to_camera, path="a.raw")
     check(decoded)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 
 import flashraw
 
 from pipeline.errors import CorruptRawError, UnsupportedRawError
 from pipeline.raw.cfa import by_colour_index, checked_pattern
+from pipeline.raw.decoders.decoder import DecoderDeclinedError, EarlyFacts, RawFile
 from pipeline.raw.facts import (
     COPY_AGAIN,
     LEAVE_OUT,
@@ -36,46 +36,31 @@ _DECLINED = (
 _D65 = 21  # EXIF LightSource
 
 
-class FlashrawDeclinedError(Exception):
-    """Raised when flashraw does not handle a file that LibRaw may."""
+def version() -> str:
+    """Version of the library."""
+    return importlib.metadata.version("flashraw")
 
 
-@dataclass(frozen=True)
-class FlashrawFacts:
-    """What flashraw reads in 0.2 ms without touching pixels."""
-
-    camera: Camera
-    levels: Levels
-    capture: Capture
-    geometry: Geometry
-    decoder_class: str
-
-
-def flashraw_version() -> str:
-    """Version recorded in sidecars."""
-    return version("flashraw")
-
-
-def flashraw_facts(data: bytes, *, path: str) -> FlashrawFacts:
-    """Facts from a file or its beginning.
+def read_facts(file: RawFile) -> EarlyFacts:
+    """Facts from a file or its beginning, in 0.2 ms.
 
     Raises
     ------
-    FlashrawDeclinedError
+    DecoderDeclinedError
         If it cannot say, for whatever reason.
     UnsupportedRawError
         If the sensor is not Bayer.
     """
     try:
-        with flashraw.open(data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
+        with flashraw.open(file.data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
             metadata, frame = raw.metadata, raw.frame_info
     except flashraw.FlashRawError as error:
-        raise FlashrawDeclinedError(str(error)) from error
+        raise DecoderDeclinedError(str(error)) from error
     camera, exposure = metadata.camera, metadata.exposure
     mode = metadata.extra.get("mode", metadata.compression)
-    return FlashrawFacts(
+    return EarlyFacts(
         camera=Camera(make=camera.make, model=camera.model),
-        levels=_levels(metadata, path),
+        levels=_levels(metadata, file.path),
         capture=Capture(
             iso=exposure.iso,
             exposure_time=exposure.exposure_time,
@@ -94,43 +79,48 @@ def flashraw_facts(data: bytes, *, path: str) -> FlashrawFacts:
                 mode,
                 f"{metadata.bits_per_sample} bit",
                 # flashraw 0.1.0 reads big-endian uncompressed ARW as little-endian, without error.
-                "big-endian" if data[:2] == b"MM" else "little-endian",
+                "big-endian" if file.data[:2] == b"MM" else "little-endian",
                 metadata.cfa.pattern if metadata.cfa else "no CFA",
             )
         ),
     )
 
 
-def decode_flashraw(data: bytes, *, path: str) -> DecodedRaw:
+def can_decode(file: RawFile) -> bool:
+    """Whether it may be asked: always, since it declines by itself what it does not know."""
+    return True
+
+
+def decode(file: RawFile) -> DecodedRaw:
     """Decode a whole file.
 
     Raises
     ------
-    FlashrawDeclinedError
+    DecoderDeclinedError
         If it does not know the format.
     CorruptRawError
         If data is truncated or damaged.
     UnsupportedRawError
-        If it is no Bayer mosaic, or absurdly large.
+        If it is not a Bayer mosaic, or absurdly large.
     MemoryError
         If there is not enough of it.
     """
     try:
-        with flashraw.open(data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
-            levels = _levels(raw.metadata, path)
+        with flashraw.open(file.data, max_samples=MAX_SAMPLES, max_dimension=MAX_DIMENSION) as raw:
+            levels = _levels(raw.metadata, file.path)
             frame = raw.decode(
                 "raw-u16", threads=1, corruption_policy="strict", apply_opcodes=False
             )
     except _DECLINED as error:
-        raise FlashrawDeclinedError(str(error)) from error
+        raise DecoderDeclinedError(str(error)) from error
     except flashraw.CorruptFileError as error:
-        raise CorruptRawError(str(error), path=path, hint=COPY_AGAIN) from error
+        raise CorruptRawError(str(error), path=file.path, hint=COPY_AGAIN) from error
     except flashraw.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
     except flashraw.FlashRawError as error:
-        raise UnsupportedRawError(str(error), path=path, hint=LEAVE_OUT) from error
+        raise UnsupportedRawError(str(error), path=file.path, hint=LEAVE_OUT) from error
     if frame.array.ndim != 2:
-        raise UnsupportedRawError("several values a pixel", path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError("several values a pixel", path=file.path, hint=LEAVE_OUT)
     return DecodedRaw(frame.array, levels, "flashraw", frame)
 
 
@@ -145,7 +135,7 @@ def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
         raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
     uneven = black.row_deltas or black.col_deltas or max(black.rows, black.cols) > 2
     if uneven or black.samples != 1 or len(set(metadata.white_level)) != 1:
-        raise FlashrawDeclinedError("levels are more than a 2x2 pattern and one white")
+        raise DecoderDeclinedError("levels are more than a 2x2 pattern and one white")
     pattern = checked_pattern(cfa.pattern, path=path)
     by_position = _numbers([black.at(x, y) for y in (0, 1) for x in (0, 1)])
     return Levels(
@@ -158,10 +148,10 @@ def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
 
 
 def _numbers(values: Sequence[float | None]) -> Sequence[float]:
-    """What flashraw read; it gives None for what is no finite number."""
+    """What flashraw read; it gives None for what is not a finite number."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
-        raise FlashrawDeclinedError("a level or a matrix is no number")
+        raise DecoderDeclinedError("a level or a matrix is no number")
     return numbers
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import rawpy
 
 from pipeline.errors import CorruptRawError, UnsupportedRawError
 from pipeline.raw.cfa import pattern_from_indices
+from pipeline.raw.decoders.decoder import RawFile
 from pipeline.raw.facts import (
     COPY_AGAIN,
     LEAVE_OUT,
@@ -43,9 +44,10 @@ _ROOM = 8
 _PERTURB = -6
 
 
-def libraw_version() -> str:
-    """Version recorded in sidecars."""
-    return f"{'.'.join(map(str, rawpy.libraw_version))} (rawpy {version('rawpy')})"
+def version() -> str:
+    """Version of the library, and of the package that brings it."""
+    package = importlib.metadata.version("rawpy")
+    return f"{'.'.join(map(str, rawpy.libraw_version))} (rawpy {package})"
 
 
 def geometry(data: bytes, *, path: str) -> Geometry:
@@ -60,7 +62,12 @@ def geometry(data: bytes, *, path: str) -> Geometry:
         return _checked_geometry(raw, path)
 
 
-def decode_libraw(data: bytes, *, path: str) -> DecodedRaw:
+def can_decode(file: RawFile) -> bool:
+    """Whether it may be asked: always, and what it refuses is refused."""
+    return True
+
+
+def decode(file: RawFile) -> DecodedRaw:
     """Decode a whole file.
 
     Raises
@@ -70,16 +77,16 @@ def decode_libraw(data: bytes, *, path: str) -> DecodedRaw:
     MemoryError
         If there is not enough of it.
     """
-    raw = _open(data, path)
-    _checked_geometry(raw, path)
+    raw = _open(file.data, file.path)
+    _checked_geometry(raw, file.path)
     try:
         with _cleared_memory():
             raw.unpack()
     except rawpy.LibRawError as error:
-        _require_memory(error, data)
+        _require_memory(error, file.data)
         message = f"LibRaw cannot decode it: truncated or damaged ({_text(error)})"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
-    levels = _levels(raw, path)
+        raise CorruptRawError(message, path=file.path, hint=COPY_AGAIN) from error
+    levels = _levels(raw, file.path)
     return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
 
 
@@ -97,9 +104,9 @@ def default_picture(data: bytes, *, path: str) -> npt.NDArray[np.uint8]:
     Raises
     ------
     UnsupportedRawError, CorruptRawError, UnreadableSourceError
-        As `decode_libraw` does.
+        As `decode` does.
     """
-    raw: Any = decode_libraw(data, path=path).owner
+    raw: Any = decode(RawFile(data, path)).owner
     try:
         picture: npt.NDArray[np.uint8] = raw.postprocess(
             use_camera_wb=True, half_size=True, output_bps=8, user_flip=0

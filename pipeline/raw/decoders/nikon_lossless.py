@@ -88,7 +88,8 @@ def decode_lossless(data: bytes, facts: TiffFacts, image: TiffImage) -> U16 | No
     table, most = _starts(image.bits_per_sample), (1 << image.bits_per_sample) - 1
     above = _predictors(facts)
     row, bits = _decode(code, (0, 0), row_bytes, table, above, mosaic, most)
-    # The last rows are read from a copy with room behind: so nobody looks whether data end.
+    # The last rows are read from a copy with room behind it, so that the loop need not check
+    # where the data end.
     byte, into = divmod(bits, 8)
     end = np.concatenate([code[byte:][: 2 * row_bytes], np.zeros(row_bytes, np.uint8)])
     row, bits = _decode(end, (row, into), row_bytes, table, above, mosaic, most)

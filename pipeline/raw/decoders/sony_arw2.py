@@ -10,9 +10,9 @@ a little-endian number a block is (LibRaw sony_arw2_load_raw):
     14 x 7   the other codes, in order: how far above the smallest, in steps of 1, 2, 4, 8 or 16,
              the least with which the largest could be written
 
-A tone curve, given by four corners in the file, turns codes into samples. Decoders spend their time
-on bits one by one, and on wondering at each which place it is; here a table says where the fourteen
-belong.
+A tone curve, given by four corners in the file, turns codes into samples. Other decoders
+take the bits one by one and find out the place of each code; here a table says where the fourteen
+codes belong.
 """
 
 from __future__ import annotations

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.annotations import coco_file, file_findings
+from pipeline.annotations import coco_file, file_findings, reader
 from pipeline.annotations.coco_file import (
     MAX_BOXES_PER_IMAGE,
-    LoadedFile,
     load_coco,
-    split_from_name,
+    looks_like_coco,
 )
 from pipeline.annotations.columns import base_name, key_of
 from pipeline.annotations.file_findings import MAX_NAMED
-from pipeline.annotations.index import looks_like_coco
+from pipeline.annotations.reader import LoadedFile, split_from_name
 from pipeline.errors import AnnotationError
 from schemas.coco import OTHER_CATEGORY, ImageAnnotation
 from schemas.finding import Severity
@@ -294,7 +293,7 @@ def test_folders_of_any_system_do_not_count(name: str) -> None:
 
 
 def test_a_file_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_file, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(reader, "MAX_FILE_BYTES", 10)
     with pytest.raises(AnnotationError, match="it has 14 bytes; annotation files of more than 10"):
         load_coco(b'{"images": []}', name=NAME)
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from pipeline.annotations.coco_file import LoadedFile, load_coco
+from pipeline.annotations.coco_file import load_coco, looks_like_coco
 from pipeline.annotations.file_findings import MAX_NAMED
-from pipeline.annotations.index import MAX_NAMESAKES, AnnotationIndex, build_index, looks_like_coco
+from pipeline.annotations.index import MAX_NAMESAKES, AnnotationIndex, build_index
+from pipeline.annotations.reader import LoadedFile
 from pipeline.errors import AnnotationError
 from pipeline.verify.split_leakage import neighbour_leakage
 from schemas.coco import FLAG_NAMES

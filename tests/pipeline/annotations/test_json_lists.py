@@ -32,7 +32,7 @@ def as_read(data: bytes) -> dict[str, Any]:
 
 
 @given(documents, st.sampled_from([None, 0, 2]), st.integers(1, 40))
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 def test_a_document_in_pieces_is_the_document(
     document: dict[str, Any], indent: int | None, block: int
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_document_in_pieces_is_the_document(
 
 
 @given(documents, st.data())
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 def test_a_document_that_is_cut_off_is_none(document: dict[str, Any], drawn: st.DataObject) -> None:
     data = json.dumps(document).encode()
     cut = data[: drawn.draw(st.integers(0, len(data) - 1))]

@@ -399,6 +399,16 @@ CAMERAS = {
 }
 
 
+def assert_balanced_is_libraws_xyz(file: bytes) -> tuple[int, ...]:
+    """Compare the balanced recipe's XYZ with LibRaw's own; its shape."""
+    ours, point = balanced(file)
+    theirs = libraw_output(file, rawpy.ColorSpace.XYZ)
+    assert ours.shape == theirs.shape
+    error = np.abs(ours - theirs).max() * 65535
+    assert error <= LIBRAW_TRUNCATION + point.scale_factor / 2 * 65535 + 0.05
+    return ours.shape
+
+
 @pytest.mark.parametrize("exposure", [0.03, 0.3, 1.0])
 @pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
 def test_the_balanced_recipe_is_libraws_own_xyz(camera: CameraFile, exposure: float) -> None:
@@ -406,22 +416,13 @@ def test_the_balanced_recipe_is_libraws_own_xyz(camera: CameraFile, exposure: fl
     top = round(black + exposure * (16383 - black))
     mosaic = noise((96, 128), seed=4, low=black - 60, high=top + 1)
     file = camera_file(camera, mosaic)
-    ours, point = balanced(file)
-    theirs = libraw_output(file, rawpy.ColorSpace.XYZ)
-    assert ours.shape == theirs.shape
-    error = np.abs(ours - theirs).max() * 65535
-    assert error <= LIBRAW_TRUNCATION + point.scale_factor / 2 * 65535 + 0.05
+    assert_balanced_is_libraws_xyz(file)
 
 
 @pytest.mark.shared_data
 @needs_the_real_raw
 def test_the_balanced_recipe_is_libraws_own_xyz_on_a_real_raw() -> None:
-    file = NIKON_D1.read_bytes()
-    ours, point = balanced(file)
-    theirs = libraw_output(file, rawpy.ColorSpace.XYZ)
-    assert ours.shape == theirs.shape == (3, 662, 1006)
-    error = np.abs(ours - theirs).max() * 65535
-    assert error <= LIBRAW_TRUNCATION + point.scale_factor / 2 * 65535 + 0.05
+    assert assert_balanced_is_libraws_xyz(NIKON_D1.read_bytes()) == (3, 662, 1006)
 
 
 @pytest.mark.shared_data

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import coco_file
+from pipeline.annotations.reader import MAX_FILE_BYTES
 from pipeline.errors import UsageError
 from pipeline.ingest.inputs import gather
 
@@ -39,5 +39,5 @@ def test_a_file_too_large_is_refused_before_it_is_read(raws: Path) -> None:
         file.truncate(1 << 40)
     ((name, error),) = gather([str(raws)], [], []).problems
     assert name == "huge.json"
-    assert f"more than {coco_file.MAX_FILE_BYTES:,} are not read" in error.message
+    assert f"more than {MAX_FILE_BYTES:,} are not read" in error.message
     assert "Split it" in error.hint

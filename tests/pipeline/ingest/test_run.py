@@ -23,7 +23,7 @@ from pipeline.errors import (
 )
 from pipeline.ingest.run import MANIFEST_EVERY, IngestOptions, manifest_every, plan_ingest
 from pipeline.ingest.worker import develop_source
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.reader import decode
 from pipeline.runtime.executor import WorkerDied
 from pipeline.sample_set import SONY_RX100M7, write_arw
@@ -479,10 +479,10 @@ def test_a_chosen_decoder_that_declines_one_file_of_a_class_is_not_asked_again_f
     def declining(data: bytes, decoder: Any, *, path: str) -> Any:
         calls[decoder] += 1
         if decoder == "flashraw" and calls[decoder] == 2:
-            raise FlashrawDeclinedError("not today")
+            raise DecoderDeclinedError("not today")
         return decode(data, decoder, path=path)
 
-    monkeypatch.setattr("pipeline.ingest.worker.decode", declining)
+    monkeypatch.setattr("pipeline.raw.cross_check.decode", declining)
     raws = noise_raws(tmp_path / "raws", SONY_RX100M7)
     summary = ingest(raws, tmp_path / "s.zarr", decoder="flashraw")
     assert (summary.exit_code, summary.ingested) == (0, 4)

@@ -9,10 +9,10 @@ from pipeline.raw.cross_check import (
     CHECK_FIRST,
     SAMPLE_EVERY,
     Decision,
-    DecoderChoice,
     DecoderTrust,
     Judgement,
 )
+from schemas.choices import DecoderChoice
 
 NIKON, SONY = "NIKON D750, lossless, 14 bit", "DSC-RX100M7, arw2, 14 bit"
 

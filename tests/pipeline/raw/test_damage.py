@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CorruptRawError, SourceError
 from pipeline.raw.damage import check_mosaic, lost_samples, may_hide_damage
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.decoders.nikon_lossless import coded_bits
-from pipeline.raw.facts import DecoderName
 from pipeline.raw.reader import check_container, decode, probe
 from pipeline.sample_set import arw_bytes
+from schemas.choices import DecoderName
 from tests.kit.raw_files import (
     DECODERS,
     FORMATS,
@@ -63,7 +63,7 @@ def test_flashraw_alone_notices_any_cut(name: str, data: st.DataObject) -> None:
     # The second line of defence, should a container's directories ever be wrong.
     file = file_of(name)
     cut = file[: data.draw(st.integers(0, len(file) - 1))]
-    with pytest.raises((SourceError, FlashrawDeclinedError)):
+    with pytest.raises((SourceError, DecoderDeclinedError)):
         decode(cut, "flashraw", path="")
 
 

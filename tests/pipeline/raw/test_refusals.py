@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.develop.colour import camera_to_xyz
 from pipeline.errors import SourceError, UnsupportedRawError
-from pipeline.raw.decoders.flashraw import FlashrawDeclinedError
-from pipeline.raw.facts import DecoderName
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.reader import check_container, decode, probe
 from pipeline.sample_set import NIKON_D750, X_TRANS, DngFile, dng_bytes, nef_bytes
+from schemas.choices import DecoderName
 from tests.kit.places import RAWS
 from tests.kit.raw_files import (
     DECODERS,
@@ -96,7 +96,7 @@ def test_other_sensors_are_refused_by_name(file: bytes, reason: str) -> None:
     assert isinstance(error, UnsupportedRawError)
     assert any(word in error.message for word in reason.split("|")), error.message
     for decoder in DECODERS:
-        with pytest.raises((SourceError, FlashrawDeclinedError)):
+        with pytest.raises((SourceError, DecoderDeclinedError)):
             decode(file, decoder, path="")
 
 
@@ -123,7 +123,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(
     absurd = bytes(file)
     with pytest.raises(SourceError, match=f"{width}x{height}"):
         check_container(absurd, path="")
-    with pytest.raises((SourceError, FlashrawDeclinedError)):
+    with pytest.raises((SourceError, DecoderDeclinedError)):
         decode(absurd, decoder, path="")
     with pytest.raises(SourceError):
         facts_of(absurd)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,32 @@ class _Bench:
         self._number += 1
         return self.folder / f"{self._number}.zarr"
 
+    def in_the_middle(self, rng: np.random.Generator, *, pause: float = 0.0) -> tuple[Running, int]:
+        """Start a run and wait until some samples are committed, at most half of them.
+
+        Returns the run, and more than how many samples it has; it goes on for up to `pause` seconds
+        after that.
+        """
+        running = Running.start(self.scene, self.store())
+        least = int(rng.integers(0, self.samples // 2))
+        running.wait_for_more_than(least)
+        if pause:
+            time.sleep(float(rng.uniform(0, pause)))
+        return running, least
+
     def outcome(self, running: Running) -> str:
         """Wait for a run that was disturbed; what is wrong with what it made, "" if nothing."""
         code = running.finish()
         if code != self.scene.exit_code:
             return f"exit code {code}"
         return self.scene.wrong(running.store)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL to those of them that are still there."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _misbehaving(scene: Scene, store: Path, *options: str) -> Running:
@@ -143,12 +163,9 @@ def _worker_killed(bench: _Bench) -> Iterator[FaultRow]:
     row = FaultRow("one worker killed at a random moment: the run goes on")
     rng = bench.scale.random("worker")
     for number in range(bench.scale.count(12, least=0)):
-        running = Running.start(bench.scene, bench.store())
-        least = int(rng.integers(0, bench.samples // 2))
-        running.wait_for_more_than(least)
-        time.sleep(float(rng.uniform(0, 0.02)))
-        with suppress(psutil.Error, IndexError):
-            running.workers[int(rng.integers(2))].kill()
+        running, least = bench.in_the_middle(rng, pause=0.02)
+        which = int(rng.integers(2))
+        _kill(running.workers[which : which + 1])
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=f"{number}, after {least} samples: {wrong}")
     yield row
@@ -173,8 +190,7 @@ def _workers_killed_while_starting(bench: _Bench) -> Iterator[FaultRow]:
         running.wait_for_workers()
         delay = float(rng.uniform(0, 2))
         time.sleep(delay)
-        with suppress(psutil.Error, IndexError):
-            running.workers[0].kill()
+        _kill(running.workers[:1])
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=f"{number}, after {delay:.2f} s: {wrong}")
     yield row
@@ -184,12 +200,8 @@ def _all_workers_killed(bench: _Bench) -> Iterator[FaultRow]:
     row = FaultRow("all workers killed at once: the run goes on")
     rng = bench.scale.random("all workers")
     for number in range(bench.scale.count(5, least=0)):
-        running = Running.start(bench.scene, bench.store())
-        least = int(rng.integers(0, bench.samples // 2))
-        running.wait_for_more_than(least)
-        for worker in running.workers:
-            with suppress(psutil.Error):
-                worker.kill()
+        running, least = bench.in_the_middle(rng)
+        _kill(running.workers)
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=f"{number}, after {least} samples: {wrong}")
     yield row
@@ -205,9 +217,7 @@ def _workers_killed_for_long(bench: _Bench) -> Iterator[FaultRow]:
         running.wait_until(running.committed)
         until = time.monotonic() + 5
         while time.monotonic() < until and running.process.poll() is None:
-            for worker in running.workers:
-                with suppress(psutil.Error):
-                    worker.kill()
+            _kill(running.workers)
             time.sleep(float(rng.uniform(0.1, 2)))
         code = running.finish()
         wrong = "" if code in (0, 3) else f"exit code {code}"
@@ -223,8 +233,7 @@ def _helper_killed(bench: _Bench) -> Iterator[FaultRow]:
     for number in range(bench.scale.count(2, least=0)):
         running = Running.start(bench.scene, bench.store())
         running.wait_until(running.committed)
-        for helper in running.tracker:
-            helper.kill()
+        _kill(running.tracker)
         wrong = bench.outcome(running)
         row.record(survived=not wrong, what=f"{number}: {wrong}")
     yield row
@@ -235,10 +244,7 @@ def _coordinator_killed(bench: _Bench) -> Iterator[FaultRow]:
     row = FaultRow("the coordinator killed alone, a new ingest at once")
     rng = bench.scale.random("coordinator")
     for number in range(bench.scale.count(10, least=0)):
-        running = Running.start(bench.scene, bench.store())
-        least = int(rng.integers(0, bench.samples // 2))
-        running.wait_for_more_than(least)
-        time.sleep(float(rng.uniform(0, 0.02)))
+        running, least = bench.in_the_middle(rng, pause=0.02)
         workers = running.workers
         running.process.kill()
         running.process.wait()
@@ -315,8 +321,7 @@ class _Orphan:
 
     def __exit__(self, *_: object) -> None:
         self._gate.close()
-        with suppress(psutil.Error):
-            self._worker.kill()
+        _kill([self._worker])
 
 
 def _worker_stopped(bench: _Bench) -> Iterator[FaultRow]:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from pipeline.annotations.coco_file import MAX_FILE_BYTES
+from pipeline.annotations.reader import MAX_FILE_BYTES
 from tests.kit.small_raws import LONG_AGO, SMALL_FRAME
 from tests.torture.hostile_annotations.bench import (
     ROOM,

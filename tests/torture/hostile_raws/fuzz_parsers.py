@@ -90,8 +90,8 @@ def _seeds_tiff(_: Path) -> Iterator[bytes]:
 
 
 def _parse_coco(_: Path) -> Parse:
-    from pipeline.annotations.coco_file import load_coco
-    from pipeline.annotations.index import build_index, looks_like_coco
+    from pipeline.annotations.coco_file import load_coco, looks_like_coco
+    from pipeline.annotations.index import build_index
     from pipeline.errors import AnnotationError
 
     def parse(data: bytes) -> None:

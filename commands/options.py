@@ -1,0 +1,137 @@
+"""Options and arguments that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from schemas.choices import (
+    DEFAULT_BOX_LOSS,
+    DEFAULT_DETECTOR,
+    DEFAULT_DETECTOR_WEIGHTS,
+    DEFAULT_DEVICE,
+    DEFAULT_LEVEL,
+    DEFAULT_STORE,
+    BoxLoss,
+    LevelName,
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"genisp {version('genisp')}")
+        except PackageNotFoundError:
+            click.echo("genisp, not installed: run from its source tree")
+        context.exit(0)
+
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Version."
+)
+
+#: The store as the command's only argument.
+store_argument = click.argument("store", type=click.Path(), default=DEFAULT_STORE)
+
+store_option = click.option(
+    "--store",
+    type=click.Path(),
+    default=DEFAULT_STORE,
+    show_envvar=True,
+    help="The store's folder.",
+)
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    show_envvar=True,
+    help="Print JSON, one object a line, instead of text.",
+)
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="one a core",
+    show_envvar=True,
+    help="Worker processes; 0 works in this process, with plain tracebacks.",
+)
+
+#: Without it there is no network.
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    required=True,
+    show_envvar=True,
+    help="The network: a run's checkpoints/best.pt or last.pt.",
+)
+
+device_option = click.option(
+    "--device",
+    default=DEFAULT_DEVICE,
+    show_envvar=True,
+    help="auto: CUDA when there is one, else CPU.",
+)
+
+_detector_option = click.option(
+    "--detector",
+    default=DEFAULT_DETECTOR,
+    show_envvar=True,
+    help="A torchvision detector, or sample_retinanet (the stand-in).",
+)
+
+_detector_weights_option = click.option(
+    "--detector-weights",
+    default=DEFAULT_DETECTOR_WEIGHTS,
+    show_envvar=True,
+    metavar="NAME|PATH|none",
+    help="Weights torchvision publishes, a file, or random numbers.",
+)
+
+_box_loss_option = click.option(
+    "--box-loss",
+    type=click.Choice(get_args(BoxLoss)),
+    default=DEFAULT_BOX_LOSS,
+    show_envvar=True,
+    help="Box term of the guidance loss.",
+)
+
+_plain_detector_option = click.option(
+    "--plain-detector",
+    is_flag=True,
+    show_envvar=True,
+    help="torchvision's own code for the detector, not the frozen engine: same numbers "
+    "up to rounding, more memory and time.",
+)
+
+
+def detector_options(function: Function) -> Function:
+    """``--device``, and which frozen detector looks."""
+    for option in (
+        _plain_detector_option,
+        _box_loss_option,
+        _detector_weights_option,
+        _detector_option,
+        device_option,
+    ):
+        function = option(function)
+    return function
+
+
+#: Levels to choose one of: the one that is trained on unless asked otherwise comes first.
+LEVEL = click.Choice(sorted(get_args(LevelName), key=lambda name: name != DEFAULT_LEVEL))
+
+
+def level_option(help_text: str) -> Callable[[Function], Function]:
+    """``--level NAME``, for commands that take one level of every sample."""
+    return click.option(
+        "--level", type=LEVEL, default=DEFAULT_LEVEL, show_envvar=True, help=help_text
+    )

@@ -1,0 +1,128 @@
+"""``genisp train``, also called ``train``: a run, streamed from a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from commands.exits import command
+from commands.options import detector_options, level_option, store_option
+from commands.output import say
+from schemas.choices import (
+    DEFAULT_TRAIN_RECIPE,
+    DEFAULT_TRAIN_SPLIT,
+    DEFAULT_VAL_SPLIT,
+    Speedup,
+    TrainRecipeName,
+)
+from schemas.exit_code import ExitCode
+
+
+@command(example="train --store data.zarr --output-dir runs/night")
+@store_option
+@click.option("--split", default=DEFAULT_TRAIN_SPLIT, show_envvar=True, help="Samples to train on.")
+@click.option(
+    "--val-split",
+    default=DEFAULT_VAL_SPLIT,
+    show_envvar=True,
+    help="Samples to score on; '' for none.",
+)
+@level_option("Which array is streamed.")
+@click.option(
+    "--recipe",
+    type=click.Choice(get_args(TrainRecipeName)),
+    default=DEFAULT_TRAIN_RECIPE,
+    show_envvar=True,
+    help="Network start, bounds and schedule; the options below override the schedule.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    show_default="recipe's",
+    show_envvar=True,
+    help="Passes over the split.",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    show_default="recipe's",
+    show_envvar=True,
+    help="Images a batch.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_envvar=True,
+    help="Batches an optimiser step: 8 of size 1 fit where one of size 8 does not.",
+)
+@click.option(
+    "--lr", type=float, show_default="recipe's", show_envvar=True, help="Adam's learning rate."
+)
+@click.option(
+    "--lr-steps",
+    show_default="recipe's",
+    show_envvar=True,
+    help="Epochs at which lr falls tenfold: 5,10.",
+)
+@click.option("--amp", is_flag=True, show_envvar=True, help="bfloat16 autocast.")
+@detector_options
+@click.option("--gray-world", type=float, default=0.0, show_envvar=True, help="Weight of eq. 4.")
+@click.option("--flip", type=float, default=0.5, show_envvar=True, help="Chance of mirroring.")
+@click.option(
+    "--seed", type=int, default=0, show_envvar=True, help="Of start, order and mirroring."
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    show_envvar=True,
+    help="Refuse operations that differ from run to run.",
+)
+@click.option("--resume", is_flag=True, show_envvar=True, help="Continue the run in --output-dir.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs/train"),
+    show_envvar=True,
+    help="The run's folder.",
+)
+@click.option(
+    "--limit-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Stop after so many optimiser steps; 0 for no limit.",
+)
+@click.option(
+    "--overfit-one-batch",
+    is_flag=True,
+    show_envvar=True,
+    help="Train on the first batch again and again: a quick test.",
+)
+@click.option(
+    "--checkpoint-activations",
+    is_flag=True,
+    show_envvar=True,
+    help="Compute GenISP's activations twice instead of keeping them: less memory, slower.",
+)
+@click.option(
+    "--speedup",
+    "speedups",
+    type=click.Choice(get_args(Speedup)),
+    multiple=True,
+    show_envvar=True,
+    help="Another way to the same numbers, up to rounding; what pays depends on the GPU. "
+    "Repeatable.",
+)
+@click.option(
+    "--skip-damaged", is_flag=True, show_envvar=True, help="Count damaged samples, go on."
+)
+def train(**options: Any) -> ExitCode:
+    """Train GenISP under a frozen detector, streaming a store."""
+    from genisp_model.command import run_training
+
+    resume, folder = options.pop("resume"), options.pop("output_dir")
+    return run_training(options, folder, resume=resume, say=say)

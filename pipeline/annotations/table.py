@@ -1,0 +1,32 @@
+"""The table of annotation readers: one line each. Everything that reads annotations looks here."""
+
+from __future__ import annotations
+
+from pipeline.annotations.coco_file import CocoReader
+from pipeline.annotations.reader import AnnotationReader
+
+#: In the order in which they are asked. COCO stands last, because it also takes files that are not
+#: whole JSON.
+READERS: tuple[AnnotationReader, ...] = (CocoReader(),)
+
+
+def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | None:
+    """The reader of a file; None where it is not an annotation file.
+
+    Parameters
+    ----------
+    data, name
+        The file.
+    is_named
+        Whether the user says that it holds annotations: one that nobody recognises is then read as
+        COCO, and refused with what is wrong with it.
+    """
+    for reader in READERS:
+        if reader.recognises(data, name):
+            return reader
+    return READERS[-1] if is_named else None
+
+
+def annotation_suffixes() -> frozenset[str]:
+    """What the names of annotation files end in."""
+    return frozenset(suffix for reader in READERS for suffix in reader.suffixes)
