@@ -41,7 +41,7 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
             chosen["lr_steps"] = tuple(int(part) for part in text if part.strip())
     except ValueError:
         message = f"--lr-steps {options['lr_steps']!r} are not whole numbers"
-        raise UsageError(message, hint="write epochs by comma: --lr-steps 5,10") from None
+        raise UsageError(message, mend="write epochs by comma: --lr-steps 5,10") from None
     defaults = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "lr_steps")}
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
     return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
@@ -53,9 +53,9 @@ def choose_device(name: str, say: Say) -> torch.device:
         try:
             device = torch.device(name)
         except RuntimeError as error:
-            raise UsageError(f"--device {name!r} is no device", hint="cpu, cuda, cuda:1") from error
+            raise UsageError(f"--device {name!r} is no device", mend="cpu, cuda, cuda:1") from error
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError("there is no CUDA device", hint="use --device cpu, or auto")
+            raise UsageError("there is no CUDA device", mend="use --device cpu, or auto")
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -106,8 +106,8 @@ def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say)
     config = train_config(options)
     last = path / "checkpoints" / "last.pt"
     if last.exists() and not resume:
-        hint = "add --resume to go on with it, or name another --output-dir"
-        raise UsageError("there is a run in this folder", path=str(path), hint=hint)
+        mend = "add --resume to go on with it, or name another --output-dir"
+        raise UsageError("there is a run in this folder", path=str(path), mend=mend)
     detector = load_frozen_detector(
         config.detector, weights=config.detector_weights, box_loss=config.box_loss
     )

@@ -115,7 +115,7 @@ class Trainer:
             if self.config.deterministic:
                 raise UsageError(
                     "cudnn-benchmark takes the algorithm that was fastest this time",
-                    hint="leave it out, or --deterministic",
+                    mend="leave it out, or --deterministic",
                 )
             torch.backends.cudnn.benchmark = True
         # A convolution computes in its weights' memory format.
@@ -131,7 +131,7 @@ class Trainer:
             raise UsageError(
                 f"split {split!r} has no boxes to train or score on",
                 path=self.config.store,
-                hint="ingest the annotations of these raws, or name another split",
+                mend="ingest the annotations of these raws, or name another split",
             )
         return StreamLoader(
             dataset,
@@ -157,7 +157,7 @@ class Trainer:
             raise TrainingError(
                 "this run was started otherwise: " + "; ".join(differences),
                 path=str(path),
-                hint="use the same options, or another --output-dir for a new run",
+                mend="use the same options, or another --output-dir for a new run",
             )
         self.isp.load_state_dict(saved.isp)
         self.optimiser.load_state_dict(saved.optimiser)
@@ -199,7 +199,7 @@ class Trainer:
             self._validate(epoch)
             self.save(self.folder.last)
         if self.detector.state_hash() != frozen:
-            raise TrainingError("the frozen detector has changed", hint="please report this")
+            raise TrainingError("the frozen detector has changed", mend="please report this")
         return True
 
     def _is_enough(self) -> bool:
@@ -226,7 +226,7 @@ class Trainer:
                 raise TrainingError(
                     f"not enough memory on {self.device} at step {self.step + 1}",
                     path=str(self.folder.path),
-                    hint="--batch-size 1 with a larger --accumulate steps alike; --amp and "
+                    mend="--batch-size 1 with a larger --accumulate steps alike; --amp and "
                     "--checkpoint-activations need less too",
                 ) from error
             self.step += 1
@@ -267,7 +267,7 @@ class Trainer:
                     f"the loss is {float(loss.detach())} at step {self.step + 1}, samples "
                     + ", ".join(batch.ids),
                     path=str(self.folder.path),
-                    hint="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
+                    mend="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
                 )
             share = len(batch) / images
             (loss * share).backward()  # type: ignore[no-untyped-call]
