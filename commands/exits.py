@@ -46,7 +46,7 @@ class JsonErrors(click.Command):
             from schemas.events import ErrorEvent
 
             event = ErrorEvent(
-                code="stopped", path=error.path, message=error.message, mend=error.hint
+                code="stopped", path=error.path, message=error.message, mend=error.mend
             )
             click.echo(json_line(event))
             return error.exit_code
@@ -92,7 +92,7 @@ def _error_text(error: GenispError) -> str:
 
     path = f"{visible(error.path)}: " if error.path else ""
     text = f"error: {path}{visible_lines(error.message)}"
-    return f"{text}\n  mend: {visible_lines(error.hint)}" if error.hint else text
+    return f"{text}\n  mend: {visible_lines(error.mend)}" if error.mend else text
 
 
 def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -> str | None:

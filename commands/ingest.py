@@ -138,7 +138,7 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         long_side, short_side = (int(part) for part in options["fit"].lower().split("x"))
     except ValueError:
         message = f"--fit {options['fit']!r} is not two whole numbers"
-        raise UsageError(message, hint="write LONGxSHORT: --fit 1333x800") from None
+        raise UsageError(message, mend="write LONGxSHORT: --fit 1333x800") from None
     try:
         return Recipe(
             colour=options["colour"],
@@ -148,13 +148,13 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{first['msg']} (got {first['input']!r})", hint="see --help") from None
+        raise UsageError(f"{first['msg']} (got {first['input']!r})", mend="see --help") from None
 
 
 def _named_split(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise UsageError(
-            f"--split {text!r} names no file", hint="write NAME=FILE: --split val=boxes.json"
+            f"--split {text!r} names no file", mend="write NAME=FILE: --split val=boxes.json"
         )
     return name, path

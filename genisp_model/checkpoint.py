@@ -72,22 +72,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     TrainingError
         If it is missing, damaged, holds code, or was written by another version.
     """
-    hint = "name a run folder's checkpoints/last.pt or best.pt written by this version"
+    mend = "name a run folder's checkpoints/last.pt or best.pt written by this version"
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         if fields.pop("version") != CHECKPOINT_VERSION:
-            raise TrainingError("another checkpoint version", path=str(path), hint=hint)
+            raise TrainingError("another checkpoint version", path=str(path), mend=mend)
         config = TrainConfig.model_validate_json(fields.pop("config"))
         return Checkpoint(config=config, **fields)
     except FileNotFoundError as error:
-        raise TrainingError("there is no checkpoint here", path=str(path), hint=hint) from error
+        raise TrainingError("there is no checkpoint here", path=str(path), mend=mend) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, TrainingError):
             raise
         message = f"not one of our checkpoints, or damaged ({type(error).__name__})"
-        raise TrainingError(message, path=str(path), hint=hint) from error
+        raise TrainingError(message, path=str(path), mend=mend) from error
     except pickle.UnpicklingError as error:
-        raise TrainingError("not a checkpoint of tensors", path=str(path), hint=hint) from error
+        raise TrainingError("not a checkpoint of tensors", path=str(path), mend=mend) from error
 
 
 def load_isp(path: Path) -> tuple[ISP, TrainConfig]:
@@ -103,7 +103,7 @@ def load_isp(path: Path) -> tuple[ISP, TrainConfig]:
     try:
         isp.load_state_dict(checkpoint.isp)
     except RuntimeError as error:
-        hint = "use the version of this tool that wrote it"
+        mend = "use the version of this tool that wrote it"
         message = "its weights are another architecture's"
-        raise TrainingError(message, path=str(path), hint=hint) from error
+        raise TrainingError(message, path=str(path), mend=mend) from error
     return isp.eval(), checkpoint.config

@@ -18,9 +18,9 @@ def choose_device(name: str, say: Say) -> torch.device:
         try:
             device = torch.device(name)
         except RuntimeError as error:
-            raise UsageError(f"--device {name!r} is no device", hint="cpu, cuda, cuda:1") from error
+            raise UsageError(f"--device {name!r} is no device", mend="cpu, cuda, cuda:1") from error
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError("there is no CUDA device", hint="use --device cpu, or auto")
+            raise UsageError("there is no CUDA device", mend="use --device cpu, or auto")
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")

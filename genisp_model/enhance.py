@@ -115,7 +115,7 @@ def run_enhance(
             negative = read(name)
         except GenispError as error:
             failed += 1
-            warn(f"failed: {error}" + (f"\n  mend: {error.hint}" if error.hint else ""))
+            warn(f"failed: {error}" + (f"\n  mend: {error.mend}" if error.mend else ""))
             continue
         picture = render(isp, negative.xyz, negative.brightness)
         write_picture(picture, path, how.format)
@@ -140,12 +140,12 @@ def picture_paths(inputs: Sequence[str], how: EnhanceOptions) -> list[Path]:
     for path, name in zip(paths, inputs, strict=True):
         if path in first:
             message = f"{first[path]} and {name} would both be written here"
-            hint = "enhance them one by one, into different --output-dir"
-            raise UsageError(message, path=str(path), hint=hint)
+            mend = "enhance them one by one, into different --output-dir"
+            raise UsageError(message, path=str(path), mend=mend)
         first[path] = name
         if path.exists() and not how.overwrite:
-            hint = "add --overwrite to replace it, or name another --output-dir"
-            raise UsageError("there is a file already", path=str(path), hint=hint)
+            mend = "add --overwrite to replace it, or name another --output-dir"
+            raise UsageError("there is a file already", path=str(path), mend=mend)
     return paths
 
 
@@ -193,8 +193,8 @@ def render(isp: ISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture
     with torch.inference_mode():
         image = isp(batch, scale)[0].clamp(0, 1)  # (3, h, w)
     if not bool(image.isfinite().all()):
-        hint = "its training diverged: take an earlier checkpoint"
-        raise TrainingError("the network's picture holds values that are no numbers", hint=hint)
+        mend = "its training diverged: take an earlier checkpoint"
+        raise TrainingError("the network's picture holds values that are no numbers", mend=mend)
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
 
@@ -230,7 +230,7 @@ def _reader(
     store = open_store(how.store)
     if recipe is not None and recipe.colour != store.recipe.colour:
         message = f"it holds {store.recipe.colour}, the network was trained on {recipe.colour}"
-        raise UsageError(message, path=how.store, hint="name a store of the same --colour")
+        raise UsageError(message, path=how.store, mend="name a store of the same --colour")
     plane = store.recipe.brightness_plane
 
     def read(sample_id: str) -> Negative:

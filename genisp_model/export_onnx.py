@@ -88,8 +88,8 @@ def run_export(checkpoint: Path, output: Path, opset: int, say: Say) -> ExitCode
         found = compare_exported(isp, temporary)
         if not found.exact <= TOLERANCE:  # not "greater": nan must not pass
             message = f"the exported network differs by {found.exact:.1e}, more than {TOLERANCE:g}"
-            hint = "try another --opset or version of onnxruntime; no file was written"
-            raise TrainingError(message, path=str(output), hint=hint)
+            mend = "try another --opset or version of onnxruntime; no file was written"
+            raise TrainingError(message, path=str(output), mend=mend)
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def require_packages() -> None:
     missing = [name for name in _PACKAGES if not _importable(name)]
     if missing:
         message = f"export needs {', '.join(missing)}"
-        raise UsageError(message, hint="pip install 'genisp[export]'")
+        raise UsageError(message, mend="pip install 'genisp[export]'")
 
 
 def export_isp(isp: ISP, path: Path, opset: int, facts: dict[str, str]) -> None:
@@ -155,7 +155,7 @@ def export_isp(isp: ISP, path: Path, opset: int, facts: dict[str, str]) -> None:
     if written != opset:
         # The exporter falls back to its own set when it cannot convert.
         message = f"--opset {opset} is not supported (torch wrote {written})"
-        raise UsageError(message, hint=f"leave it out: {DEFAULT_OPSET}")
+        raise UsageError(message, mend=f"leave it out: {DEFAULT_OPSET}")
     _name_axes(model.graph)
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)

@@ -320,7 +320,7 @@ class GenISP(ISP):
         if scale is None:
             raise UsageError(
                 "this GenISP divides its input by a number per image, and none was given",
-                hint="pass the 99th percentile of Y (the sidecar has it), or input_scaling='none'",
+                mend="pass the 99th percentile of Y (the sidecar has it), or input_scaling='none'",
             )
         exposed = xyz / scale.to(xyz).clamp_min(_SMALLEST_SCALE)[:, None, None, None]
         return exposed.clamp_max(self.config.highlight_limit)

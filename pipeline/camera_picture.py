@@ -64,8 +64,8 @@ class CameraPictures:
         data = source.read_bytes()
         if hashlib.sha256(data).hexdigest() != sidecar.source.sha256:
             message = f"it is not the raw that sample {sample_id} was made from"
-            hint = "name the folder that was ingested, or ingest it again"
-            raise UsageError(message, path=source.label, hint=hint)
+            mend = "name the folder that was ingested, or ingest it again"
+            raise UsageError(message, path=source.label, mend=mend)
         check_container(data, path=source.label)
         picture = default_picture(data, path=source.label)
         _, height, width = sidecar.levels[self.level].shape
@@ -99,7 +99,7 @@ def camera_pictures(
         raise UsageError(
             f"{len(missing)} of {len(places)} samples have no raw in --sources, {missing[0]} first",
             path=store.location,
-            hint="name the folders they were ingested from",
+            mend="name the folders they were ingested from",
         )
     return CameraPictures(store, level, {name: raws[place] for name, place in places.items()})
 
@@ -136,7 +136,7 @@ def to_level(
     if picture.shape != expected:
         shape = f"{picture.shape[1]}x{picture.shape[0]}, expected {expected[1]}x{expected[0]}"
         message = f"LibRaw renders it as {shape}: pixels not square, or a tilted sensor"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     left, top = crop.x - area.x, crop.y - area.y
     if (
         min(left, top) < 0
@@ -144,7 +144,7 @@ def to_level(
         or top + crop.height > CELL * picture.shape[0]
     ):
         message = "its frame reaches beyond the active area, which is all that LibRaw renders"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     turns = QUARTER_TURNS[frame.orientation]
     width, height = size if turns % 2 == 0 else size[::-1]
     # Rows first: they are contiguous, and fewer columns are left to weigh.

@@ -71,14 +71,14 @@ def develop_file(path: str, recipe: Recipe, level: LevelName) -> Developed:
         raise
     except Exception as error:  # a decoder's own exceptions are known only to it
         failure = failure_from(error)
-        raise SourceError(failure.reason, path=printable(path), hint=failure.mend) from error
+        raise SourceError(failure.reason, path=printable(path), mend=failure.mend) from error
 
 
 def _source(path: str) -> Source:
     label = printable(path)
     if Path(path).is_dir():
-        hint = "name the files in it, for example FOLDER/*.ARW"
-        raise UnreadableSourceError("expected a raw file, found a folder", path=label, hint=hint)
+        mend = "name the files in it, for example FOLDER/*.ARW"
+        raise UnreadableSourceError("expected a raw file, found a folder", path=label, mend=mend)
     with reading(path, label):
         found = os.stat(path)
     return Source(label, os.path.abspath(path), found.st_size, found.st_mtime_ns)

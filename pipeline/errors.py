@@ -36,28 +36,28 @@ class GenispError(Exception):
         What is wrong: expected and found.
     path
         The file, archive member, URL or store it is about.
-    hint
+    mend
         What the user can do about it.
     """
 
     exit_code = ExitCode.FAILED
 
-    def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
-        super().__init__(message, path, hint)
+    def __init__(self, message: str, *, path: str = "", mend: str = "") -> None:
+        super().__init__(message, path, mend)
         self.message = message
         self.path = path
-        self.hint = hint
+        self.mend = mend
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments survive the trip between processes.
-        return (_rebuild, (type(self), self.message, self.path, self.hint))
+        return (_rebuild, (type(self), self.message, self.path, self.mend))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def _rebuild(kind: type[GenispError], message: str, path: str, hint: str) -> GenispError:
-    return kind(message, path=path, hint=hint)
+def _rebuild(kind: type[GenispError], message: str, path: str, mend: str) -> GenispError:
+    return kind(message, path=path, mend=mend)
 
 
 class UsageError(GenispError, ValueError):

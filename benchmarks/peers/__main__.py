@@ -350,7 +350,7 @@ def run_peer(peer: Peer, prepared: Path, options: argparse.Namespace) -> dict[st
     }
     missing = [package for package, number in found.items() if number is None]
     if missing:
-        return {"not installed": missing, "hint": peer.hint}
+        return {"not installed": missing, "mend": peer.mend}
     return {"versions": found, **run_child(peer, prepared, options)}
 
 
@@ -395,7 +395,7 @@ HEADER = (
 def lines_of(peer: Peer, result: dict[str, Any]) -> Iterator[str]:
     """A peer's rows of the table."""
     if "not installed" in result:
-        yield f"{peer.name:34}  not installed: {', '.join(result['not installed'])} ({peer.hint})"
+        yield f"{peer.name:34}  not installed: {', '.join(result['not installed'])} ({peer.mend})"
     elif "failed" in result:
         yield f"{peer.name:34}  failed: {result['failed']}"
     else:

@@ -72,7 +72,7 @@ class Peer:
         Some 10 to 50 images a second: a third of the images are enough.
     own_zarr
         It needs zarr 2, which has a folder of its own.
-    hint
+    mend
         Why it may be missing.
     """
 
@@ -83,7 +83,7 @@ class Peer:
     workers: tuple[int, ...] = (0, 2)
     slow: bool = False
     own_zarr: bool = False
-    hint: str = "make bench-peers installs it"
+    mend: str = "make bench-peers installs it"
 
 
 def peers() -> tuple[Peer, ...]:
@@ -120,7 +120,7 @@ def peers() -> tuple[Peer, ...]:
             read_zarrdataset,
             own_zarr=True,
         ),
-        Peer("FFCV", ("ffcv",), our_store, unwritten, hint="pip cannot build it without OpenCV"),
+        Peer("FFCV", ("ffcv",), our_store, unwritten, mend="pip cannot build it without OpenCV"),
     )
 
 

@@ -180,13 +180,13 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
                     raise DamagedStoreError(
                         f"its {self.level} level has not the shape and scale of its group's others",
                         path=self.files.location(sidecar_key(group.name, stem)),
-                        hint="prep verify says which sample differs",
+                        mend="prep verify says which sample differs",
                     )
                 if self.split is not None and sidecar.split != self.split:
                     raise DamagedStoreError(
                         f"its split is {sidecar.split!r}, the manifest lists it in {self.split!r}",
                         path=self.files.location(sidecar_key(group.name, stem)),
-                        hint=f"{REDO}; the manifest follows the sidecars",
+                        mend=f"{REDO}; the manifest follows the sidecars",
                     )
             known = self._records[position] = SampleRecord.of(sidecar, self.level)
         return known
@@ -283,7 +283,7 @@ def _naming(sample_id: str) -> Iterator[None]:
         yield
     except DamagedStoreError as error:
         message = f"sample {sample_id}: {error.message}"
-        raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
+        raise DamagedStoreError(message, path=error.path, mend=error.mend) from error
 
 
 def _unlisted(damage: Sequence[DamagedStoreError]) -> DamagedStoreError:
@@ -292,7 +292,7 @@ def _unlisted(damage: Sequence[DamagedStoreError]) -> DamagedStoreError:
     return DamagedStoreError(
         f"{first.message}, and the manifest does not list its sample ({len(damage)} such sidecars)",
         path=first.path,
-        hint=f"{first.hint}; or delete the sidecar to do without its sample",
+        mend=f"{first.mend}; or delete the sidecar to do without its sample",
     )
 
 

@@ -180,12 +180,12 @@ class StreamLoader:
         if self.dataset.transform is not None:
             raise UsageError(
                 "a StreamLoader runs no transform",
-                hint="use flip and fit, change the batches it gives, or use a torch DataLoader",
+                mend="use flip and fit, change the batches it gives, or use a torch DataLoader",
             )
         if self.threads < 1 or self.prefetch < 1 or not 0 <= self.flip <= 1:
             raise UsageError(
                 f"threads={self.threads}, prefetch={self.prefetch}, flip={self.flip}",
-                hint="at least one thread and one batch ahead; flip is a probability, 0 to 1",
+                mend="at least one thread and one batch ahead; flip is a probability, 0 to 1",
             )
 
     @property
@@ -223,7 +223,7 @@ class StreamLoader:
             raise UsageError(
                 "the state belongs to other samples or another batch_size, shuffle or drop_last",
                 path=self.dataset.files.location(),
-                hint="resume with the same store, split and options, or start a new run",
+                mend="resume with the same store, split and options, or start a new run",
             )
         self.seed = cursor.seed
         self._plan = self._plan.with_seed(cursor.seed)

@@ -103,10 +103,10 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise UsageError(f"batch_size is {self.batch_size}", hint="1 or more")
+            raise UsageError(f"batch_size is {self.batch_size}", mend="1 or more")
         if not 0 <= self.rank < self.world:
             raise UsageError(
-                f"rank {self.rank} of world {self.world}", hint="ranks count from 0 to world - 1"
+                f"rank {self.rank} of world {self.world}", mend="ranks count from 0 to world - 1"
             )
 
     def all_batches(self, epoch: int) -> list[IntArray]:
@@ -191,7 +191,7 @@ class Cursor:
             return cls(*numbers, plan=str(state["plan"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"not a loader's state: {error!r}", hint="load what state_dict() returned"
+                f"not a loader's state: {error!r}", mend="load what state_dict() returned"
             ) from error
 
 

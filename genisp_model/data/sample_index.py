@@ -205,7 +205,7 @@ def _some_group_index(store: Store, ids: Sequence[str], level: LevelName) -> Gro
             raise UsageError(
                 f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
                 path=store.location,
-                hint="name a level that is, or ingest into a new store with --levels "
+                mend="name a level that is, or ingest into a new store with --levels "
                 "packed,resized",
             )
         return found

@@ -67,7 +67,7 @@ class FrozenEngine:
         if not fits(detector):
             raise UsageError(
                 f"the frozen engine does not know the parts of {detector.name}",
-                hint="use the detector's own losses (--plain-detector)",
+                mend="use the detector's own losses (--plain-detector)",
             )
         if checked:
             _compare(detector)
@@ -126,7 +126,7 @@ class FrozenEngine:
         if self._size(size) != size:
             raise UsageError(
                 f"this detector looks at {size[1]}x{size[0]} pixels in another size",
-                hint="give it a list of images, which are resized one by one",
+                mend="give it a list of images, which are resized one by one",
             )
         batch = ImageList(self._padded(images), [size] * len(images))
         return self._losses(self._seen(batch.tensors), batch, objects)
@@ -249,7 +249,7 @@ def _nothing_to_fuse() -> UsageError:
     return UsageError(
         "fused-detector is for a RetinaNet in the frozen engine, on a CUDA device, with "
         "Triton installed",
-        hint="leave it out",
+        mend="leave it out",
     )
 
 
@@ -329,7 +329,7 @@ def _compare(detector: FrozenDetector) -> None:
             raise TrainingError(
                 f"the frozen engine and {detector.name} differ: {name} by {away:.2g} of "
                 f"{float(value.detach().norm()):.3g}, {TOLERANCE:g} is allowed",
-                hint="train with --plain-detector, and please report this",
+                mend="train with --plain-detector, and please report this",
             )
 
 

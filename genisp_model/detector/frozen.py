@@ -187,13 +187,13 @@ def load_frozen_detector(
     """
     if box_loss is not None and box_loss not in get_args(BoxLoss):
         raise UsageError(
-            f"there is no box loss {box_loss!r}", hint="one of " + ", ".join(get_args(BoxLoss))
+            f"there is no box loss {box_loss!r}", mend="one of " + ", ".join(get_args(BoxLoss))
         )
     sizes = {"min_size": min_size, "max_size": max_size}
     model = _build(name, {key: size for key, size in sizes.items() if size is not None})
     if str(weights) == "none":
         if sha256 is not None:
-            raise UsageError("random weights have no SHA-256", hint="name a file of weights")
+            raise UsageError("random weights have no SHA-256", mend="name a file of weights")
     else:
         path = _find_weights(name, weights)
         install_weights(model, read_weights(path, sha256=sha256), path=path, name=name)
@@ -210,10 +210,10 @@ def detector_names() -> list[str]:
 def _build(name: str, sizes: dict[str, int]) -> nn.Module:
     if name not in detector_names():
         raise UsageError(
-            f"there is no detector {name!r}", hint="one of " + ", ".join(detector_names())
+            f"there is no detector {name!r}", mend="one of " + ", ".join(detector_names())
         )
     if sizes and name.startswith("ssd"):
-        raise UsageError(f"{name} has one input size", hint="leave min_size and max_size out")
+        raise UsageError(f"{name} has one input size", mend="leave min_size and max_size out")
     if name == SAMPLE_DETECTOR:
         sample: nn.Module = sample_detector(**sizes)
         return sample
@@ -224,7 +224,7 @@ def _build(name: str, sizes: dict[str, int]) -> nn.Module:
 
 def _find_weights(name: str, weights: str | Path) -> Path:
     if name == SAMPLE_DETECTOR and str(weights) == "sample":
-        check_sha256(SAMPLE_WEIGHTS, SAMPLE_WEIGHTS_SHA256, hint="install the package again")
+        check_sha256(SAMPLE_WEIGHTS, SAMPLE_WEIGHTS_SHA256, mend="install the package again")
         return SAMPLE_WEIGHTS
     published = {} if name == SAMPLE_DETECTOR else get_model_weights(name).__members__
     if str(weights) in published:
@@ -234,7 +234,7 @@ def _find_weights(name: str, weights: str | Path) -> Path:
         known = [*published, *packaged, "none", "the path of a file"]
         raise UsageError(
             f"{name} has no weights called {str(weights)!r}",
-            hint="choose among " + ", ".join(known),
+            mend="choose among " + ", ".join(known),
         )
     return Path(weights)
 
@@ -257,12 +257,12 @@ def _set_box_loss(model: nn.Module, name: str, box_loss: BoxLoss | None) -> BoxL
             if box_loss not in (None, own):
                 raise UsageError(
                     f"the box loss of {name} is {own} and cannot be {box_loss}",
-                    hint="leave the box loss out, or use a RetinaNet",
+                    mend="leave the box loss out, or use a RetinaNet",
                 )
             return own
     raise UsageError(
         f"{type(model).__name__} is no detector whose losses can be had without training it",
-        hint="RetinaNet, FCOS, SSD and Faster R-CNN are",
+        mend="RetinaNet, FCOS, SSD and Faster R-CNN are",
     )
 
 

@@ -29,7 +29,7 @@ def published_weights(weights: WeightsEnum) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / file_name(weights)
     prefix = _hash_in_name(path.name)
     if path.is_file():
-        check_sha256(path, prefix, hint="the copy in torch's cache is damaged: delete it")
+        check_sha256(path, prefix, mend="the copy in torch's cache is damaged: delete it")
         return path
     _log.info("downloading %s to %s", weights.url, path)
     try:
@@ -39,7 +39,7 @@ def published_weights(weights: WeightsEnum) -> Path:
         raise GenispError(
             f"the detector's weights are not there and could not be downloaded ({error})",
             path=str(path),
-            hint=f"fetch {weights.url} on a machine with internet access, then put {path.name} "
+            mend=f"fetch {weights.url} on a machine with internet access, then put {path.name} "
             f"into {path.parent}, or name it: --detector-weights PATH",
         ) from error
     return path
@@ -70,10 +70,10 @@ def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
         raise GenispError(
             "there is no such file of detector weights",
             path=str(path),
-            hint="name a .safetensors or .pth file: --detector-weights PATH",
+            mend="name a .safetensors or .pth file: --detector-weights PATH",
         )
     if sha256 is not None:
-        check_sha256(path, sha256, hint="this is not the file that was meant, or it is damaged")
+        check_sha256(path, sha256, mend="this is not the file that was meant, or it is damaged")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -85,30 +85,30 @@ def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
         raise GenispError(
             f"not a readable file of weights ({type(error).__name__}: {_first_line(error)})",
             path=str(path),
-            hint="it must be .safetensors, or a plain state dict that "
+            mend="it must be .safetensors, or a plain state dict that "
             "torch.load(..., weights_only=True) accepts; download it again if it was one",
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise GenispError(
             "the file holds no state dict (names and tensors)",
             path=str(path),
-            hint="save it with torch.save(model.state_dict(), PATH)",
+            mend="save it with torch.save(model.state_dict(), PATH)",
         )
     return state
 
 
-def check_sha256(path: Path, expected: str, *, hint: str) -> None:
+def check_sha256(path: Path, expected: str, *, mend: str) -> None:
     """Refuse a file whose SHA-256 does not start with `expected` (8 to 64 hex digits)."""
     expected = expected.lower()
     if not re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", expected):
-        raise UsageError(f"{expected!r} is no SHA-256", hint="8 to 64 hexadecimal digits")
+        raise UsageError(f"{expected!r} is no SHA-256", mend="8 to 64 hexadecimal digits")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):
         raise GenispError(
             f"SHA-256 is {found}, expected {expected}{'...' * (len(expected) < 64)}",
             path=str(path),
-            hint=hint,
+            mend=mend,
         )
 
 
@@ -148,7 +148,7 @@ def _mismatch(path: Path, name: str, what: str) -> GenispError:
     return GenispError(
         f"these are not the weights of a {name} ({what})",
         path=str(path),
-        hint="name the detector they belong to, or the weights that belong to the detector",
+        mend="name the detector they belong to, or the weights that belong to the detector",
     )
 
 

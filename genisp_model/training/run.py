@@ -38,7 +38,7 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
             chosen["lr_steps"] = tuple(int(part) for part in text if part.strip())
     except ValueError:
         message = f"--lr-steps {options['lr_steps']!r} are not whole numbers"
-        raise UsageError(message, hint="write epochs by comma: --lr-steps 5,10") from None
+        raise UsageError(message, mend="write epochs by comma: --lr-steps 5,10") from None
     defaults = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "lr_steps")}
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
     return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
@@ -56,8 +56,8 @@ def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say)
     config = train_config(options)
     last = path / "checkpoints" / "last.pt"
     if last.exists() and not resume:
-        hint = "add --resume to go on with it, or name another --output-dir"
-        raise UsageError("there is a run in this folder", path=str(path), hint=hint)
+        mend = "add --resume to go on with it, or name another --output-dir"
+        raise UsageError("there is a run in this folder", path=str(path), mend=mend)
     detector = load_frozen_detector(
         config.detector, weights=config.detector_weights, box_loss=config.box_loss
     )

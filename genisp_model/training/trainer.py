@@ -95,7 +95,7 @@ class Trainer:
             if self.config.deterministic:
                 raise UsageError(
                     "cudnn-benchmark takes the algorithm that was fastest this time",
-                    hint="leave it out, or --deterministic",
+                    mend="leave it out, or --deterministic",
                 )
             torch.backends.cudnn.benchmark = True
         # A convolution computes in its weights' memory format.
@@ -105,7 +105,7 @@ class Trainer:
         if "channels-last-detector" in self.config.speedups:
             if not isinstance(self.detector, nn.Module):
                 message = "channels-last-detector is for guides that are torch modules"
-                raise UsageError(message, hint="leave it out")
+                raise UsageError(message, mend="leave it out")
             self.detector.to(**channels_last)
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
@@ -114,7 +114,7 @@ class Trainer:
             raise UsageError(
                 f"split {split!r} has no boxes to train or score on",
                 path=self.config.store,
-                hint="ingest the annotations of these raws, or name another split",
+                mend="ingest the annotations of these raws, or name another split",
             )
         return StreamLoader(
             dataset,
@@ -140,7 +140,7 @@ class Trainer:
             raise TrainingError(
                 "this run was started otherwise: " + "; ".join(differences),
                 path=str(path),
-                hint="use the same options, or another --output-dir for a new run",
+                mend="use the same options, or another --output-dir for a new run",
             )
         self.isp.load_state_dict(saved.isp)
         self.optimiser.load_state_dict(saved.optimiser)
@@ -182,7 +182,7 @@ class Trainer:
             self._validate(epoch)
             self.save(self.folder.last)
         if self.detector.state_hash() != frozen:
-            raise TrainingError("the frozen detector has changed", hint="please report this")
+            raise TrainingError("the frozen detector has changed", mend="please report this")
         return True
 
     def _is_enough(self) -> bool:
@@ -209,7 +209,7 @@ class Trainer:
                 raise TrainingError(
                     f"not enough memory on {self.device} at step {self.step + 1}",
                     path=str(self.folder.path),
-                    hint="--batch-size 1 with a larger --accumulate steps alike; --amp and "
+                    mend="--batch-size 1 with a larger --accumulate steps alike; --amp and "
                     "--checkpoint-activations need less too",
                 ) from error
             self.step += 1
@@ -240,7 +240,7 @@ class Trainer:
                 raise TrainingError(
                     f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
                     path=str(self.folder.path),
-                    hint="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
+                    mend="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
                 )
         self.optimiser.step()
         return result

@@ -134,7 +134,7 @@ def _not_json(error: NotJsonError, name: str) -> AnnotationError:
     return AnnotationError(
         f"not valid JSON: {error}",
         path=name,
-        hint="No annotation file nests that deep: leave this file out."
+        mend="No annotation file nests that deep: leave this file out."
         if deep
         else "Mend the file at that place and save it as UTF-8, or fetch it again: it may be "
         "cut off.",
@@ -145,7 +145,7 @@ def _not_coco(problem: str, name: str) -> AnnotationError:
     return AnnotationError(
         f"not a COCO annotation file: {problem}",
         path=name,
-        hint="Expected an object with the lists `images`, `annotations` and `categories`; "
+        mend="Expected an object with the lists `images`, `annotations` and `categories`; "
         "export the annotations as COCO, or leave this file out.",
     )
 
@@ -212,7 +212,7 @@ class _Reading:
                 raise AnnotationError(
                     f"more than {MAX_RECORDS[key]:,} {key}",
                     path=self.notes.name,
-                    hint="Split it into several files, by images.",
+                    mend="Split it into several files, by images.",
                 )
             yield from enumerate(records, start=position)
             position += len(records)

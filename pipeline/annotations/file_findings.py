@@ -103,5 +103,5 @@ class Notes:
             f"more than {MAX_BROKEN:,} of its records cannot be used, such as {record}: "
             f"{first.message}",
             path=self.name,
-            hint="Export the annotations as COCO again, or leave this file out.",
+            mend="Export the annotations as COCO again, or leave this file out.",
         )

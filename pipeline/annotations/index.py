@@ -314,4 +314,4 @@ def _merge(first: str, second: str, count: int) -> Finding:
 
 
 def _as_error(finding: Finding) -> AnnotationError:
-    return AnnotationError(finding.message, path=finding.where, hint=finding.mend)
+    return AnnotationError(finding.message, path=finding.where, mend=finding.mend)

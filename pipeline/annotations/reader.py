@@ -70,7 +70,7 @@ def refuse_oversized(nbytes: int, name: str) -> None:
             f"it has {nbytes:,} bytes; annotation files of more than {MAX_FILE_BYTES:,} are not "
             "read",
             path=name,
-            hint="Split it into several files, by images; or, if it holds no annotations, move it "
+            mend="Split it into several files, by images; or, if it holds no annotations, move it "
             "out of the sources.",
         )
 

@@ -60,15 +60,15 @@ def camera_to_xyz(xyz_to_camera: npt.ArrayLike, *, path: str = "") -> Matrix:
         If it is all zeros (LibRaw does not know the camera), not finite, or near singular.
     """
     forward = np.asarray(xyz_to_camera, dtype=np.float64)
-    hint = "this camera has no usable colour matrix; leave the file out or use --colour camera"
+    mend = "this camera has no usable colour matrix; leave the file out or use --colour camera"
     if not np.isfinite(forward).all() or not forward.any():
         raise UnsupportedRawError(
-            "colour matrix is all zeros: unknown camera", path=path, hint=hint
+            "colour matrix is all zeros: unknown camera", path=path, mend=mend
         )
     condition = float(np.linalg.cond(forward))
     if condition > MAX_CONDITION:
         message = f"colour matrix is singular (condition {condition:.3g})"
-        raise UnsupportedRawError(message, path=path, hint=hint)
+        raise UnsupportedRawError(message, path=path, mend=mend)
     return np.asarray(np.linalg.inv(forward), dtype=np.float64)
 
 

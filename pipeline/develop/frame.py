@@ -126,7 +126,7 @@ def _centred(
         f"annotated as {wanted[0]}x{wanted[1]}, but the camera's crop is {crop} and the active "
         f"area {active_area.width}x{active_area.height}",
         path=path,
-        hint="check that the annotation belongs to this file; sizes are never guessed",
+        mend="check that the annotation belongs to this file; sizes are never guessed",
     )
 
 
@@ -142,6 +142,6 @@ def _even(crop: Rect, path: str) -> Rect:
         raise UnsupportedRawError(
             f"its crop is {crop.width}x{crop.height}: nothing to keep",
             path=path,
-            hint="leave this file out",
+            mend="leave this file out",
         )
     return Rect(x=x, y=y, width=width - width % 2, height=height - height % 2)

@@ -37,7 +37,7 @@ class Failure:
 def failure_from(error: Exception) -> Failure:
     """The failure an exception stands for; an unexpected one keeps its last frames."""
     if isinstance(error, SourceError):
-        return Failure(_CODES.get(type(error), "other"), error.message, error.hint)
+        return Failure(_CODES.get(type(error), "other"), error.message, error.mend)
     if isinstance(error, MemoryError):
         mend = "free memory or give fewer --workers, then run the same command"
         return Failure("other", "there is not enough memory for it", mend)

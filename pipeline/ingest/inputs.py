@@ -58,7 +58,7 @@ def gather(
         raise UsageError(
             "no camera raws found",
             path=", ".join(sources),
-            hint="name the folder, archive or files that hold them",
+            mend="name the folder, archive or files that hold them",
         )
     loaded: list[LoadedFile] = []
     named = _named(annotations, splits)
@@ -109,7 +109,7 @@ def _annotations_at(path: str) -> tuple[Source, ...]:
         raise UsageError(
             problem.message if problem else "no annotation file there",
             path=problem.path if problem else path,
-            hint=problem.hint if problem else "name a COCO file, or a folder that holds some",
+            mend=problem.mend if problem else "name a COCO file, or a folder that holds some",
         )
     return files
 

@@ -95,8 +95,8 @@ def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
     own = fixed_point(sensor, task.destination.recipe.colour, path=path)
     if not task.fixed_point.covers(own):
         message = "its levels need a wider value range than its group's other files have"
-        hint = "ingest these files into a store of their own"
-        raise UnsupportedRawError(message, path=path, hint=hint)
+        mend = "ingest these files into a store of their own"
+        raise UnsupportedRawError(message, path=path, mend=mend)
     return sensor
 
 

@@ -36,7 +36,7 @@ def pattern_from_indices(cell: Sequence[Sequence[int]], *, path: str = "") -> Cf
         raise UnsupportedRawError(
             f"colour filter array is {shape}, not 2x2 (X-Trans, monochrome or full-colour sensor)",
             path=path,
-            hint="only Bayer sensors can be converted; leave this file out",
+            mend="only Bayer sensors can be converted; leave this file out",
         )
     letters = "".join("RGBG"[index] if 0 <= index < 4 else "?" for row in cell for index in row)
     pattern = checked_pattern(letters, path=path)
@@ -45,7 +45,7 @@ def pattern_from_indices(cell: Sequence[Sequence[int]], *, path: str = "") -> Cf
         raise UnsupportedRawError(
             f"colour filter array {[list(row) for row in cell]} does not tell its greens apart",
             path=path,
-            hint="only Bayer sensors can be converted; leave this file out",
+            mend="only Bayer sensors can be converted; leave this file out",
         )
     return pattern
 
@@ -58,7 +58,7 @@ def checked_pattern(letters: str, *, path: str = "") -> CfaPattern:
     raise UnsupportedRawError(
         f"colour filter array {letters!r} is no Bayer pattern",
         path=path,
-        hint="only Bayer sensors can be converted; leave this file out",
+        mend="only Bayer sensors can be converted; leave this file out",
     )
 
 

@@ -47,7 +47,7 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
     height, width = decoded.mosaic.shape
     if (width, height) != frame.raw_size:
         message = f"decoded to {width}x{height}, but the file announces {frame.raw_size}"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+        raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
     crop = frame.crop
     # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
     darkest = SATURATION_SHARE * sensor.white if min(sensor.black) > 0 else 0
@@ -70,7 +70,7 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
         message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
     else:
         return
-    raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+    raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
 
 
 def may_hide_damage(data: bytes, decoded: DecodedRaw, *, path: str) -> bool:

@@ -139,7 +139,7 @@ def check_levels(levels: Levels, *, path: str) -> None:
     largest = MAX_BLACK_SHARE * levels.white
     if not (min(levels.black) >= 0 and levels.white > 0 and max(levels.black) <= largest):
         message = f"levels are not plausible: black {levels.black}, white {levels.white}"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
 
 
 def matrix3(values: Sequence[float]) -> Matrix3:

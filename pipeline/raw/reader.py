@@ -46,17 +46,17 @@ def check_container(data: bytes, *, path: str) -> TiffFacts | None:
     Returns its directories' facts, None for containers other than TIFF.
     """
     if not data:
-        raise CorruptRawError("the file is empty", path=path, hint=COPY_AGAIN)
+        raise CorruptRawError("the file is empty", path=path, mend=COPY_AGAIN)
     facts = read_tiff(data, path=path)
     if facts is not None:
         check_extents(facts, len(data), path=path)
         for image in facts.raw_images:
             if max(image.cfa, default=0) > _BLUE:
                 message = f"its colour filter array is not of red, green and blue {image.cfa}"
-                raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+                raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
         if blocks := impossible_blocks(data, facts):
             message = f"{blocks} blocks of 16 bytes of its image data are no ARW2: lost or damaged"
-            raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+            raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
     return facts
 
 
@@ -173,7 +173,7 @@ def _decoder_class(facts: EarlyFacts, sizes: Geometry, tiff: TiffFacts | None) -
 def _camera(tiff: TiffFacts | None, path: str) -> Camera:
     if tiff is None or not tiff.model:
         message = "the file does not name its camera"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     return Camera(make=tiff.make or "", model=tiff.model)
 
 

@@ -347,7 +347,7 @@ def _captured_at(text: str) -> str | None:
 
 
 def _refuse(message: str, path: str) -> NoReturn:
-    raise CorruptRawError(message, path=path, hint=TIFF_HINT)
+    raise CorruptRawError(message, path=path, mend=TIFF_HINT)
 
 
 def _check_inside(image: TiffImage, size: int, path: str) -> None:

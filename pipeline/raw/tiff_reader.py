@@ -63,7 +63,7 @@ class TiffReader:
 
     def refuse(self, message: str) -> NoReturn:
         """Raise the one error this module knows."""
-        raise CorruptRawError(message, path=self.path, hint=TIFF_HINT)
+        raise CorruptRawError(message, path=self.path, mend=TIFF_HINT)
 
     def require(self, what: str, start: int, length: int) -> None:
         """Refuse unless `length` bytes from byte `start` lie in the file."""

@@ -209,5 +209,5 @@ def _keep_steady_time(loop: Any) -> None:
 
 def no_workers(message: str) -> GenispError:
     """The error for a machine that starts, or keeps, no worker."""
-    hint = "free memory or give fewer --workers, then run the same command: it continues"
-    return GenispError(message, hint=hint)
+    mend = "free memory or give fewer --workers, then run the same command: it continues"
+    return GenispError(message, mend=mend)

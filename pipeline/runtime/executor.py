@@ -86,7 +86,7 @@ def require_handles(workers: int) -> None:
         fewer = ", or give fewer --workers" if workers else ""
         raise GenispError(
             f"{needed} open files are needed, the system allows {hard}",
-            hint=f"allow more (ulimit -n){fewer}, then run the same command",
+            mend=f"allow more (ulimit -n){fewer}, then run the same command",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

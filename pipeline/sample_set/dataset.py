@@ -131,9 +131,9 @@ def write_sample_set(
         The cameras' real sizes (20 and 10 megapixels) instead of about 1 megapixel.
     """
     if images < 1:
-        raise UsageError(f"images is {images}", hint="ask for at least one image")
+        raise UsageError(f"images is {images}", mend="ask for at least one image")
     if seed < 0:
-        raise UsageError(f"seed is {seed}", hint="choose a seed of 0 or more")
+        raise UsageError(f"seed is {seed}", mend="choose a seed of 0 or more")
     _require_empty(directory)
     shots: dict[str, list[Shot]] = {body.folder: [] for body in _BODIES}
     numbers = {body.folder: body.first_number for body in _BODIES}
@@ -165,12 +165,12 @@ def write_sample_set(
 
 def _require_empty(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
-        raise UsageError("not a directory", path=str(directory), hint="name a new directory")
+        raise UsageError("not a directory", path=str(directory), mend="name a new directory")
     if directory.is_dir() and any(directory.iterdir()):
         raise UsageError(
             "the directory is not empty; a sample set is never mixed with other files",
             path=str(directory),
-            hint="name a new directory, or remove this one first",
+            mend="name a new directory, or remove this one first",
         )
 
 

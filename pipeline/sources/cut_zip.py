@@ -185,7 +185,7 @@ class ZipScan:
                 raise UnreadableSourceError(
                     f"more than {MAX_MEMBERS:,} members in an archive are not believed",
                     path=printable(self.path),
-                    hint="unpack it yourself and give the folder",
+                    mend="unpack it yourself and give the folder",
                 )
             try:
                 header = self._header()

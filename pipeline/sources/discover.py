@@ -109,7 +109,7 @@ def discover(
         Where there is no input, or one does not exist.
     """
     if not inputs:
-        raise UsageError("no source given", hint="name a folder, a raw file, a .zip or a URL")
+        raise UsageError("no source given", mend="name a folder, a raw file, a .zip or a URL")
     wanted = {*RAW_SUFFIXES, *annotation_suffixes}
     listing = Listing(
         is_wanted=lambda name: _suffix(name) in {*wanted, ARCHIVE_SUFFIX},
@@ -151,7 +151,7 @@ def _members(
         return []
     if not listing.complete:
         path = label if listing.cut_member is None else f"{label}{MEMBER_MARK}{listing.cut_member}"
-        problems.append(UnreadableSourceError(listing.damage, path=path, hint=ARCHIVE_HINT))
+        problems.append(UnreadableSourceError(listing.damage, path=path, mend=ARCHIVE_HINT))
     elif listing.damage:
         logger.warning("%s: %s", visible(label), visible(listing.damage))
     candidates = [_Candidate(archive, member) for member in listing.members]
@@ -159,7 +159,7 @@ def _members(
         UnreadableSourceError(
             "an archive inside an archive is not opened",
             path=f"{label}{MEMBER_MARK}{candidate.member.name}",
-            hint="unpack it and give what it holds, or leave it out",
+            mend="unpack it and give what it holds, or leave it out",
         )
         for candidate in candidates
         if candidate.member and _suffix(candidate.relative) == ARCHIVE_SUFFIX

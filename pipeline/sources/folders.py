@@ -230,7 +230,7 @@ class Listing:
                 UnreadableSourceError(
                     "the server does not tell its size",
                     path=printable(url),
-                    hint="download it and give the local file",
+                    mend="download it and give the local file",
                 )
             )
             return
@@ -252,7 +252,7 @@ def _is_file_url(url: str) -> bool:
 def _local_paths(inputs: Sequence[str]) -> list[str]:
     """Return the inputs that are local, URLs of local files as paths."""
     if not all(inputs):
-        raise UsageError("an input is empty", hint="name a folder, a raw file, a .zip or a URL")
+        raise UsageError("an input is empty", mend="name a folder, a raw file, a .zip or a URL")
     paths = [path.partition("://")[2] if _is_file_url(path) else path for path in inputs]
     return [path for path in paths if not is_url(path)]
 
@@ -264,7 +264,7 @@ def _require_all(paths: Sequence[str]) -> None:
         raise UsageError(
             f"no such file or folder{more}",
             path=printable(missing[0]),
-            hint="check the spelling, and that its disk is mounted",
+            mend="check the spelling, and that its disk is mounted",
         )
 
 
@@ -294,7 +294,7 @@ def _bad_link(path: str) -> UnreadableSourceError:
     return UnreadableSourceError(
         f"a symbolic link that leads nowhere: {printable(os.readlink(path))}",
         path=printable(path),
-        hint="mount what it points to, or remove the link",
+        mend="mount what it points to, or remove the link",
     )
 
 
@@ -306,15 +306,15 @@ def _describe(url: str) -> _Remote:
     import fsspec
 
     if "::" in url:
-        raise UsageError("chained URLs are not supported", path=url, hint="give the archive itself")
+        raise UsageError("chained URLs are not supported", path=url, mend="give the archive itself")
     try:
         system, path = fsspec.core.url_to_fs(url)
         info = system.info(path)
     except FileNotFoundError as error:
-        raise UsageError("nothing is there", path=url, hint="check the spelling") from error
+        raise UsageError("nothing is there", path=url, mend="check the spelling") from error
     except (ImportError, ValueError) as error:
-        hint = "check the protocol's name, or install the package it needs"
-        raise UsageError(str(error), path=url, hint=hint) from error
+        mend = "check the protocol's name, or install the package it needs"
+        raise UsageError(str(error), path=url, mend=mend) from error
     # Of a web server, only the slash at the end of the URL tells a folder from a file.
     is_folder = info["type"] == "directory" or url.endswith("/")
     return _Remote(system, str(system.unstrip_protocol(path)).rstrip("/"), info, is_folder)

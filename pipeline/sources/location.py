@@ -53,7 +53,7 @@ def reading(location: str, label: str) -> Iterator[None]:
         raise UnreadableSourceError(
             f"it cannot be read: {error}",
             path=printable(label),
-            hint="check the connection and the credentials, then run the same command",
+            mend="check the connection and the credentials, then run the same command",
         ) from error
 
 
@@ -63,22 +63,22 @@ def require_file(status: os.stat_result, path: str) -> None:
         raise UnreadableSourceError(
             "expected a file, found a pipe, socket or device",
             path=printable(path),
-            hint="give a regular file",
+            mend="give a regular file",
         )
 
 
 def unreadable(error: OSError, path: str) -> UnreadableSourceError:
     """Return the `UnreadableSourceError`, with its mend, for an error of the operating system."""
     if isinstance(error, FileNotFoundError):
-        what, hint = "it is not there", "check the path; if it moved, give its new place"
+        what, mend = "it is not there", "check the path; if it moved, give its new place"
     elif isinstance(error, PermissionError):
-        what, hint = "no permission to read it", "make it readable for this user (chmod u+r)"
+        what, mend = "no permission to read it", "make it readable for this user (chmod u+r)"
     elif isinstance(error, IsADirectoryError):
-        what, hint = "expected a file, found a folder", "give the folder itself as the source"
+        what, mend = "expected a file, found a folder", "give the folder itself as the source"
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         what = f"it cannot be read: {error.strerror}"
-        hint = "allow more open files (ulimit -n 1024), then run the same command"
+        mend = "allow more open files (ulimit -n 1024), then run the same command"
     else:
         what = f"it cannot be read: {error.strerror or error}"
-        hint = "check the disk or connection, then run the same command"
-    return UnreadableSourceError(what, path=printable(path), hint=hint)
+        mend = "check the disk or connection, then run the same command"
+    return UnreadableSourceError(what, path=printable(path), mend=mend)

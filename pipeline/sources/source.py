@@ -118,7 +118,7 @@ class Source:
             raise UnreadableSourceError(
                 f"it has {self.size} bytes; more than {MAX_SOURCE_BYTES} are not accepted",
                 path=self.label,
-                hint="leave it out; no camera raw is that large",
+                mend="leave it out; no camera raw is that large",
             )
         data = self._read(self.size + 1)
         self._require_size(len(data))
@@ -168,7 +168,7 @@ class Source:
 
     def _changed(self, what: str) -> UnreadableSourceError:
         return UnreadableSourceError(
-            f"changed while being read: {what}", path=self.label, hint=_WAIT
+            f"changed while being read: {what}", path=self.label, mend=_WAIT
         )
 
     def _from_archive(self, read: Callable[[], bytes]) -> bytes:
@@ -178,7 +178,7 @@ class Source:
         except SourceError as error:
             if self._archive_changed():
                 message = "the archive changed while being read"
-                raise UnreadableSourceError(message, path=self.label, hint=_WAIT) from error
+                raise UnreadableSourceError(message, path=self.label, mend=_WAIT) from error
             raise
 
     def _archive_changed(self) -> bool:

@@ -116,7 +116,7 @@ def read_member_start(path: str, member: ArchiveMember, nbytes: int) -> bytes:
 
 
 def _damaged(what: str, label: str) -> CorruptRawError:
-    return CorruptRawError(f"damaged in the archive: {what}", path=label, hint=ARCHIVE_HINT)
+    return CorruptRawError(f"damaged in the archive: {what}", path=label, mend=ARCHIVE_HINT)
 
 
 def _list(file: BinaryIO, path: str) -> ArchiveListing:
@@ -130,7 +130,7 @@ def _list(file: BinaryIO, path: str) -> ArchiveListing:
         raise UnreadableSourceError(
             f"not a zip archive: expected a zip header, but the file ({size} bytes) {found}",
             path=printable(path),
-            hint=ARCHIVE_HINT,
+            mend=ARCHIVE_HINT,
         )
     return ZipScan(file, path).listing()
 
@@ -201,7 +201,7 @@ def _member_from_info(info: zipfile.ZipInfo) -> ArchiveMember:
 
 
 def _refuse_unsupported(member: ArchiveMember, label: str, max_bytes: int) -> None:
-    reason, hint = "", "unpack the archive yourself and give the folder"
+    reason, mend = "", "unpack the archive yourself and give the folder"
     if member.encrypted:
         reason = "the member is encrypted"
     elif member.method not in (STORED, DEFLATED):
@@ -211,14 +211,14 @@ def _refuse_unsupported(member: ArchiveMember, label: str, max_bytes: int) -> No
         member.method == STORED and member.compressed_size > max_bytes
     ):
         reason = f"it unpacks to {member.size} bytes; more than {max_bytes} are not accepted"
-        hint = "leave it out, or unpack it yourself after checking what it is"
+        mend = "leave it out, or unpack it yourself after checking what it is"
     elif member.size > MAX_INFLATION * max(member.compressed_size, BLOCK):
         reason = (
             f"it unpacks to {member.size} bytes, {MAX_INFLATION} times its size and more: a bomb"
         )
-        hint = "leave it out, or unpack it yourself after checking what it is"
+        mend = "leave it out, or unpack it yourself after checking what it is"
     if reason:
-        raise UnreadableSourceError(reason, path=label, hint=hint)
+        raise UnreadableSourceError(reason, path=label, mend=mend)
 
 
 def _read_packed(
@@ -232,7 +232,7 @@ def _read_packed(
             f"the archive has no member at byte {member.header_offset}: it is cut, damaged, or "
             "still being downloaded",
             path=label,
-            hint=ARCHIVE_HINT,
+            mend=ARCHIVE_HINT,
         )
     name_length, extra_length = LOCAL_HEADER.unpack(fixed)[-2:]
     name = file.read(name_length)
@@ -246,7 +246,7 @@ def _read_packed(
         raise UnreadableSourceError(
             f"cut off: it is at bytes {start} to {stop}, but the archive ends at byte {end}",
             path=label,
-            hint=ARCHIVE_HINT,
+            mend=ARCHIVE_HINT,
         )
     file.seek(start)
     return file.read(min(member.compressed_size, at_most))

@@ -131,7 +131,7 @@ def writing(target: Path) -> Iterator[None]:
         raise StoreError(
             f"cannot write: {error.strerror or error}",
             path=str(target),
-            hint="free space or fix permissions, then run the same command: it continues",
+            mend="free space or fix permissions, then run the same command: it continues",
         ) from error
 
 
@@ -146,7 +146,7 @@ def _unreadable(path: Path, error: OSError) -> DamagedStoreError:
         first = f"make it readable (chmod u+r {path})"
     elif error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
         what, first = f"is not a file: {error.strerror}", f"move {path} elsewhere"
-    return DamagedStoreError(what, path=str(path), hint=f"{first}; then {REDO}")
+    return DamagedStoreError(what, path=str(path), mend=f"{first}; then {REDO}")
 
 
 def _remove_folder(folder: Path) -> None:
@@ -157,7 +157,7 @@ def _remove_folder(folder: Path) -> None:
         raise StoreError(
             "a folder is in the place of a file",
             path=str(folder),
-            hint="move it elsewhere, then run the same command: it continues",
+            mend="move it elsewhere, then run the same command: it continues",
         ) from error
 
 

@@ -158,5 +158,5 @@ def foreign(location: str) -> NoStoreError:
     return NoStoreError(
         "this is not one of our stores (no readable zarr.json or manifest.jsonl of ours)",
         path=location,
-        hint="name the folder that prep ingest wrote (default: ./data.zarr)",
+        mend="name the folder that prep ingest wrote (default: ./data.zarr)",
     )

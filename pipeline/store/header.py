@@ -77,7 +77,7 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
             "the store was made with another recipe"
             f"\n  store: {recipe.describe()}\n  asked: {wanted.describe()}",
             path=files.location(),
-            hint="use the store's own options, or another --store for the new recipe",
+            mend="use the store's own options, or another --store for the new recipe",
         )
     return versions
 
@@ -124,7 +124,7 @@ def _no_header(files: StoreFiles) -> NoStoreError | DamagedStoreError:
     return DamagedStoreError(
         f"neither {METADATA_NAME} nor {MANIFEST_NAME} can be read: both are missing or damaged",
         path=files.location(),
-        hint="prep ingest with the same sources, options and store writes both again",
+        mend="prep ingest with the same sources, options and store writes both again",
     )
 
 
@@ -132,7 +132,7 @@ def _other_version(files: StoreFiles, versions: set[str]) -> IncompatibleStoreEr
     return IncompatibleStoreError(
         f"store format version {', '.join(sorted(versions))}; this version reads {FORMAT_VERSION}",
         path=files.location(),
-        hint="use the version of this tool that wrote it, or ingest into a new store",
+        mend="use the version of this tool that wrote it, or ingest into a new store",
     )
 
 
@@ -141,5 +141,5 @@ def no_store(files: StoreFiles) -> NoStoreError:
     location = files.location()
     if files.exists():
         return foreign(location)
-    hint = f"prep ingest SOURCE --store {location} makes one"
-    return NoStoreError("there is no store here", path=location, hint=hint)
+    mend = f"prep ingest SOURCE --store {location} makes one"
+    return NoStoreError("there is no store here", path=location, mend=mend)

@@ -46,7 +46,7 @@ class LocalFiles(StoreFiles):
             raise StoreError(
                 f"it is a symbolic link that leads nowhere: {printable(os.readlink(self.root))}",
                 path=str(self.root),
-                hint="mount or make what it points to, or remove the link",
+                mend="mount or make what it points to, or remove the link",
             )
         if self.root.exists() and not self.root.is_dir():
             raise foreign(str(self.root))

@@ -98,7 +98,7 @@ class FolderLock:
                 raise StoreLockedError(
                     "the ingest this worker belonged to has ended",
                     path=str(self._root),
-                    hint="run the same command again: it continues",
+                    mend="run the same command again: it continues",
                 )
             yield
         finally:
@@ -133,7 +133,7 @@ class FolderLock:
             raise StoreLockedError(
                 "a worker of an ingest that was killed is still writing this store",
                 path=str(self._root),
-                hint=f"end that process (fuser {self._path(COMMITS_NAME)} names it), then run the "
+                mend=f"end that process (fuser {self._path(COMMITS_NAME)} names it), then run the "
                 "same command again",
             )
         os.close(held)
@@ -153,7 +153,7 @@ class FolderLock:
         return StoreLockedError(
             f"another ingest is writing this store ({who})",
             path=str(self._root),
-            hint="wait for it, or stop that process and run the same command again",
+            mend="wait for it, or stop that process and run the same command again",
         )
 
 
@@ -204,6 +204,6 @@ def _flock(path: Path, *, exclusive: bool, seconds: float = 0.0) -> int | None:
             raise StoreError(
                 f"its file system cannot lock files: {error.strerror}",
                 path=str(path.parent),
-                hint="keep the store on a local disk, or mount this one with locks",
+                mend="keep the store on a local disk, or mount this one with locks",
             ) from error
         raise

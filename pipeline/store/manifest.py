@@ -125,5 +125,5 @@ def _digest(body: bytes | memoryview) -> str:
 
 
 def _damaged(message: str, path: str) -> DamagedStoreError:
-    hint = "prep ingest with the same sources and store rebuilds it from the sidecars"
-    return DamagedStoreError(f"the manifest is damaged: {message}", path=path, hint=hint)
+    mend = "prep ingest with the same sources and store rebuilds it from the sidecars"
+    return DamagedStoreError(f"the manifest is damaged: {message}", path=path, mend=mend)

@@ -25,6 +25,6 @@ def open_files(place: StorePlace) -> StoreFiles:
         return place
     path = fspath(place)
     if "://" in path:
-        hint = "copy the store to a local folder, or mount it"
-        raise UsageError("stores are read from local folders only, yet", path=path, hint=hint)
+        mend = "copy the store to a local folder, or mount it"
+        raise UsageError("stores are read from local folders only, yet", path=path, mend=mend)
     return LocalFiles(Path(path))

@@ -90,7 +90,7 @@ class Store:
             raise UsageError(
                 f"no sample has split {split!r} (splits here: {known})",
                 path=self.location,
-                hint="name one of those; a split comes from the name of its annotation file",
+                mend="name one of those; a split comes from the name of its annotation file",
             )
         return found
 
@@ -114,8 +114,8 @@ class Store:
         """
         found = self.entries.get(sample_id) or self._by_full_name.get(sample_id)
         if found is None:
-            hint = "prep info lists what is there; ids are file stems"
-            raise UsageError(f"no sample {sample_id!r}", path=self.location, hint=hint)
+            mend = "prep info lists what is there; ids are file stems"
+            raise UsageError(f"no sample {sample_id!r}", path=self.location, mend=mend)
         return found
 
     @cached_property

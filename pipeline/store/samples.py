@@ -99,22 +99,22 @@ def read_sidecar(
     path = files.location(key)
     data = files.get_or_none(key)
     if data is None:
-        raise DamagedStoreError("the sidecar is missing", path=path, hint=REDO)
+        raise DamagedStoreError("the sidecar is missing", path=path, mend=REDO)
     try:
         sidecar = Sidecar.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "JSON"
         message = f"the sidecar is damaged at {place}: {first['msg']}"
-        raise DamagedStoreError(message, path=path, hint=REDO) from error
+        raise DamagedStoreError(message, path=path, mend=REDO) from error
     if sidecar.digest != sidecar.content_digest():
-        raise DamagedStoreError("the sidecar does not fit its digest", path=path, hint=REDO)
+        raise DamagedStoreError("the sidecar does not fit its digest", path=path, mend=REDO)
     if (sidecar.group, sidecar.id) != (group, sample_id):
         message = f"the sidecar belongs to {sidecar.group}/{sidecar.id}"
-        raise DamagedStoreError(message, path=path, hint=REDO)
+        raise DamagedStoreError(message, path=path, mend=REDO)
     if every_byte and data != sidecar.to_json():
         message = "the sidecar is damaged: its content is whole, its bytes are not as written"
-        raise DamagedStoreError(message, path=path, hint=REDO)
+        raise DamagedStoreError(message, path=path, mend=REDO)
     return sidecar
 
 
@@ -167,7 +167,7 @@ def read_level(
         raise UsageError(
             f"level {level!r} is not stored (held: {', '.join(sidecar.levels)})",
             path=files.location(),
-            hint="ingest into a new store with --levels packed,resized",
+            mend="ingest into a new store with --levels packed,resized",
         )
     path = files.location(chunk_key(sidecar.group, level, sidecar.row))
     try:
@@ -175,7 +175,7 @@ def read_level(
         stored = decode_chunk(chunk, record.shape, record.crc32c, path=path, out=out)
     except DamagedStoreError as error:
         message = f"sample {sidecar.id}: {error.message}"
-        raise DamagedStoreError(message, path=error.path, hint=error.hint) from error
+        raise DamagedStoreError(message, path=error.path, mend=error.mend) from error
     return Sample(stored, sidecar, level)
 
 

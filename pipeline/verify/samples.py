@@ -40,7 +40,7 @@ def check_sample(
     try:
         sidecar = read_sidecar(files, group, sample_id, every_byte=True)
     except DamagedStoreError as error:
-        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, error.hint)
+        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, error.mend)
         return Checked(group, sample_id, None, None, "", 0, (found,))
     findings = list(check_record(sidecar, recipe, name))
     nbytes = 0
@@ -58,7 +58,7 @@ def check_sample(
             except DamagedStoreError as error:
                 findings.append(
                     damaged(
-                        FindingCode.DAMAGED_CHUNK, name, f"{level}: {error.message}", error.hint
+                        FindingCode.DAMAGED_CHUNK, name, f"{level}: {error.message}", error.mend
                     )
                 )
     return Checked(

@@ -104,7 +104,7 @@ class Listed:
             )
         except DamagedStoreError as error:
             self.findings.append(
-                damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, error.message, error.hint)
+                damaged(FindingCode.DAMAGED_MANIFEST, MANIFEST_NAME, error.message, error.mend)
             )
         samples = self.manifest.samples if self.manifest else ()
         self.done = {entry.key: entry for entry in samples}
@@ -128,7 +128,7 @@ def check_metadata(files: StoreFiles, layout: StoreLayout) -> Iterator[Finding]:
             yield damaged(FindingCode.DAMAGED_METADATA, key, "the zarr metadata is missing")
         except DamagedStoreError as error:
             yield damaged(
-                FindingCode.DAMAGED_METADATA, key, f"the zarr metadata {error.message}", error.hint
+                FindingCode.DAMAGED_METADATA, key, f"the zarr metadata {error.message}", error.mend
             )
 
 

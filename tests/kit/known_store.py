@@ -160,7 +160,7 @@ class KnownStore:
                 severity=Severity.ERROR,
                 where=error.path,
                 message=error.message,
-                mend=error.hint,
+                mend=error.mend,
             )
             return Verdict(error.exit_code, (*recorder.findings, finding))
         except Exception as error:  # what a campaign looks for

@@ -114,13 +114,13 @@ def decode(file: RawFile) -> DecodedRaw:
     except _DECLINED as error:
         raise DecoderDeclinedError(str(error)) from error
     except flashraw.CorruptFileError as error:
-        raise CorruptRawError(str(error), path=file.path, hint=COPY_AGAIN) from error
+        raise CorruptRawError(str(error), path=file.path, mend=COPY_AGAIN) from error
     except flashraw.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
     except flashraw.FlashRawError as error:
-        raise UnsupportedRawError(str(error), path=file.path, hint=LEAVE_OUT) from error
+        raise UnsupportedRawError(str(error), path=file.path, mend=LEAVE_OUT) from error
     if frame.array.ndim != 2:
-        raise UnsupportedRawError("several values a pixel", path=file.path, hint=LEAVE_OUT)
+        raise UnsupportedRawError("several values a pixel", path=file.path, mend=LEAVE_OUT)
     return DecodedRaw(frame.array, levels, "flashraw", frame)
 
 
@@ -132,7 +132,7 @@ def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
     black, cfa = metadata.black_level, metadata.cfa
     if metadata.layout != "bayer" or cfa is None:
         message = f"not a Bayer mosaic but {metadata.layout!r}"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     uneven = black.row_deltas or black.col_deltas or max(black.rows, black.cols) > 2
     if uneven or black.samples != 1 or len(set(metadata.white_level)) != 1:
         raise DecoderDeclinedError("levels are more than a 2x2 pattern and one white")

@@ -85,7 +85,7 @@ def decode(file: RawFile) -> DecodedRaw:
     except rawpy.LibRawError as error:
         _require_memory(error, file.data)
         message = f"LibRaw cannot decode it: truncated or damaged ({_text(error)})"
-        raise CorruptRawError(message, path=file.path, hint=COPY_AGAIN) from error
+        raise CorruptRawError(message, path=file.path, mend=COPY_AGAIN) from error
     levels = _levels(raw, file.path)
     return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
 
@@ -113,7 +113,7 @@ def default_picture(data: bytes, *, path: str) -> npt.NDArray[np.uint8]:
         )
     except rawpy.LibRawError as error:
         message = f"LibRaw cannot render it ({_text(error)})"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+        raise CorruptRawError(message, path=path, mend=COPY_AGAIN) from error
     return picture
 
 
@@ -147,11 +147,11 @@ def _open(data: bytes, path: str) -> Any:
         return rawpy.imread(io.BytesIO(data))
     except rawpy.LibRawFileUnsupportedError as error:
         message = "LibRaw does not recognise it as a camera raw"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT) from error
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT) from error
     except rawpy.LibRawError as error:
         _require_memory(error, data)
         message = f"LibRaw cannot open it ({_text(error)})"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN) from error
+        raise CorruptRawError(message, path=path, mend=COPY_AGAIN) from error
 
 
 def _require_memory(error: rawpy.LibRawError, data: bytes) -> None:
@@ -172,7 +172,7 @@ def _checked_geometry(raw: Any, path: str) -> Geometry:
         and 0 < sizes.height <= height - sizes.top_margin
     ):
         message = f"sizes are not plausible: sensor {width}x{height}"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+        raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
     area = Rect(x=sizes.left_margin, y=sizes.top_margin, width=sizes.width, height=sizes.height)
     crop = None
     if sizes.crop_width and sizes.crop_height:
@@ -188,7 +188,7 @@ def _checked_geometry(raw: Any, path: str) -> Geometry:
 def _levels(raw: Any, path: str) -> Levels:
     if raw.raw_type != rawpy.RawType.Flat or raw.num_colors != 3 or raw.raw_pattern is None:
         message = "not a mosaic of three colours (full-colour, four-colour or monochrome sensor)"
-        raise UnsupportedRawError(message, path=path, hint=LEAVE_OUT)
+        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     red, green1, blue, green2 = (float(value) for value in raw.black_level_per_channel)
     return Levels(
         cfa=pattern_from_indices(raw.raw_pattern.tolist(), path=path),

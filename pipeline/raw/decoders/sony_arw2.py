@@ -92,7 +92,7 @@ def decode_arw2(data: bytes, image: TiffImage, *, path: str) -> U16:
     (offset,), samples = image.offsets, image.width * image.height
     if offset + samples > len(data):
         message = f"truncated: its image ends at byte {offset + samples}, the file at {len(data)}"
-        raise CorruptRawError(message, path=path, hint=COPY_AGAIN)
+        raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
     words = np.frombuffer(data, np.uint8, samples, offset).view("<u8")
     mosaic = np.empty((image.height, image.width), np.uint16)
     pairs = words.reshape(image.height, image.width // _BLOCK, 2)

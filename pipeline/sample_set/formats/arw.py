@@ -73,7 +73,7 @@ def _encode(
         if camera.byte_order == ">":
             raise UsageError(
                 "ARW2 blocks are little-endian by definition; a big-endian file cannot hold them",
-                hint='write it with byte_order="<" or compression="uncompressed"',
+                mend='write it with byte_order="<" or compression="uncompressed"',
             )
         pixels, mosaic = encode_arw2(mosaic)
         code = _ARW2

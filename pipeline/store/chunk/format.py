@@ -159,7 +159,7 @@ def require_bytes(claimed: int, expected: int, path: str) -> None:
 
 def damaged_chunk(message: str, path: str) -> DamagedStoreError:
     """The error for a chunk that is not what its sidecar records."""
-    return DamagedStoreError(message, path=path, hint=REDO)
+    return DamagedStoreError(message, path=path, mend=REDO)
 
 
 def forged_chunk(message: str, path: str) -> DamagedStoreError:
@@ -167,5 +167,5 @@ def forged_chunk(message: str, path: str) -> DamagedStoreError:
 
     No disk does that, and an ingest looks no further than the checksum.
     """
-    hint = f"delete {path}, then run prep ingest with the same sources and store"
-    return DamagedStoreError(f"chunk with a fitting checksum: {message}", path=path, hint=hint)
+    mend = f"delete {path}, then run prep ingest with the same sources and store"
+    return DamagedStoreError(f"chunk with a fitting checksum: {message}", path=path, mend=mend)

@@ -137,7 +137,7 @@ def test_a_damaged_chunk_names_its_sample(store_path: Path) -> None:
         with pytest.raises(DamagedStoreError, match=f"sample {dataset.ids[1]}: ") as caught:
             dataset[1]
         assert caught.value.path == str(path)
-        assert caught.value.hint
+        assert caught.value.mend
     path.unlink()
     with pytest.raises(DamagedStoreError, match=f"sample {dataset.ids[1]}: the chunk is missing"):
         dataset[1]
@@ -251,4 +251,4 @@ def test_samples_nobody_can_list_are_not_missing_without_a_word(store_path: Path
     with pytest.raises(DamagedStoreError, match="the manifest does not list its sample") as caught:
         StoreDataset(store_path, split="train")
     assert caught.value.path == str(victim)
-    assert "or delete the sidecar" in caught.value.hint
+    assert "or delete the sidecar" in caught.value.mend

@@ -311,7 +311,7 @@ def test_a_difference_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FrozenConv2d, "_fold", wrongly)
     with pytest.raises(TrainingError, match="differ: image gradient by") as caught:
         FrozenEngine(detector)
-    assert "--plain-detector" in caught.value.hint
+    assert "--plain-detector" in caught.value.mend
 
 
 def test_the_source_is_left_alone() -> None:

@@ -336,7 +336,7 @@ def test_foreign_weights_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GenispError, match="no such file") as caught:
         load_frozen_detector("sample_retinanet", tmp_path / "no.pth")
-    assert "--detector-weights" in caught.value.hint
+    assert "--detector-weights" in caught.value.mend
 
 
 def test_offline_says_which_file_goes_where(
@@ -352,9 +352,9 @@ def test_offline_says_which_file_goes_where(
     name = "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth"
     folder = tmp_path / "hub" / "checkpoints"
     assert caught.value.path == str(folder / name)
-    assert f"https://download.pytorch.org/models/{name}" in caught.value.hint
-    assert f"put {name} into {folder}" in caught.value.hint
-    assert "--detector-weights PATH" in caught.value.hint
+    assert f"https://download.pytorch.org/models/{name}" in caught.value.mend
+    assert f"put {name} into {folder}" in caught.value.mend
+    assert "--detector-weights PATH" in caught.value.mend
 
 
 def test_a_cached_copy_must_have_the_hash_of_its_name(
@@ -371,13 +371,13 @@ def test_a_cached_copy_must_have_the_hash_of_its_name(
     path.write_bytes(b"wrong")
     with pytest.raises(GenispError, match="SHA-256") as caught:
         published_weights(weights)
-    assert "delete it" in caught.value.hint
+    assert "delete it" in caught.value.mend
 
 
 def test_wrong_names_are_answered_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match="no detector 'yolo'") as caught:
         load_frozen_detector("yolo", "none")
-    assert "retinanet_resnet50_fpn_v2" in caught.value.hint
+    assert "retinanet_resnet50_fpn_v2" in caught.value.mend
     assert not any("mask" in name or "keypoint" in name for name in detector_names())
     with pytest.raises(UsageError, match="no weights called 'COCO_V1'"):
         load_frozen_detector("sample_retinanet")

@@ -218,7 +218,7 @@ def test_too_little_memory_names_the_options_that_help(
     monkeypatch.setattr(run.guide, "losses", full)
     with pytest.raises(TrainingError, match="not enough memory") as raised:
         run.fit()
-    assert "--accumulate" in raised.value.hint
+    assert "--accumulate" in raised.value.mend
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_samples(

@@ -276,7 +276,7 @@ def test_what_is_no_coco_file_raises_with_place_and_mend(data: bytes, what: str)
         load_coco(data, name="broken.json")
     assert what in caught.value.message
     assert caught.value.path == "broken.json"
-    assert caught.value.hint
+    assert caught.value.mend
     assert len(str(caught.value)) < 300
 
 

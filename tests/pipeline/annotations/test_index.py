@@ -174,7 +174,7 @@ def test_a_contradiction_names_both_files_and_is_never_resolved(
             index.lookup(name)
         for part in ("one_train.json", "two_train.json", f"disagree on its {aspect}"):
             assert part in caught.value.message
-        assert caught.value.hint
+        assert caught.value.mend
     assert len(index.lookup("B.NEF")) == 1
 
 

@@ -115,7 +115,7 @@ def test_a_matrix_that_cannot_be_inverted_is_refused(matrix: Any, reason: str) -
     with pytest.raises(UnsupportedRawError, match=reason) as caught:
         camera_to_xyz(matrix, path="night.nef")
     assert caught.value.path == "night.nef"
-    assert "--colour camera" in caught.value.hint
+    assert "--colour camera" in caught.value.mend
 
 
 def test_camera_colour_needs_no_matrix() -> None:

@@ -40,4 +40,4 @@ def test_a_file_too_large_is_refused_before_it_is_read(raws: Path) -> None:
     ((name, error),) = gather([str(raws)], [], []).problems
     assert name == "huge.json"
     assert f"more than {MAX_FILE_BYTES:,} are not read" in error.message
-    assert "Split it" in error.hint
+    assert "Split it" in error.mend

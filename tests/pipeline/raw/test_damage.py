@@ -269,7 +269,7 @@ def test_repeated_last_rows_are_refused_and_counted(decoder: DecoderName) -> Non
     mosaic[-5:] = mosaic[-6]
     with pytest.raises(CorruptRawError, match=r"5 of 40 rows .* repeat") as caught:
         convert(FORMATS["arw2"].file(mosaic), decoder)
-    assert "again" in caught.value.hint
+    assert "again" in caught.value.mend
 
 
 @every_decoder

@@ -79,7 +79,7 @@ def refusal(file: bytes) -> SourceError:
     with pytest.raises(SourceError) as caught:
         camera_to_xyz(facts_of(file).levels.xyz_to_camera, path="a.raw")
     assert caught.value.path == "a.raw"
-    assert caught.value.hint
+    assert caught.value.mend
     return caught.value
 
 
@@ -155,4 +155,4 @@ def test_what_is_no_raw_is_refused_whatever_its_name(content: bytes) -> None:
         with pytest.raises(SourceError) as caught:
             read()
         assert caught.value.path
-        assert caught.value.hint
+        assert caught.value.mend

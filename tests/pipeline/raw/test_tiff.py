@@ -203,7 +203,7 @@ def test_every_cut_of_a_file_is_refused_with_its_length(length: int) -> None:
         return
     with pytest.raises(CorruptRawError, match=rf"\b{length}\b") as caught:
         check(data)
-    assert caught.value.hint
+    assert caught.value.mend
 
 
 def test_extents_are_checked_against_a_size_that_was_only_listed() -> None:

@@ -83,7 +83,7 @@ def test_workers_that_do_not_start_are_tried_again_and_then_an_error(
         pass
     assert len(tried) == dask_cluster.STARTS
     assert "no memory" in raised.value.message
-    assert "the same command" in raised.value.hint
+    assert "the same command" in raised.value.mend
 
 
 def test_a_run_without_workers_ends(monkeypatch: pytest.MonkeyPatch) -> None:

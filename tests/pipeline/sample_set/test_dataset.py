@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty") as refusal:
         write_sample_set(tmp_path)
-    assert refusal.value.hint
+    assert refusal.value.mend
     assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
     with pytest.raises(UsageError, match="not a directory"):
         write_sample_set(tmp_path / "note.txt")

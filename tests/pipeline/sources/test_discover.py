@@ -162,7 +162,7 @@ def test_a_missing_input_is_wrong_usage(tmp_path: Path) -> None:
     for inputs in (["", str(tmp_path)], [], [str(tmp_path / "none"), str(tmp_path)]):
         with pytest.raises(UsageError) as caught:
             discover(inputs)
-        assert caught.value.hint
+        assert caught.value.mend
         assert caught.value.exit_code == 2
     assert caught.value.path == str(tmp_path / "none")
 
@@ -286,7 +286,7 @@ def test_a_cut_archive_gives_what_is_whole_and_names_what_is_not(tmp_path: Path)
     (problem,) = found.problems
     assert problem.path == f"{path}!/b.ARW"
     assert "cut off" in problem.message
-    assert "resume the download" in problem.hint
+    assert "resume the download" in problem.mend
     assert problem.exit_code == 3
 
 
@@ -368,7 +368,7 @@ def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
 def test_system_errors_become_ours(error: OSError, message: str) -> None:
     with pytest.raises(UnreadableSourceError, match=message) as caught, reading("/x", "/x"):
         raise error
-    assert caught.value.hint
+    assert caught.value.mend
 
 
 def test_a_programming_error_stays_one_and_a_remote_error_becomes_ours() -> None:
@@ -427,7 +427,7 @@ def test_urls_that_name_nothing_are_wrong_usage(memory: Memory) -> None:
         with pytest.raises(UsageError) as caught:
             discover([url])
         assert caught.value.path == url
-        assert caught.value.hint
+        assert caught.value.mend
 
 
 def test_a_file_url_is_the_local_file(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_download_with_a_hole_fails_only_for_the_members_in_it(tmp_path: Path)
     with pytest.raises(UnreadableSourceError, match="no member at byte") as absent:
         read_member(path, second, LIMIT)
     for caught in (damaged, absent):
-        assert "resume the download" in caught.value.hint
+        assert "resume the download" in caught.value.mend
         assert caught.value.path.endswith("RW")
 
 
@@ -360,7 +360,7 @@ def test_what_cannot_be_unpacked_is_listed_and_refused_with_a_mend(
         (member,) = list_members(path).members
         with pytest.raises(UnreadableSourceError, match=reason) as caught:
             read_member(path, member, LIMIT)
-        assert "unpack the archive yourself" in caught.value.hint
+        assert "unpack the archive yourself" in caught.value.mend
 
 
 def test_names_are_safe_labels_by_either_way_of_listing(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(UnreadableSourceError, match="not a zip archive") as caught:
         list_members(put(tmp_path, data))
     assert caught.value.path.endswith("nod.zip")
-    assert caught.value.hint
+    assert caught.value.mend
 
 
 def test_an_archive_that_is_gone_or_a_folder_is_unreadable(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_failing_disk_leaves_the_old_bytes_and_no_temporary(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left on device") as raised:
         files.put("key", b"new")
-    assert "free space" in raised.value.hint
+    assert "free space" in raised.value.mend
     assert files.get("key") == b"old"
     assert list(files.walk()) == ["key"]
 
@@ -141,7 +141,7 @@ def test_what_is_no_file_or_cannot_be_read_is_damage(
         with pytest.raises(DamagedStoreError, match=message) as caught:
             read("key")
         assert caught.value.path == str(path)
-        assert "prep ingest" in caught.value.hint
+        assert "prep ingest" in caught.value.mend
 
 
 def test_the_machine_at_its_end_is_no_damage(
@@ -169,5 +169,5 @@ def test_an_empty_folder_makes_room_for_a_file_and_a_full_one_is_named(files: Lo
     for change in changes:
         with pytest.raises(StoreError, match="a folder is in the place of a file") as caught:
             change()
-        assert "move it elsewhere" in caught.value.hint
+        assert "move it elsewhere" in caught.value.mend
     assert sorted(files.walk()) == ["empty", "full/mine"]

@@ -71,7 +71,7 @@ def test_a_new_writer_waits_for_commits_of_the_last_one(
         commit.__enter__()
     with pytest.raises(StoreLockedError, match="still writing") as raised, files.lock():
         pass
-    assert ".lock-commits" in raised.value.hint
+    assert ".lock-commits" in raised.value.mend
     commit.__exit__(None, None, None)
     with files.lock():
         pass

@@ -58,4 +58,4 @@ def test_a_sidecar_that_cannot_be_read_is_named(store_path: Path, left: bytes | 
     with pytest.raises(DamagedStoreError) as caught:
         store_info(store)
     assert caught.value.path == str(path)
-    assert caught.value.hint
+    assert caught.value.mend

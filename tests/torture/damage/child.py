@@ -184,7 +184,7 @@ def _decoded(
 def _judge_chunk(
     row: FaultRow, what: str, plain: bytes | Exception, fast: bytes | Exception
 ) -> None:
-    ours = [isinstance(one, DamagedStoreError) and bool(one.hint) for one in (plain, fast)]
+    ours = [isinstance(one, DamagedStoreError) and bool(one.mend) for one in (plain, fast)]
     if all(ours):
         row.record(caught=True, what=what)
     elif isinstance(plain, bytes) and plain == fast:
@@ -243,7 +243,7 @@ class _Watch:
                 try:
                     read(level)
                 except GenispError as error:
-                    if not error.hint:
+                    if not error.mend:
                         problems.append(f"{name}: no mend in {error}")
                 except Exception as error:  # what a campaign looks for
                     problems.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")

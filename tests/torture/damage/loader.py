@@ -121,7 +121,7 @@ def _objections(error: BaseException, sample_id: str) -> list[str]:
     if not isinstance(error, DamagedStoreError):
         return [f"{type(error).__name__}: {error}"]
     named = sample_id in str(error)
-    return [] if named and "prep " in error.hint else [f"{error} / {error.hint}"]
+    return [] if named and "prep " in error.mend else [f"{error} / {error.mend}"]
 
 
 def _read(

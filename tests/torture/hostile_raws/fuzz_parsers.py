@@ -387,7 +387,7 @@ TARGETS: dict[str, Target] = {
 
 def _require_words(error: Exception) -> None:
     """An error of ours says what is wrong and how to mend it."""
-    if not (getattr(error, "message", "") and getattr(error, "hint", "")):
+    if not (getattr(error, "message", "") and getattr(error, "mend", "")):
         raise AssertionError(f"no reason or no mend: {error!r}") from error
 
 

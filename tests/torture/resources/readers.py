@@ -65,7 +65,7 @@ class _Seen:
 
     def error(self, error: Exception, where: str) -> None:
         """Judge an error."""
-        if isinstance(error, GenispError) and error.hint and error.path:
+        if isinstance(error, GenispError) and error.mend and error.path:
             self.named += 1
         else:
             self.wrong.append(f"{where}: {type(error).__name__}: {error}")

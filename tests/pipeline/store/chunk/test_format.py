@@ -58,7 +58,7 @@ def test_every_truncation_and_every_appended_byte_is_caught(codec: Codec) -> Non
         with pytest.raises(DamagedStoreError) as caught:
             read(damaged, stored.shape, crc)
         assert caught.value.path == "packed/c.0.0.0.0"
-        assert "prep ingest" in caught.value.hint
+        assert "prep ingest" in caught.value.mend
 
 
 def test_another_samples_chunk_is_not_taken_for_this_one() -> None:
@@ -125,7 +125,7 @@ def test_a_header_that_misleads_blosc_is_refused_under_a_fitting_checksum(
         header = HEADER.pack(*fields[:field], value, *fields[field + 1 :])
         with pytest.raises(DamagedStoreError, match="fitting checksum") as caught:
             read(resealed(header + chunk[HEADER.size :]), (3, 20, 20))
-        assert "delete packed/c.0.0.0.0, then run prep ingest" in caught.value.hint
+        assert "delete packed/c.0.0.0.0, then run prep ingest" in caught.value.mend
 
 
 def test_an_array_of_another_shape_is_the_callers_mistake() -> None:
