@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.sidecar import Sidecar
-from tests.kit.documents import with_value
+from tests.kit.stored import with_value
 
 
 @pytest.fixture

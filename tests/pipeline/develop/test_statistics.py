@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.develop.statistics import CODES, level_statistics
 from schemas.fixed_point import FixedPoint
-from tests.kit.histogram import histogram
+from tests.kit.stored import histogram
 
 # Binary fractions: decoded values are exact, so the oracle's floats are too.
 POINT = FixedPoint(scale_factor=2.0**-15, add_offset=-(2.0**-15) * 9000)

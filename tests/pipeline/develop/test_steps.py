@@ -25,8 +25,8 @@ from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes,
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
-from tests.kit.histogram import histogram
 from tests.kit.places import NIKON_D1
+from tests.kit.stored import histogram
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint16]

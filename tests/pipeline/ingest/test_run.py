@@ -33,8 +33,8 @@ from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest
-from tests.kit.documents import sealed
 from tests.kit.recorder import Recorder
+from tests.kit.stored import sealed
 from tests.kit.trees import chunks, tree
 
 

@@ -19,8 +19,8 @@ from schemas.events import VerifySummary
 from schemas.finding import Severity
 from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
-from tests.kit.documents import sealed
 from tests.kit.recorder import Recorder
+from tests.kit.stored import sealed
 from tests.kit.trees import chunks, tree
 
 

@@ -28,9 +28,9 @@ from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.fast_decode import decode_codes, work_size
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
 from schemas.recipe import Codec, LevelName
-from tests.kit.documents import sealed
 from tests.kit.fenced_memory import Fenced
 from tests.kit.known_store import Faults, KnownStore, Rng, Verdict
+from tests.kit.stored import sealed
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage.forged import believable_edits, crafted_lists, crafted_sidecars
 from tests.torture.damage.judging import part

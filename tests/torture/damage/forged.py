@@ -30,9 +30,8 @@ from schemas.manifest import StoredSample
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 from tests.kit.children import environment
-from tests.kit.documents import sealed, with_value
-from tests.kit.histogram import histogram
 from tests.kit.known_store import RECIPE, Faults, KnownStore
+from tests.kit.stored import histogram, sealed, with_value
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage.judging import expect, mended, part
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from pipeline.store.keys import METADATA_NAME, SIDECARS
 from pipeline.store.manifest import MANIFEST_NAME
 from schemas.recipe import Recipe
-from tests.kit.documents import sealed
 from tests.kit.known_store import Damage, Faults, Folder, KnownStore, Link, Rng, flip
+from tests.kit.stored import sealed
 from tests.torture.campaign import FaultRow, Scale
 from tests.torture.damage import forged, loader
 from tests.torture.damage.judging import expect, mended, part
