@@ -34,7 +34,7 @@ def _as_published() -> GenISP:
 RECIPES: dict[TrainRecipeName, TrainRecipe] = {
     # A sane picture before the first step, bounded gains and matrix, a rate that keeps them sane.
     "default": TrainRecipe(GenISP, epochs=15, batch_size=8, lr=1e-3, lr_steps=(5, 10)),
-    # Literally as published: it runs away (learning experiment, section 3).
+    # Literally as published: it runs away (docs/reference/learning.md).
     "paper": TrainRecipe(_as_published, epochs=15, batch_size=8, lr=1e-2, lr_steps=(5, 10)),
     # Meijer, Uno and Sterns: batch 2, constant rate, 200 epochs.
     "report": TrainRecipe(_as_published, epochs=200, batch_size=2, lr=1e-2, lr_steps=()),

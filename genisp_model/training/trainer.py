@@ -34,7 +34,7 @@ from schemas.training import TrainConfig
 
 #: Optimiser steps between checkpoints: what a kill can cost.
 CHECKPOINT_EVERY = 20
-#: A gain or matrix entry beyond this is called diverging (learning experiment, section 7).
+#: A gain or matrix entry beyond this is called diverging (docs/reference/learning.md).
 RUNAWAY = 20.0
 #: Validation samples drawn after each epoch.
 PICTURES = 4
