@@ -321,6 +321,27 @@ def _first_line(error: Exception) -> str:
 backends: Any = torch.backends
 
 
+def profiled(bench: Bench, step: Callable[[], object]) -> list[tuple[float, int, str]]:
+    """Milliseconds, count and name of each kernel of a step (operators where there is no GPU).
+
+    Largest first. The step must have been warmed up.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if bench.on_cuda:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    bench.synchronise()
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+        bench.synchronise()
+    rows = []
+    for event in profile.key_averages():
+        of_device = "CUDA" in str(event.device_type)
+        if of_device == bench.on_cuda and not event.is_user_annotation:
+            time_us = event.self_device_time_total if of_device else event.self_cpu_time_total
+            rows.append((float(time_us) / 1e3, int(event.count), str(event.key)))
+    return sorted(rows, reverse=True)
+
+
 def without_tf32() -> AbstractContextManager[None]:
     """Convolutions in full float32.
 

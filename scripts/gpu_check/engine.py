@@ -24,6 +24,7 @@ from scripts.gpu_check.checking import (
     Result,
     backends,
     changed,
+    profiled,
     without_tf32,
 )
 from scripts.gpu_check.guides import SAMPLE, fixed_batch, guide, timed_guide
@@ -340,23 +341,10 @@ def _memory(bench: Bench, result: Result) -> None:
 
 def _kernels(bench: Bench, result: Result) -> None:
     """The kernels that take most of the best certain variant's step."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if bench.on_cuda:
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
     step = _made(bench, _Variant(fused=True, adam=True, amp=bench.has_bf16))
     for _ in range(bench.sizes.warm):
         step()
-    bench.synchronise()
-    with torch.profiler.profile(activities=activities) as profile:
-        step()
-        bench.synchronise()
-    rows = []
-    for event in profile.key_averages():
-        of_device = "CUDA" in str(event.device_type)
-        if of_device == bench.on_cuda and not event.is_user_annotation:
-            time_us = event.self_device_time_total if of_device else event.self_cpu_time_total
-            rows.append((round(float(time_us) / 1e3, 3), int(event.count), str(event.key)))
-    rows.sort(reverse=True)
+    rows = [(round(ms, 3), count, name) for ms, count, name in profiled(bench, step)]
     result.found["kernels"] = {
         "ms in all": round(sum(ms for ms, _, _ in rows), 2),
         "top": rows[:40],

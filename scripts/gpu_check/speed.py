@@ -25,6 +25,7 @@ from scripts.gpu_check.checking import (
     Result,
     backends,
     changed,
+    profiled,
     with_tf32_products,
     without_tf32,
 )
@@ -383,26 +384,13 @@ def _timed(bench: Bench, run: Trainer, batch: Batch) -> float:
 
 def kernels(bench: Bench, result: Result) -> None:
     """The fifteen kernels that take most of a step (operators where there is no GPU)."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if bench.on_cuda:
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
     sizes = bench.sizes
     detector = timed_guide(bench)
     batch = fixed_batch(bench, sizes.batch)
     with trainer(bench, bench.frame_store("resized"), detector, amp=bench.has_bf16) as run:
         for _ in range(sizes.warm):
             run._train_step([batch])
-        bench.synchronise()
-        with torch.profiler.profile(activities=activities) as profile:
-            run._train_step([batch])
-            bench.synchronise()
-    rows = []
-    for event in profile.key_averages():
-        of_device = "CUDA" in str(event.device_type)
-        if of_device == bench.on_cuda and not event.is_user_annotation:
-            time_us = event.self_device_time_total if of_device else event.self_cpu_time_total
-            rows.append((float(time_us) / 1e3, int(event.count), str(event.key)))
-    rows.sort(reverse=True)
+        rows = profiled(bench, lambda: run._train_step([batch]))
     whole = sum(milliseconds for milliseconds, _, _ in rows)
     for milliseconds, count, name in rows[:15]:
         bench.say(f"  {milliseconds:8.2f} ms {milliseconds / whole:6.1%} {count:5} x {name[:90]}")
