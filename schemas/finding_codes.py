@@ -195,7 +195,7 @@ class FindingCode(StrEnum):
     AMBIGUOUS_ORIENTATION = (
         "ambiguous-orientation",
         _WARNING,
-        "the frame has the annotation's size whether or not it is turned",
+        "the frame has the annotation's size whether or not it is turned or mirrored",
         "look at the boxes of this sample",
     )
     DECODERS_DISAGREE = (
