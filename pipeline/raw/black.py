@@ -3,7 +3,8 @@
 A black level that nobody knows is stated as 0 while samples begin at 500, 1000 or 2000: stored like
 that, the pedestal would be light. Three things tell, each a little:
 
-- *Covered pixels* around the picture, where a file has them, measure black. They decide.
+- *Covered pixels* around the picture, where a file has them, measure black. They decide, where the
+  file states 0; a level that is not 0 was measured or looked up by somebody.
 - *Half of the picture below black* is impossible: noise is as often above as below.
 - *The darkest samples*, where they are far above black. A bright picture has such, too, so one
   picture proves nothing; all pictures of a camera do, the more of them there are (`BlackWatch`).
@@ -40,12 +41,13 @@ BELOW: Final = 1 / 256
 #: So many pictures of one camera do not begin at the same brightness by chance.
 SHARED_BY: Final = 8
 
-#: Rows of a picture that are looked at, in pairs, and samples of covered pixels: enough for a
-#: thousandth of them to be many.
+#: Pairs of rows of a picture that are looked at: a thousandth of their samples are still many.
 _ROW_PAIRS: Final = 128
-_COVERED: Final = 100_000
-#: Fewer covered pixels than that prove nothing.
-_FEWEST_COVERED: Final = 256
+#: Samples of a strip beside the picture that are looked at; fewer than the second prove nothing.
+_ENOUGH: Final = 100_000
+_FEWEST: Final = 256
+#: Rows or columns of the picture that are compared with the strip beside them: two cells.
+_BESIDE: Final = 4
 
 
 class Darkness(NamedTuple):
@@ -55,11 +57,25 @@ class Darkness(NamedTuple):
     middle: int
 
 
-class Covered(NamedTuple):
-    """What a strip of pixels beside the picture holds, DN: its median, and its middle half."""
+class Strip(NamedTuple):
+    """Pixels outside the active area, on one side of it: covered, lit, or nobody knows what.
+
+    In DN: their median, how wide their middle half is, and the median of the picture beside them.
+    """
 
     middle: float
     spread: float
+    beside: float
+
+    def is_covered(self, seen: Darkness) -> bool:
+        """Whether it got no light: as dark as the picture's darkest, with a step to the picture.
+
+        Lit pixels, of which LibRaw leaves some columns out of some cameras' pictures, have no step.
+        """
+        return (
+            self.middle <= seen.darkest + 3 * self.spread
+            and self.beside >= self.middle + 4 * self.spread
+        )
 
 
 def check_black(mosaic: npt.NDArray[np.uint16], frame: Frame, sensor: Sensor, *, path: str) -> int:
@@ -87,18 +103,16 @@ def check_black(mosaic: npt.NDArray[np.uint16], frame: Frame, sensor: Sensor, *,
             f"{min(sensor.black):g}: that level is not this picture's"
         )
         raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
-    # A level that is not 0 was measured or looked up: a long exposure's dark current is no news.
-    tolerance = NEAR if black == 0 else FAR
     confirmed = False
-    for strip in _covered(mosaic, frame):
-        if abs(strip.middle - black) <= max(2 * strip.spread, NEAR * span):
+    for strip in _strips(mosaic, frame):
+        if abs(strip.middle - black) <= NEAR * span:
             confirmed = True
-        elif _is_dark(strip, seen) and strip.middle - black > max(
-            4 * strip.spread, tolerance * span
+        elif (
+            black == 0 and strip.middle > max(strip.spread, NEAR * span) and strip.is_covered(seen)
         ):
             message = (
                 f"its covered pixels read {strip.middle:g} DN, but its black level is said to be "
-                f"{black:g}: black is not known, and would be stored as light"
+                "0: black is not known, and would be stored as light"
             )
             raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
     return min(seen.darkest, int(black)) if confirmed else seen.darkest
@@ -172,28 +186,20 @@ def _darkness(mosaic: npt.NDArray[np.uint16], frame: Frame) -> Darkness:
     return Darkness(int(darkest), int(middle))
 
 
-def _covered(mosaic: npt.NDArray[np.uint16], frame: Frame) -> Iterator[Covered]:
-    """The strips outside the active area, but for those that hold one filler value."""
+def _strips(mosaic: npt.NDArray[np.uint16], frame: Frame) -> Iterator[Strip]:
+    """Those on the four sides of the active area, but for those that hold one filler value."""
     area = frame.active_area
-    right, bottom = area.x + area.width, area.y + area.height
-    rows = slice(area.y, bottom)
-    for strip in (
-        mosaic[rows, : area.x],
-        mosaic[rows, right:],
-        mosaic[: area.y],
-        mosaic[bottom:],
+    active = mosaic[area.y : area.y + area.height, area.x : area.x + area.width]
+    rows = mosaic[area.y : area.y + area.height]
+    for strip, beside in (
+        (rows[:, : area.x], active[:, :_BESIDE]),
+        (rows[:, area.x + area.width :], active[:, -_BESIDE:]),
+        (mosaic[: area.y], active[:_BESIDE]),
+        (mosaic[area.y + area.height :], active[-_BESIDE:]),
     ):
-        if strip.size < _FEWEST_COVERED:
+        if strip.size < _FEWEST:
             continue
-        samples = strip.reshape(-1)[:: max(1, strip.size // _COVERED)]
+        samples = strip.reshape(-1)[:: max(1, strip.size // _ENOUGH)]
         low, first, middle, third, high = np.percentile(samples, [1, 25, 50, 75, 99])
         if low < high:
-            yield Covered(float(middle), float(third - first))
-
-
-def _is_dark(strip: Covered, seen: Darkness) -> bool:
-    """Whether a strip got no light: as dark as the darkest of the picture, which has some."""
-    return (
-        strip.middle <= seen.darkest + 3 * strip.spread
-        and seen.middle >= strip.middle + 4 * strip.spread
-    )
+            yield Strip(float(middle), float(third - first), float(np.median(beside)))

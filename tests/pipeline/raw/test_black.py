@@ -111,14 +111,11 @@ def test_covered_pixels_contradict_a_black_of_0(pedestal: int) -> None:
         assert (caught.value.path, bool(caught.value.mend)) == ("a.NEF", True)
 
 
-def test_covered_pixels_contradict_a_black_that_is_stated_far_too_low() -> None:
-    with pytest.raises(UnsupportedRawError, match=r"read 1008 DN, .* said to be 512"):
-        darkest(covered(light(pedestal=1008), 1008), 512, MARGINS)
-
-
-def test_a_long_exposures_dark_current_is_no_contradiction() -> None:
-    mosaic = covered(light(pedestal=600, noise=30), 600, noise=30)
-    assert not is_reported(mosaic, 512, MARGINS)
+@pytest.mark.parametrize("level", [600, 1008])
+def test_a_black_that_somebody_measured_is_not_contradicted(level: int) -> None:
+    """By dark current of a long exposure, or by columns of which nobody knows what they are."""
+    for picture in (light(pedestal=level), light(pedestal=level, least=3000, most=12000)):
+        assert darkest(covered(picture, level), 512, MARGINS) >= 512
 
 
 @pytest.mark.parametrize("level", [0, 600])
@@ -136,7 +133,13 @@ def test_filler_beside_the_picture_says_nothing(filler: int) -> None:
 
 def test_lit_pixels_beside_the_picture_say_nothing() -> None:
     """LibRaw leaves a few columns of light out of some cameras' pictures."""
-    for scene in (light(pedestal=0), light(pedestal=0, least=800, most=1000)):
+    slope = np.linspace(900, 9000, SENSOR[0])[None] * np.ones((SENSOR[1], 1))
+    noise = np.random.default_rng(0).normal(0, 20, slope.shape)
+    for scene in (
+        light(pedestal=0),
+        light(pedestal=0, least=800, most=1000),
+        (slope + noise).astype(np.uint16),  # darkest on the side where the strip is
+    ):
         assert darkest(scene, 0, MARGINS) >= 0  # and is not refused
 
 
