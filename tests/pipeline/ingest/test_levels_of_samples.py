@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.raw import damage
+from pipeline.raw.facts import usual_largest
 from pipeline.sample_set import NIKON_D750, DngFile, nef_bytes, write_dng
 from pipeline.store import open_store
 from pipeline.store.local_files import LocalFiles
@@ -110,7 +110,7 @@ def test_a_store_made_before_goes_on_and_never_saturates(
     write_dng(sources / "a.dng", ordinary, dng=dng(3840, 120))
     with monkeypatch.context() as before:
         for module in ("pipeline.raw.facts", "pipeline.develop.colour", "pipeline.raw.damage"):
-            before.setattr(f"{module}.largest_code", damage.usual_largest)
+            before.setattr(f"{module}.largest_code", usual_largest)
         assert ingest(sources, store).exit_code == 0
     run_verify(LocalFiles(store), recorder, VerifyOptions(strict=True))
     assert recorder.findings == []

@@ -129,6 +129,8 @@ def test_covered_pixels_confirm_black_under_a_bright_picture(level: int) -> None
 def test_filler_beside_the_picture_says_nothing(filler: int) -> None:
     bright = covered(light(pedestal=0, least=5000, most=16000), filler, noise=0)
     assert is_reported(bright, 0, MARGINS)
+    bright[:, : COVERED[0] : 10] = 77  # and some remains of something in it
+    assert is_reported(bright, 0, MARGINS)
 
 
 def test_lit_pixels_beside_the_picture_say_nothing() -> None:
