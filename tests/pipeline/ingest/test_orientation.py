@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.develop_file import develop_file
+from pipeline.raw.decoders import libraw
 from pipeline.raw.reader import probe
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, arw_bytes, nef_bytes
 from pipeline.store import Store, open_store
@@ -178,3 +179,14 @@ def test_a_file_without_an_orientation_is_upright() -> None:
         facts = probe(data, whole=True, path="a.NEF")
         assert facts is not None
         assert facts.geometry.orientation_flag == flag
+
+
+def test_the_pictures_orientation_counts_not_one_that_is_said_elsewhere() -> None:
+    """As after a program set a picture upright and left its preview's tag as it was."""
+    file = nef_bytes(mosaic_with_box(1))
+    tag = bytes.fromhex("1c01 0300 01000000 0100")  # PlanarConfiguration, of the raw image only
+    other = with_tag(file, tag, bytes.fromhex("1201 0300 01000000 0600"))
+    facts = probe(other, whole=True, path="a.NEF")
+    assert facts is not None
+    assert facts.geometry.orientation_flag == 1
+    assert libraw.geometry(other, path="a.NEF").orientation_flag == 6
