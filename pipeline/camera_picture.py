@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.develop.frame import turned
 from pipeline.develop.resample import AxisWeights
-from pipeline.develop.steps import QUARTER_TURNS
+from pipeline.develop.steps import upright
 from pipeline.errors import UnsupportedRawError, UsageError
 from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.raw.decoders.libraw import default_picture
@@ -145,13 +146,12 @@ def to_level(
     ):
         message = "its frame reaches beyond the active area, which is all that LibRaw renders"
         raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
-    turns = QUARTER_TURNS[frame.orientation]
-    width, height = size if turns % 2 == 0 else size[::-1]
+    width, height = turned(size, frame.orientation)
     # Rows first: they are contiguous, and fewer columns are left to weigh.
     reduced = _average(picture, cell_weights(top, crop.height, height), axis=0)
     reduced = _average(reduced, cell_weights(left, crop.width, width), axis=1)
-    upright = np.rot90(reduced, turns).transpose(2, 0, 1)  # (3, h, w)
-    return np.ascontiguousarray(upright / np.float32(255))
+    planes = reduced.transpose(2, 0, 1)  # (3, h, w), not turned
+    return np.ascontiguousarray(upright(planes, frame.orientation) / np.float32(255))
 
 
 def cell_weights(start: int, length: int, n_out: int) -> AxisWeights:

@@ -14,6 +14,7 @@ from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
 from pipeline.ingest.failure import failure_from
+from pipeline.raw.black import check_black
 from pipeline.raw.damage import check_mosaic
 from pipeline.raw.decoders.table import reference
 from pipeline.raw.facts import check_levels
@@ -95,6 +96,7 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
     check_levels(decoded.levels, path=source.name)
     sensor = decoded.levels.sensor(frame)
     check_mosaic(decoded, frame, sensor, path=source.name)
+    check_black(decoded.mosaic, frame, sensor, path=source.name)
     point = fixed_point(sensor, recipe.colour, path=source.name)
     made = develop(decoded.mosaic, frame, sensor, recipe, point)[level]
     brightness = made.statistics[recipe.brightness_plane].p99

@@ -202,8 +202,27 @@ class FindingCode(StrEnum):
     AMBIGUOUS_ORIENTATION = (
         "ambiguous-orientation",
         _WARNING,
-        "the frame has the annotation's size whether or not it is turned",
+        "the frame has the annotation's size whether or not it is turned or mirrored",
         "look at the boxes of this sample",
+    )
+    ABOVE_WHITE = (
+        "above-white",
+        _INFO,
+        "more than one sample in a thousand is above the white level that is known of the camera",
+        "nothing to do: they are stored as they are, as values above 1",
+    )
+    NO_DARK_SAMPLE = (
+        "no-dark-sample",
+        _INFO,
+        "no sample is near the black level, which the file states as 0 or does not state",
+        "nothing to do for a bright picture; see doubtful-black",
+    )
+    DOUBTFUL_BLACK = (
+        "doubtful-black",
+        _WARNING,
+        "no picture of a camera in an ingest is as dark as its black level is said to be",
+        "add a picture taken with the lens cap on and run the same command: where that is not near "
+        "black either, black is not known, and these files should be left out",
     )
     DECODERS_DISAGREE = (
         "decoders-disagree",

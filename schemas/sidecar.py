@@ -37,7 +37,9 @@ _MAX_BYTES = 2**31 - 17
 _MOST_OVERHEAD = 20
 
 CfaPattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
-Orientation = Literal[1, 3, 6, 8]
+Orientation = Literal[1, 2, 3, 4, 5, 6, 7, 8]
+#: The orientations that swap width and height.
+QUARTER_TURNED: Final = (5, 6, 7, 8)
 CropSource = Literal["camera", "centred", "active"]
 Matrix3 = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
@@ -66,9 +68,9 @@ class Frame(StrictModel):
         ``"camera"``: the crop of the camera's own JPEG; ``"centred"``: centred in the active area
         because the annotation's size asked for it; ``"active"``: the file names no crop.
     orientation_flag
-        EXIF orientation in the file.
+        EXIF orientation in the file, as it stands there: also one that EXIF does not know (0, 9).
     orientation
-        EXIF orientation applied to the kept part (1: none).
+        EXIF orientation applied to the kept part (1: none; 2, 4, 5 and 7 mirror it).
     size
         (width, height) of the frame boxes live in: after the crop and the applied orientation.
     """
@@ -233,7 +235,7 @@ class Sidecar(StrictModel):
         if crop.x + crop.width > full_width or crop.y + crop.height > full_height:
             raise ValueError("the crop reaches over the sensor's edge")
         width, height = self.frame.size
-        turned = self.frame.orientation in (6, 8)
+        turned = self.frame.orientation in QUARTER_TURNED
         if (crop.width, crop.height) != ((height, width) if turned else (width, height)):
             raise ValueError("the frame is not as large as the crop")
         for name, level in self.levels.items():

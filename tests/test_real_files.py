@@ -11,6 +11,7 @@ import rawpy
 
 from pipeline.annotations.coco_file import load_coco
 from pipeline.annotations.index import build_index
+from pipeline.raw.tiff import read_tiff
 from pipeline.store import open_store
 from tests.conftest import Ingest
 from tests.kit.recorder import Recorder
@@ -36,6 +37,40 @@ def test_a_real_bggr_raw_equals_a_plain_evaluation_within_one_step(
     step = sample.sidecar.levels["packed"].scale_factor
     assert sample.xyz.shape == (3, 662, 1006)
     assert np.abs(sample.xyz - expected).max() < step
+
+
+def test_a_real_raw_with_samples_above_white_is_stored_to_half_a_code(
+    shared: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    path = shared / "real-raws" / "NIKON_D5000_over_white.dng"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    summary = ingest(path, tmp_path / "real.zarr")
+    assert (summary.exit_code, summary.ingested, recorder.findings) == (0, 1, [])
+
+    with rawpy.imread(str(path)) as raw:
+        x, y = raw.sizes.crop_left_margin, raw.sizes.crop_top_margin
+        shown = raw.raw_image[y : y + raw.sizes.crop_height, x : x + raw.sizes.crop_width]
+        mosaic = shown.astype(np.float64) / raw.white_level  # black is 0
+        to_xyz = np.linalg.inv(raw.rgb_xyz_matrix[:3].astype(np.float64))
+    assert (x % 2, y % 2, mosaic.max()) == (0, 0, 4095 / 3840)
+    blue, red = mosaic[0::2, 1::2], mosaic[1::2, 0::2]  # GBRG
+    green = (mosaic[0::2, 0::2] + mosaic[1::2, 1::2]) / 2
+    expected = np.einsum("ij,jyx->iyx", to_xyz, np.stack([red, green, blue]))
+
+    sample = open_store(tmp_path / "real.zarr").read("NIKON_D5000_over_white", level="packed")
+    record = sample.sidecar.levels["packed"]
+    codes = (expected - record.add_offset) / record.scale_factor
+    assert np.abs(sample.stored - codes).max() < 0.52
+
+
+def test_a_real_mirrored_raw_says_that_it_is(shared: Path) -> None:
+    path = shared / "real-raws" / "GoPro_HERO6.GPR"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    facts = read_tiff(path.read_bytes())
+    assert facts is not None
+    assert facts.orientation == 2
 
 
 def test_every_hostile_raw_is_refused_with_a_reason(

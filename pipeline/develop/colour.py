@@ -91,15 +91,20 @@ def colour_transform(sensor: Sensor, colour: Colour, *, path: str = "") -> Colou
     )
 
 
-def camera_range(sensor: Sensor) -> tuple[float, float]:
-    """Lowest and highest camera RGB any sample can have, rounded outwards to `RANGE_STEP`."""
+def camera_range(sensor: Sensor, largest: int | None = None) -> tuple[float, float]:
+    """Lowest and highest camera RGB of samples from 0 to `largest` DN, by default the largest code
+    of the format; rounded outwards to `RANGE_STEP`.
+    """
     span = sensor.white - min(sensor.black)
     lowest = -max(sensor.black) / span
-    highest = (largest_code(sensor) - min(sensor.black)) / span
+    top = largest_code(sensor) if largest is None else largest
+    highest = (top - min(sensor.black)) / span
     return floor(lowest / RANGE_STEP) * RANGE_STEP, ceil(highest / RANGE_STEP) * RANGE_STEP
 
 
-def fixed_point(sensor: Sensor, colour: Colour, *, path: str = "") -> FixedPoint:
+def fixed_point(
+    sensor: Sensor, colour: Colour, *, largest: int | None = None, path: str = ""
+) -> FixedPoint:
     """A scale and offset with which no sample in `camera_range` saturates, for all three planes.
 
     Plane i of ``M @ cam`` with cam in [lo, hi] spans the sums of min and max of (M_ij lo, M_ij hi).
@@ -107,7 +112,7 @@ def fixed_point(sensor: Sensor, colour: Colour, *, path: str = "") -> FixedPoint
     transform = colour_transform(sensor, colour, path=path)
     if transform.clipped:
         return FixedPoint.spanning(0.0, 1.0)
-    low, high = camera_range(sensor)
+    low, high = camera_range(sensor, largest)
     ends = np.stack([transform.matrix * low, transform.matrix * high])
     return FixedPoint.spanning(
         float(ends.min(axis=0).sum(axis=1).min()), float(ends.max(axis=0).sum(axis=1).max())

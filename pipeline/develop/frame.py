@@ -12,7 +12,7 @@ from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from pipeline.raw.facts import Geometry
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
-from schemas.sidecar import CropSource, Frame, Orientation, Rect
+from schemas.sidecar import QUARTER_TURNED, CropSource, Frame, Orientation, Rect
 
 Size = tuple[int, int]
 
@@ -29,7 +29,7 @@ def choose_frame(
     Parameters
     ----------
     geometry
-        What the raw says; an orientation flag other than 1, 3, 6, 8 counts as 1.
+        What the raw says; an orientation flag outside 1..8 counts as 1.
     annotation_size
         (width, height) the annotation states, or None for a raw without one.
 
@@ -64,7 +64,7 @@ def choose_frame(
 
 def turned(size: Size, orientation: Orientation) -> Size:
     """(width, height) after applying an EXIF orientation."""
-    return (size[1], size[0]) if orientation in (6, 8) else size
+    return (size[1], size[0]) if orientation in QUARTER_TURNED else size
 
 
 def frame_findings(frame: Frame, *, annotated: bool, where: str) -> tuple[Finding, ...]:

@@ -7,6 +7,7 @@ same floats before they are rounded; then the orientation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,20 @@ from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Frame, Orientation, PlaneStatistics, Sensor
 
-#: EXIF orientation -> quarter turns of `numpy.rot90` that put the image upright.
-QUARTER_TURNS: dict[Orientation, int] = {1: 0, 3: 2, 6: -1, 8: 1}
+#: How an EXIF orientation is put upright: whether rows and columns are swapped; then the steps in
+#: which the new rows, and the new columns, are read (-1: from their end).
+_UPRIGHT: Final[dict[Orientation, tuple[bool, int, int]]] = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+
+Values = TypeVar("Values", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,12 @@ class Level:
     scale_x: float
     scale_y: float
     statistics: dict[str, PlaneStatistics]
+
+
+def upright(planes: npt.NDArray[Values], orientation: Orientation) -> npt.NDArray[Values]:
+    """Turn and mirror (..., h, w) as an EXIF orientation asks (EXIF 2.32, tag 274); a view."""
+    swap, rows, columns = _UPRIGHT[orientation]
+    return (planes.swapaxes(-1, -2) if swap else planes)[..., ::rows, ::columns]
 
 
 def level_size(frame_size: tuple[int, int], level: LevelName, recipe: Recipe) -> tuple[int, int]:
@@ -117,12 +136,11 @@ def _level(
     recipe: Recipe,
     fixed_point: FixedPoint,
 ) -> Level:
-    turns = QUARTER_TURNS[frame.orientation]
-    upright = np.ascontiguousarray(np.rot90(stored, turns, axes=(1, 2)))
+    shown = np.ascontiguousarray(upright(stored, frame.orientation))
     return Level(
-        stored=upright,
-        scale_x=upright.shape[2] / frame.size[0],
-        scale_y=upright.shape[1] / frame.size[1],
+        stored=shown,
+        scale_x=shown.shape[2] / frame.size[0],
+        scale_y=shown.shape[1] / frame.size[1],
         statistics=level_statistics(counts, fixed_point, recipe.planes),
     )
 

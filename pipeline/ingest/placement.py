@@ -107,6 +107,7 @@ def _framed(item: Item, outcome: ProbeOutcome, once: _Once) -> FramedRaw | Failu
         findings=frame_findings(frame, annotated=annotated, where=source.name),
         group=once(group_name(facts.camera, frame.size)),
         own_range=once(outcome.fixed_point),
+        usual_range=once(outcome.usual_range or outcome.fixed_point),
         start=outcome.start,
     )
 
@@ -148,7 +149,7 @@ def _union(first: FixedPoint, second: FixedPoint) -> FixedPoint:
 
 def _objection(raw: FramedRaw, group: FixedPoint, strict: bool) -> Failure | None:
     """Why a raw cannot be taken although it has a frame."""
-    if not group.covers(raw.own_range):
+    if not group.covers(raw.usual_range):
         reason = "its levels need a wider value range than its group in this store has"
         return Failure("other", reason, "ingest these files into a store of their own")
     boxes = () if raw.annotation is None else raw.annotation.boxes

@@ -32,6 +32,7 @@ from pipeline.ingest.tasks import (
     SampleTask,
 )
 from pipeline.ingest.worker import develop_source, probe_source
+from pipeline.raw.black import BlackWatch
 from pipeline.raw.cross_check import DecoderTrust
 from pipeline.raw.decoders.table import decoder_packages
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
@@ -58,6 +59,9 @@ MANIFEST_SAMPLES = 100_000
 #: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
 #: for a thread that got no memory to start with.
 LEAST_MEMORY = 1 << 26
+
+#: Findings that new boxes do not change.
+_OF_PIXELS = (FindingCode.ABOVE_WHITE, FindingCode.NO_DARK_SAMPLE)
 
 #: What needs pixels.
 _TO_DEVELOP = ("new", "changed", "damaged")
@@ -235,6 +239,7 @@ class _Run:
             annotation = item.annotations[0]
             old = read_sidecar(self.files, *item.sample.entry.key)
             findings = frame_findings(old.frame, annotated=True, where=item.source.name)
+            findings += tuple(one for one in old.findings if one.code in _OF_PIXELS)
             update = {
                 "annotation": annotation,
                 "split": annotation.split,
@@ -279,6 +284,7 @@ class _Run:
         sizes = sum(one.raw.source.size for one in placed)
         self.ledger.reporter.stage("develop", len(placed), sizes)
         trust = DecoderTrust[Placed](self.options.decoder)
+        blacks = BlackWatch()
         queue = deque(placed)
         # A turn ends when the queue is empty; the last results of it may fill it again.
         while queue and not self.stopping:
@@ -293,9 +299,14 @@ class _Run:
                 )
                 if judged.first_difference:
                     self.ledger.find(_distrusted_class(task, outcome.disagreement))
+                if judged.keep and outcome.sidecar is not None:
+                    made = outcome.sidecar
+                    blacks.note(made.source.name, made.camera, made.sensor, outcome.darkest)
                 queue.extend(judged.again)
                 if judged.keep:
                     self._settle_sample(task.sample, outcome)
+        for finding in blacks.findings():
+            self.ledger.find(finding)
 
     def _tasks(self, queue: deque[Placed], trust: DecoderTrust[Placed]) -> Iterator[SampleTask]:
         destination = Destination(self.files, self.lease, self.recipe)

@@ -39,10 +39,14 @@ class ProbeTask:
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """Facts, the fixed point they imply, and the bytes they were read from; or the failure."""
+    """Facts, the fixed point they imply, and the bytes they were read from; or the failure.
+
+    `usual_range` is the fixed point for samples up to `usual_largest`.
+    """
 
     facts: RawFacts | None = None
     fixed_point: FixedPoint | None = None
+    usual_range: FixedPoint | None = None
     failure: Failure | None = None
     start: Start | None = None
 
@@ -62,7 +66,11 @@ class FramedRaw:
     group
         Name of the group its camera and frame belong to.
     own_range
-        The fixed point for its own levels; its group's covers it, and may be wider.
+        The fixed point for its own levels and every code of its format; a new group's covers it,
+        and may be wider.
+    usual_range
+        The fixed point for its own levels and samples little above white. A group that was there
+        before has to cover this; whether it covers its pixels, too, is known when they are decoded.
     start
         What the facts were read from: the pixels must come from the same file.
     """
@@ -77,6 +85,7 @@ class FramedRaw:
     findings: tuple[Finding, ...]
     group: str
     own_range: FixedPoint
+    usual_range: FixedPoint
     start: Start | None
 
     @property
@@ -146,9 +155,12 @@ class SampleOutcome:
         Set if the store cannot be written: the whole run has to stop.
     disagreement
         What the fast decoder and LibRaw differed in, if they were compared and did.
+    darkest
+        With `sidecar`: what `pipeline.raw.black.check_black` saw, in DN.
     """
 
     sidecar: Sidecar | None = None
     failure: Failure | None = None
     store_error: StoreError | None = None
     disagreement: str = ""
+    darkest: int = 0

@@ -16,16 +16,22 @@ from pipeline.errors import (
 )
 from pipeline.ingest.failure import failure_from
 from pipeline.ingest.tasks import ProbeOutcome, ProbeTask, SampleOutcome, SampleTask
+from pipeline.raw.black import check_black, is_far_from_black, no_dark_sample
 from pipeline.raw.cross_check import decode_checked
 from pipeline.raw.damage import check_mosaic
-from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels
+from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels, usual_largest
 from pipeline.raw.reader import PROBE_BYTES, check_container, decoder_version, probe
 from pipeline.sources.source import Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
 from pipeline.store.keys import chunk_key, sidecar_key
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 from schemas.recipe import LevelName
 from schemas.sidecar import DecoderRecord, LevelRecord, Sensor, Sidecar, SourceRecord
+
+#: A few samples above white are hot pixels; more say something about the white level.
+ABOVE_WHITE_SHARE = 1 / 1000
 
 
 def probe_source(task: ProbeTask) -> ProbeOutcome:
@@ -42,9 +48,10 @@ def probe_source(task: ProbeTask) -> ProbeOutcome:
         check_levels(facts.levels, path=source.name)
         sensor = _full_sensor(facts)
         point = fixed_point(sensor, task.colour, path=source.name)
+        usual = fixed_point(sensor, task.colour, largest=usual_largest(sensor), path=source.name)
     except Exception as error:  # one source must not cost the run; see failure_from
         return ProbeOutcome(failure=failure_from(error))
-    return ProbeOutcome(facts=facts, fixed_point=point, start=Start.of(data))
+    return ProbeOutcome(facts, point, usual, start=Start.of(data))
 
 
 def develop_source(task: SampleTask) -> SampleOutcome:
@@ -61,19 +68,19 @@ def develop_source(task: SampleTask) -> SampleOutcome:
             data, task.decision.decoder, compare=task.decision.compare, path=raw.source.name
         )
         del data
-        sensor = _checked_sensor(decoded, task)
+        sensor, darkest, findings = _checked_sensor(decoded, task)
         levels = develop(decoded.mosaic, raw.frame, sensor, recipe, task.fixed_point)
         record = DecoderRecord(
             name=decoded.decoder,
             version=decoder_version(decoded.decoder),
         )
         del decoded
-        sidecar = _commit(task, sensor, levels, record, sha256)
+        sidecar = _commit(task, sensor, levels, record, sha256, findings)
     except StoreError as error:
         return SampleOutcome(store_error=error, disagreement=disagreement)
     except Exception as error:  # one source must not cost the run; see failure_from
         return SampleOutcome(failure=failure_from(error), disagreement=disagreement)
-    return SampleOutcome(sidecar=sidecar, disagreement=disagreement)
+    return SampleOutcome(sidecar=sidecar, disagreement=disagreement, darkest=darkest)
 
 
 def _full_sensor(facts: RawFacts) -> Sensor:
@@ -87,17 +94,33 @@ def _full_sensor(facts: RawFacts) -> Sensor:
     )
 
 
-def _checked_sensor(decoded: DecodedRaw, task: SampleTask) -> Sensor:
+def _checked_sensor(
+    decoded: DecodedRaw, task: SampleTask
+) -> tuple[Sensor, int, tuple[Finding, ...]]:
+    """The levels, how dark the picture is in DN, and what its samples say about both."""
     path, frame = task.source.name, task.sample.raw.frame
     check_levels(decoded.levels, path=path)
     sensor = decoded.levels.sensor(frame)
-    check_mosaic(decoded, frame, sensor, path=path)
-    own = fixed_point(sensor, task.destination.recipe.colour, path=path)
+    brightest = check_mosaic(decoded, frame, sensor, path=path)
+    darkest = check_black(decoded.mosaic, frame, sensor, path=path)
+    largest = max(brightest.largest, usual_largest(sensor))
+    own = fixed_point(sensor, task.destination.recipe.colour, largest=largest, path=path)
     if not task.fixed_point.covers(own):
         message = "its levels need a wider value range than its group's other files have"
         mend = "ingest these files into a store of their own"
         raise UnsupportedRawError(message, path=path, mend=mend)
-    return sensor
+    findings = []
+    if brightest.share_above > ABOVE_WHITE_SHARE:
+        findings.append(
+            FindingCode.ABOVE_WHITE.finding(
+                path,
+                f"{brightest.share_above:.1%} of its samples are above white ({sensor.white:g} DN) "
+                f"by a sixteenth or more, up to {brightest.largest}",
+            )
+        )
+    if is_far_from_black(darkest, sensor):
+        findings.append(no_dark_sample(darkest, sensor, where=path))
+    return sensor, darkest, tuple(findings)
 
 
 def _commit(
@@ -106,6 +129,7 @@ def _commit(
     levels: dict[LevelName, Level],
     decoder: DecoderRecord,
     sha256: str,
+    findings: tuple[Finding, ...],
 ) -> Sidecar:
     destination, place = task.destination, task.sample
     raw, recipe = place.raw, destination.recipe
@@ -129,7 +153,7 @@ def _commit(
             sha256=sha256,
         ),
         decoder=decoder,
-        findings=raw.findings,
+        findings=raw.findings + findings,
     ).sealed()
     files, key = destination.files, sidecar_key(raw.group, place.id)
     with files.commit(destination.lease):

@@ -6,7 +6,7 @@ so that the other decoder is asked. Containers are `tiff`'s.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.errors import CorruptRawError
 from pipeline.raw.decoders.nikon_lossless import fills_its_strip
 from pipeline.raw.decoders.table import entry_of
-from pipeline.raw.facts import COPY_AGAIN, DecodedRaw, largest_code
+from pipeline.raw.facts import COPY_AGAIN, DecodedRaw, largest_code, usual_largest
 from pipeline.raw.rows import inspect_rows
 from pipeline.raw.tiff import NIKON_COMPRESSED, UNCOMPRESSED, TiffFacts, read_tiff
 from schemas.sidecar import Frame, Sensor
@@ -34,15 +34,22 @@ _CLIPPED_RUN: Final = 16
 _FALL: Final = 16
 
 
-def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> None:
+class Brightest(NamedTuple):
+    """The largest sample of a frame in DN, and the share of samples above `usual_largest`."""
+
+    largest: int
+    share_above: float
+
+
+def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str) -> Brightest:
     """Refuse pixels no sensor gives: what a decoder leaves when it ran out of data.
 
     Raises
     ------
     CorruptRawError
         If the mosaic has another size than announced, rows repeat or are blank, its end is what
-        decoders make of no data, no sample is above black, or samples exceed what the white level
-        allows.
+        decoders make of no data, no sample is above black, or samples exceed the largest code of
+        the format.
     """
     height, width = decoded.mosaic.shape
     if (width, height) != frame.raw_size:
@@ -51,8 +58,13 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
     crop = frame.crop
     # A constant row is believed where it is saturated, or where black is 0 and it is clipped to it.
     darkest = SATURATION_SHARE * sensor.white if min(sensor.black) > 0 else 0
-    largest, repeated, blank = inspect_rows(
-        decoded.mosaic, (crop.y, crop.x), (crop.height, crop.width), int(darkest)
+    part = decoded.mosaic[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    largest, above, repeated, blank = inspect_rows(
+        decoded.mosaic,
+        (crop.y, crop.x),
+        (crop.height, crop.width),
+        int(darkest),
+        usual_largest(sensor),
     )
     if largest <= max(sensor.black):
         message = f"no sample is above the black level (largest {largest} DN): no image data"
@@ -61,15 +73,17 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
             f"{repeated + blank} of {crop.height} rows are blank or repeat the row above: "
             "the data ends early or was lost"
         )
-    elif lost := lost_samples(
-        decoded.mosaic[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width],
-        min(sensor.black),
-    ):
+    elif lost := lost_samples(part, min(sensor.black)):
         message = f"the last {lost} samples or more are no image: the data ends early or was lost"
     elif largest > largest_code(sensor):
-        message = f"largest sample is {largest} DN where white is {sensor.white:g}: damaged"
+        most = largest_code(sensor)
+        count = int(np.count_nonzero(part > most))
+        message = (
+            f"{count} of {part.size} samples ({count / part.size:.2g}) are above {most} DN, which "
+            f"no data with white at {sensor.white:g} reach; the largest is {largest}: damaged"
+        )
     else:
-        return
+        return Brightest(largest, above / part.size)
     raise CorruptRawError(message, path=path, mend=COPY_AGAIN)
 
 

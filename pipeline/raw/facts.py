@@ -22,8 +22,8 @@ MAX_DIMENSION = 32_768
 #: damaged, and would make the fixed point of its whole group coarse.
 MAX_BLACK_SHARE = 1 / 4
 
-#: Samples may exceed the white level by this much before a file counts as damaged: Sony's ARW2
-#: codes reach 17204 where white is 16383 (1.0501).
+#: Samples may exceed the largest number of a format's bits by this much: Sony's ARW2 codes reach
+#: 17204 where 14 bits end at 16383 (1.0501), also in a DNG made of them.
 CODE_HEADROOM = 17 / 16
 
 #: White balance goes up to about 5 (blue under candles).
@@ -174,5 +174,17 @@ def _single(value: float) -> float:
 
 
 def largest_code(sensor: Sensor) -> int:
-    """Largest sample in DN that is still believed."""
+    """Largest sample in DN that is still believed: the largest code of the sensor's format.
+
+    White is where a table, or the maker, says that the sensor saturates: up to half a bit below the
+    end of the format (3840 of 4095, 15000 of 16383). Hot pixels and compressed highlights lie
+    between. The format is told by white, not by the file's bits a sample: a DNG keeps 12 bits in
+    16.
+    """
+    bits = (math.ceil(sensor.white) - 1).bit_length()
+    return math.ceil(max(sensor.white, (1 << bits) - 1) * CODE_HEADROOM)
+
+
+def usual_largest(sensor: Sensor) -> int:
+    """A little above white, DN: samples up to there are no news, and every store holds them."""
     return math.ceil(sensor.white * CODE_HEADROOM)

@@ -8,6 +8,7 @@ the table; LibRaw decodes everything else.
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from functools import cache
 
 from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
@@ -81,7 +82,7 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
     """
     try:
         tiff = check_container(data, path=path) if whole else read_tiff(data, path=path)
-        sizes = libraw.geometry(data, path=path)
+        sizes = _with_orientation(libraw.geometry(data, path=path), tiff)
         try:
             facts = _early_facts(RawFile(data, path))
         except DecoderDeclinedError:
@@ -97,6 +98,17 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
         if not whole:
             return None
         raise
+
+
+def _with_orientation(sizes: Geometry, tiff: TiffFacts | None) -> Geometry:
+    """Sizes with the orientation that a TIFF's first directory states, if it states one.
+
+    That one is the picture's. LibRaw prefers a preview's to an upright picture's, and takes values
+    that EXIF does not know for others: 0 for 8.
+    """
+    if tiff is None or tiff.orientation is None:
+        return sizes
+    return replace(sizes, orientation_flag=tiff.orientation)
 
 
 def _early_facts(file: RawFile) -> EarlyFacts:

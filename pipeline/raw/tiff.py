@@ -123,7 +123,7 @@ class TiffFacts:
     make, model
         As the camera writes them, without padding; empty where absent.
     orientation
-        EXIF orientation, 1 to 8; 1 where absent or out of range, as TIFF prescribes.
+        EXIF orientation as it stands in IFD0, which may be outside 1..8; None where absent.
     iso
         Sensitivity, or None.
     exposure_time
@@ -146,7 +146,7 @@ class TiffFacts:
     variant: TiffVariant
     make: str
     model: str
-    orientation: int
+    orientation: int | None
     iso: int | None
     exposure_time: float | None
     f_number: float | None
@@ -203,12 +203,11 @@ def read_tiff(data: bytes | bytearray | memoryview, *, path: str = "") -> TiffFa
         for label, directory in directories
         for image in _images(reader, label, directory, variant)
     ]
-    orientation = reader.integer(main, _ORIENTATION, 1)
     return TiffFacts(
         variant=variant,
         make=reader.text(main, _MAKE),
         model=reader.text(main, MODEL),
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        orientation=next(iter(reader.integers(main, _ORIENTATION, 1)), None),
         iso=_iso(reader, shot),
         exposure_time=reader.rational(shot, _EXPOSURE_TIME),
         f_number=reader.rational(shot, _F_NUMBER),

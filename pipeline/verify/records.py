@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import level_size
 from pipeline.errors import REDO
+from pipeline.raw.facts import usual_largest
 from pipeline.store.keys import sidecar_key
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
@@ -36,7 +37,9 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
     if set(sidecar.levels) != set(recipe.levels):
         yield wrong(FindingCode.DAMAGED_LEVELS, f"levels are {sorted(sidecar.levels)}")
     try:
-        own = fixed_point(sidecar.sensor, recipe.colour)
+        # Groups made by earlier versions hold less of a format whose white is not its end; no
+        # sample of theirs needs more.
+        own = fixed_point(sidecar.sensor, recipe.colour, largest=usual_largest(sidecar.sensor))
     except (ArithmeticError, ValueError) as error:
         yield wrong(FindingCode.DAMAGED_SENSOR, f"its levels and matrix cannot be used: {error}")
         return

@@ -19,6 +19,7 @@ from pipeline.sample_set import DngFile, dng_bytes
 from pipeline.store import open_store
 from schemas.recipe import LevelName
 from schemas.sidecar import Frame, Orientation, Rect
+from tests.kit.orientation import ORIENTATIONS
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,8 +34,12 @@ def sensor_site(frame: Frame, x: float, y: float) -> tuple[float, float]:
     width, height = frame.crop.width, frame.crop.height
     stored = {
         1: (x, y),  # row 0 is the top, column 0 the left
+        2: (width - x, y),  # row 0 is the top, column 0 the right
         3: (width - x, height - y),  # row 0 is the bottom, column 0 the right
+        4: (x, height - y),  # row 0 is the bottom, column 0 the left
+        5: (y, x),  # row 0 is the left side, column 0 the top
         6: (y, height - x),  # row 0 is the right side, column 0 the top
+        7: (width - y, height - x),  # row 0 is the right side, column 0 the bottom
         8: (width - y, x),  # row 0 is the left side, column 0 the bottom
     }[frame.orientation]
     return frame.crop.x + stored[0], frame.crop.y + stored[1]
@@ -69,7 +74,7 @@ def assert_box_is_bright(level: npt.NDArray[np.float32], frame: Frame, box: Box)
         np.testing.assert_allclose(found, np.outer(down, across), atol=2e-3)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("origin", [(0, 0), (6, 10)])
 @pytest.mark.parametrize("shrink", [1.0, 2.37])
 def test_a_bright_rectangle_lands_where_its_box_is(
@@ -96,7 +101,7 @@ def test_a_bright_rectangle_lands_where_its_box_is(
     assert_box_is_bright(level, frame, BOX)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("shrink", [1.0, 2.37])
 def test_an_active_area_that_begins_on_an_odd_site_shifts_nothing(
     orientation: Orientation, shrink: float
@@ -110,7 +115,7 @@ def test_an_active_area_that_begins_on_an_odd_site_shifts_nothing(
         crop_source="camera",
         orientation_flag=orientation,
         orientation=orientation,
-        size=(160, 100) if orientation in (1, 3) else (100, 160),
+        size=(160, 100) if orientation < 5 else (100, 160),
     )
     # Edges of cells: so every cell is either dark or bright.
     box = (BOX[0] + 1, BOX[1] + 1, BOX[2] + 1, BOX[3] + 1)

@@ -31,8 +31,9 @@ from pipeline.raw.facts import (
 )
 from schemas.sidecar import Rect
 
-#: LibRaw's flip -> the EXIF orientation it was read from.
-_EXIF_ORIENTATION = {0: 1, 3: 3, 5: 8, 6: 6}
+#: LibRaw's flip -> the EXIF orientation it was read from. Bits of the flip: 1 mirrors left and
+#: right, 2 top and bottom, 4 swaps rows and columns.
+_EXIF_ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 
 #: What LibRaw raises where memory cannot be had: because there is none, or too much was wanted.
 _LACKING = (rawpy.LibRawUnsufficientMemoryError, rawpy.LibRawMemPoolOverflowError)

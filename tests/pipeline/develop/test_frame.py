@@ -9,6 +9,7 @@ from pipeline.errors import FrameMismatchError, UnsupportedRawError
 from pipeline.raw.cfa import PATTERNS, shifted
 from pipeline.raw.facts import Geometry
 from schemas.sidecar import Frame, Orientation, Rect
+from tests.kit.orientation import ORIENTATIONS
 
 Size = tuple[int, int]
 # Sony RX100 VII: JPEG crop (12, 12, 5472, 3648) on a sensor of 5504x3672, 5496 of it visible.
@@ -70,7 +71,7 @@ def test_a_crop_tag_of_another_size_than_the_boxes_gives_way_to_the_centre() -> 
     assert frame.crop_source == "centred"
 
 
-@pytest.mark.parametrize("flag", [6, 8])
+@pytest.mark.parametrize("flag", [5, 6, 7, 8])
 def test_a_turned_frame_is_turned_when_that_is_the_annotated_one(flag: int) -> None:
     frame = frame_of((400, 300), crop=(8, 6, 360, 240), flag=flag, wanted=(240, 360))
     assert (frame.orientation, frame.size) == (flag, (240, 360))
@@ -78,20 +79,20 @@ def test_a_turned_frame_is_turned_when_that_is_the_annotated_one(flag: int) -> N
     assert frame_findings(frame, annotated=True, where="") == ()
 
 
-@pytest.mark.parametrize("flag", [6, 8])
+@pytest.mark.parametrize("flag", [5, 6, 7, 8])
 def test_a_turned_frame_stays_as_it_is_when_the_boxes_were_drawn_unturned(flag: int) -> None:
     frame = frame_of((400, 300), crop=(8, 6, 360, 240), flag=flag, wanted=(360, 240))
     assert (frame.orientation, frame.orientation_flag, frame.size) == (1, flag, (360, 240))
 
 
-@pytest.mark.parametrize("flag", [6, 8])
+@pytest.mark.parametrize("flag", [5, 6, 7, 8])
 def test_a_centred_crop_is_turned_too(flag: int) -> None:
     frame = frame_of((400, 300), flag=flag, wanted=(280, 376))
     assert frame.crop == rect(12, 10, 376, 280)
     assert (frame.orientation, frame.size) == (flag, (280, 376))
 
 
-@pytest.mark.parametrize("flag", [6, 8])
+@pytest.mark.parametrize("flag", [5, 6, 7, 8])
 def test_a_centred_crop_stays_as_it_is_when_the_boxes_were_drawn_unturned(flag: int) -> None:
     frame = frame_of((400, 300), flag=flag, wanted=(376, 280))
     assert frame.crop == rect(12, 10, 376, 280)
@@ -108,30 +109,32 @@ def test_an_odd_centre_is_rounded_to_the_cell_before() -> None:
     assert frame.crop == rect(4, 6, 390, 286)
 
 
-def test_upside_down_cannot_be_told_by_size_so_it_is_applied_and_reported() -> None:
-    frame = frame_of((400, 300), flag=3, wanted=(400, 300))
-    assert frame.orientation == 3
+@pytest.mark.parametrize("flag", [2, 3, 4])
+def test_what_size_cannot_tell_is_applied_and_reported(flag: int) -> None:
+    frame = frame_of((400, 300), flag=flag, wanted=(400, 300))
+    assert frame.orientation == flag
     (finding,) = frame_findings(frame, annotated=True, where="a.NEF")
     assert (finding.code, finding.severity.value) == ("ambiguous-orientation", "warning")
     assert frame_findings(frame, annotated=False, where="a.NEF") == ()
 
 
-def test_a_square_frame_is_as_ambiguous() -> None:
-    frame = frame_of((300, 300), flag=6, wanted=(300, 300))
-    assert frame.orientation == 6
+@pytest.mark.parametrize("flag", [5, 6, 7, 8])
+def test_a_square_frame_is_as_ambiguous(flag: int) -> None:
+    frame = frame_of((300, 300), flag=flag, wanted=(300, 300))
+    assert frame.orientation == flag
     codes = [finding.code for finding in frame_findings(frame, annotated=True, where="")]
     assert codes == ["ambiguous-orientation"]
 
 
-@pytest.mark.parametrize("flag", [1, 3, 6, 8])
+@pytest.mark.parametrize("flag", ORIENTATIONS)
 def test_a_raw_without_boxes_gets_its_crop_and_its_orientation(flag: int) -> None:
     frame = frame_of((400, 300), crop=(8, 6, 360, 240), flag=flag)
     assert (frame.crop, frame.orientation) == (rect(8, 6, 360, 240), flag)
-    assert frame.size == ((240, 360) if flag in (6, 8) else (360, 240))
+    assert frame.size == ((240, 360) if flag in (5, 6, 7, 8) else (360, 240))
 
 
-@pytest.mark.parametrize("flag", [0, 2, 4, 5, 7, 9, -1])
-def test_orientations_no_camera_writes_count_as_upright(flag: int) -> None:
+@pytest.mark.parametrize("flag", [0, 9, -1])
+def test_orientations_that_exif_does_not_know_count_as_upright(flag: int) -> None:
     frame = frame_of((400, 300), flag=flag)
     assert (frame.orientation, frame.orientation_flag) == (1, flag)
 
@@ -233,7 +236,8 @@ def test_a_chosen_frame_lies_on_the_sensor_and_holds_whole_cells(
 
 
 @pytest.mark.parametrize(
-    ("orientation", "expected"), [(1, (6, 4)), (3, (6, 4)), (6, (4, 6)), (8, (4, 6))]
+    ("orientation", "expected"),
+    [*((flag, (6, 4)) for flag in (1, 2, 3, 4)), *((flag, (4, 6)) for flag in (5, 6, 7, 8))],
 )
 def test_a_quarter_turn_swaps_width_and_height(orientation: Orientation, expected: Size) -> None:
     assert turned((6, 4), orientation) == expected

@@ -25,6 +25,8 @@ from pipeline.sample_set import NIKON_D750, SONY_RX100M7, CameraFile, arw_bytes,
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour, LevelName, Recipe
 from schemas.sidecar import CfaPattern, Frame, Matrix3, Orientation, Rect, Sensor
+from tests.kit.orientation import ORIENTATIONS
+from tests.kit.orientation import shown as upright
 from tests.kit.places import NIKON_D1
 from tests.kit.stored import histogram
 
@@ -42,7 +44,6 @@ RX100M7: Matrix3 = (
     (-0.0734, 0.1537, 0.5997),
 )
 UNEVEN = {D750: (600.0, 604.0, 612.0, 608.0), RX100M7: (800.0, 797.0, 803.0, 801.0)}
-ORIENTATIONS: tuple[Orientation, ...] = (1, 3, 6, 8)
 
 #: Beyond the half code of rounding: what single precision may add over the whole range.
 PACKED_SLACK = 0.02
@@ -74,17 +75,6 @@ def noise(
     shape: tuple[int, int], *, seed: int = 0, low: int = 0, high: int = 17408
 ) -> npt.NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(low, high, shape).astype(np.uint16)
-
-
-def upright(planes: Floats, orientation: Orientation) -> Floats:
-    """What EXIF says: 3 stands on its head, 6 has its top on the right, 8 on the left."""
-    if orientation == 3:
-        return planes[:, ::-1, ::-1]
-    if orientation == 6:
-        return planes.swapaxes(1, 2)[:, :, ::-1]
-    if orientation == 8:
-        return planes.swapaxes(1, 2)[:, ::-1, :]
-    return planes
 
 
 def camera_rgb(mosaic: Codes, frame: Frame, sensor: Sensor, cfa: CfaPattern) -> Floats:

@@ -58,7 +58,8 @@ def test_every_format_is_decoded_to_the_samples_written(name: str, decoder: Deco
 @every_format
 @pytest.mark.parametrize("cfa", CFA_PATTERNS)
 @pytest.mark.parametrize(
-    ("orientation", "crop"), [(1, None), (6, (4, 2, 48, 32)), (3, (6, 4, 40, 30))]
+    ("orientation", "crop"),
+    [(1, None), (6, (4, 2, 48, 32)), (3, (6, 4, 40, 30)), (7, (4, 2, 48, 32)), (2, None)],
 )
 def test_all_decoders_agree_on_every_variant(
     name: str, cfa: Cfa, orientation: int, crop: tuple[int, int, int, int] | None

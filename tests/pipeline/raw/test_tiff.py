@@ -164,12 +164,17 @@ def test_olympus_and_panasonic_dialects_are_read(magic: bytes) -> None:
     assert check(build(magic=magic)).make == "NIKON CORPORATION"
 
 
-def test_absent_facts_are_none_and_orientation_is_upright() -> None:
-    data = build(main={0x8769: long(0), 0x112: short(0)})
+def test_absent_facts_are_none() -> None:
+    data = build(main={0x8769: long(0), 0x112: long()})
     facts = check(data)
     assert (facts.iso, facts.exposure_time, facts.f_number) == (None, None, None)
     assert facts.captured_at is None
-    assert facts.orientation == 1
+    assert facts.orientation is None
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 8, 9, 65535])
+def test_the_orientation_is_what_the_file_says(value: int) -> None:
+    assert check(build(main={0x112: short(value)})).orientation == value
 
 
 def test_exif_facts_of_old_cameras_are_found_in_the_main_directory() -> None:

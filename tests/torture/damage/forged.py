@@ -282,7 +282,7 @@ _ABSURD: dict[str, tuple[Any, ...]] = {
     "frame.raw_size": _SIZES,
     "frame.crop.x": _NUMBERS[1:],
     "frame.crop.width": _NUMBERS,
-    "frame.orientation": (0, 2, 9, 10**30, None),
+    "frame.orientation": (0, 9, 10**30, None),
     "sensor.white": (0, -1, 1e300, math.nan, 600, None),
     "sensor.black": ([0] * 3, [-1] * 4, [1e300] * 4, [math.nan] * 4, [70000] * 4),
     "sensor.xyz_to_camera": (

@@ -36,6 +36,7 @@ from pipeline.store.local_files import LocalFiles
 from pipeline.store.samples import read_level
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
+from tests.kit.orientation import shown
 
 #: Address space of a child: what a file may claim but must never get.
 ADDRESS_SPACE = 6 << 30
@@ -232,7 +233,9 @@ def _fact_differences(raw: Any, made: Sidecar) -> Iterator[str]:
     pattern = "".join("RGBG"[index] for index in raw.raw_pattern.ravel())
     x, y = frame.crop.x % 2, frame.crop.y % 2
     pattern = "".join(pattern[2 * ((i + y) % 2) + (j + x) % 2] for i in (0, 1) for j in (0, 1))
-    turned = {3: 3, 5: 8, 6: 6}.get(sizes.flip, 1)  # no camera mirrors its pictures
+    turned = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}[sizes.flip]
+    if frame.orientation_flag not in range(1, 9):
+        turned = 1  # LibRaw takes the last three bits of anything
     told = {
         "size": (frame.raw_size, (sizes.raw_width, sizes.raw_height)),
         "crop": (_corners(frame.crop), _expected_crop(sizes)),
@@ -290,9 +293,8 @@ def _pixel_differences(mosaic: npt.NDArray[np.uint16], made: Sidecar, store: Pat
     rgb = np.stack([seen["R"], green, seen["B"]])
     values = np.einsum("ij,jyx->iyx", np.linalg.inv(np.array(sensor.xyz_to_camera)), rgb)
     expected = (values - level.add_offset) / level.scale_factor
-    turns = {1: 0, 3: 2, 6: -1, 8: 1}[made.frame.orientation]
     stored = read_level(LocalFiles(store), made, "packed").stored
-    difference = np.abs(stored - np.rot90(expected, turns, axes=(1, 2))).max()
+    difference = np.abs(stored - shown(expected, made.frame.orientation)).max()
     if difference > 1:
         yield f"stored pixels differ from LibRaw's by up to {difference:.0f} codes"
 
