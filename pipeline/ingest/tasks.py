@@ -2,6 +2,7 @@
 
     Item         a source, and what is to be done about it               `survey`
     ProbeTask -> ProbeOutcome   what the beginning of the file says      `worker.probe_source`
+                                with the levels that will be stored      `class_levels`
     FramedRaw    with its frame, its annotation and its group            `placement`
     Placed       with its id and its row                                 `placement`
     SampleTask -> SampleOutcome   in the store, or why it is not         `worker.develop_source`
@@ -18,31 +19,29 @@ from dataclasses import dataclass
 from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure
 from pipeline.raw.cross_check import Decision
-from pipeline.raw.facts import RawFacts
+from pipeline.raw.facts import MatrixOrigin, RawFacts
 from pipeline.sources.source import Source, Start
 from pipeline.store.files import StoreFiles
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
 from schemas.manifest import StoredSample
-from schemas.recipe import Colour, Recipe
+from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Frame, Sidecar
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """Read one raw's facts."""
+    """Read one raw's facts, or decode it for its levels alone."""
 
     source: Source
-    colour: Colour
 
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """Facts, the fixed point they imply, and the bytes they were read from; or the failure."""
+    """Facts and the bytes they were read from; or the failure."""
 
     facts: RawFacts | None = None
-    fixed_point: FixedPoint | None = None
     failure: Failure | None = None
     start: Start | None = None
 
@@ -63,6 +62,8 @@ class FramedRaw:
         Name of the group its camera and frame belong to.
     own_range
         The fixed point for its own levels; its group's covers it, and may be wider.
+    matrix_origin
+        Of the matrix that will be stored.
     start
         What the facts were read from: the pixels must come from the same file.
     """
@@ -77,6 +78,7 @@ class FramedRaw:
     findings: tuple[Finding, ...]
     group: str
     own_range: FixedPoint
+    matrix_origin: MatrixOrigin
     start: Start | None
 
     @property

@@ -134,7 +134,7 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
 
 
 def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    facts = probe_source(ProbeTask(task.source, task.recipe.colour)).facts
+    facts = probe_source(ProbeTask(task.source)).facts
     if facts is None:
         yield FindingCode.UNDERIVABLE, "its raw can no longer be read"
         return
