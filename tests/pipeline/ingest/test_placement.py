@@ -161,7 +161,7 @@ def test_a_raw_that_an_existing_group_cannot_hold_is_refused() -> None:
     first = place(map(probed, items), StoreState(), Recipe(), strict=False)
     state = state_with(entry("a.NEF", 0))
     state.groups = first.groups
-    wide = probed(Item(raw("b.NEF"), "new"), facts(black=(9000.0,) * 4))
+    wide = probed(Item(raw("b.NEF"), "new"), facts(black=(4000.0,) * 4))
     placement = place([wide], state, Recipe(), strict=False)
     assert not placement.placed
     assert "wider value range" in placement.refused[0][1].reason
