@@ -103,7 +103,8 @@ def _settle_class(
     result: SettledLevels, numbers: dict[str, int], first: int, example: Levels, read: ReadLevels
 ) -> None:
     """Give all files of a class LibRaw's levels, of which one file's are known."""
-    whole = level_differences(example, _facts(result, first).levels)
+    fast = _facts(result, first).levels
+    whole = level_differences(example, fast)
     known: dict[str, Levels] = {}
     if whole.keys() - _OF_CAMERA:
         # Nobody knows how the others' levels go with their files: each is asked.
@@ -119,7 +120,8 @@ def _settle_class(
         told = told or differing
         _put(result, number, levels)
     if told:
-        result.findings.append(_disagreement(result.probed[first][0].source.name, told))
+        of_table = example.origin.source == "table" and fast.origin.source == "file"
+        result.findings.append(_disagreement(result.probed[first][0], told, of_table=of_table))
 
 
 def _settle_origins(result: SettledLevels, numbers: dict[str, int], example: Levels) -> None:
@@ -152,11 +154,14 @@ def _put(result: SettledLevels, number: int, levels: Levels) -> None:
     result.probed[number] = item, replace(outcome, facts=facts)
 
 
-def _disagreement(name: str, differing: dict[str, str]) -> Finding:
+def _disagreement(item: Item, differing: dict[str, str], *, of_table: bool) -> Finding:
+    kept = "; the matrix is that of its table, not the DNG's own"
+    said = "; ".join(differing.values())
     return FindingCode.DECODERS_DISAGREE.finding(
-        where=name,
-        message="LibRaw and the fast decoders read different levels: "
-        f"{'; '.join(differing.values())}. LibRaw decodes all files of this camera and compression",
+        where=item.source.name,
+        message=f"LibRaw reads other levels than the fast decoders: {said}. "
+        "LibRaw decodes all files of this camera and compression"
+        + (kept if of_table and "xyz_to_camera" in differing else ""),
     )
 
 
@@ -169,6 +174,5 @@ def _borrowed(probed: Iterable[tuple[Item, ProbeOutcome]]) -> Iterator[Finding]:
             message = no_own_matrix(facts.camera, facts.levels.origin)
             files.setdefault(message, []).append(item.source.name)
     for message, names in files.items():
-        yield FindingCode.RELATIVES_MATRIX.finding(
-            where=min(names), message=f"{message} ({len(names)} files)"
-        )
+        count = "1 file" if len(names) == 1 else f"{len(names)} files"
+        yield FindingCode.RELATIVES_MATRIX.finding(min(names), f"{message} ({count})")

@@ -131,7 +131,7 @@ def table_matrix(make: str, model: str) -> Matrix3:
     XYZ (D65) -> camera; zeros where the table has none, or LibRaw refuses such a file.
     """
     try:
-        with rawpy.imread(io.BytesIO(_nameless_pixels(make, model))) as raw:
+        with rawpy.imread(io.BytesIO(_named_dng(make, model))) as raw:
             return _matrix(raw)
     except rawpy.LibRawError:
         return matrix3([0.0] * 9)
@@ -153,9 +153,10 @@ def supported_models() -> frozenset[str]:
     return frozenset(name.decode("latin-1") for name in names()[:count])
 
 
-def _nameless_pixels(make: str, model: str) -> bytes:
+def _named_dng(make: str, model: str) -> bytes:
     """A black DNG with a camera's name and nothing else that could tell the camera."""
-    texts = [text.encode() + b"\0\0\0\0" for text in (make, model)]
+    # At least five bytes: up to four would stand in the directory itself.
+    texts = [text.encode() + bytes(5) for text in (make, model)]
     side, count = 32, 12
     start = 8 + 2 + 12 * count + 4
     offsets = start, start + len(texts[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -92,12 +93,12 @@ def test_another_matrix_is_libraws_in_all_files_of_the_class_with_one_finding() 
 
 @pytest.mark.parametrize("what", ["black", "white", "cfa"])
 def test_other_levels_are_read_from_each_file_of_a_class_in_which_they_differ(what: str) -> None:
-    values = {
+    values: dict[str, list[Any]] = {
         "black": [(500.0 + n,) * 4 for n in range(5)],
         "white": [15000.0 + n for n in range(5)],
         "cfa": ["BGGR"] * 5,
     }
-    slow = [replace(FAST, **{what: value}) for value in values[what]]  # type: ignore[arg-type]
+    slow = [replace(FAST, **{what: value}) for value in values[what]]
     files = folder(*slow)
     result = files.settle()
     assert stored(result) == slow
@@ -166,10 +167,12 @@ def test_matrices_that_files_bring_themselves_stay_theirs() -> None:
 
 def test_a_table_overrules_the_matrix_of_each_file_not_only_of_the_example() -> None:
     """The first DNG happens to have the table's matrix, the second another converter's."""
-    fast = [FAST, replace(FAST, xyz_to_camera=OTHER_MATRIX)]
+    from_file = replace(FAST, origin=MatrixOrigin("file"))
+    fast = [from_file, replace(from_file, xyz_to_camera=OTHER_MATRIX)]
     result = folder(FAST, FAST, fast=fast).settle()
     assert stored(result) == [FAST, FAST]
     assert codes(result) == ["decoders-disagree"]
+    assert "not the DNG's own" in result.findings[0].message
 
 
 @pytest.mark.parametrize("choice", ["auto", "libraw", "flashraw"])

@@ -490,7 +490,7 @@ def test_a_range_is_planned_by_the_matrix_that_is_stored(
     for name in store:
         sidecar = store.sidecar(name)
         with rawpy.imread(str(raws / f"{name}.ARW")) as raw:
-            stored = np.float32(sidecar.sensor.xyz_to_camera)
+            stored = np.array(sidecar.sensor.xyz_to_camera, np.float32)
             assert np.array_equal(stored, raw.rgb_xyz_matrix[:3])
         assert sidecar.sensor.matrix_source == "relative"
         assert sidecar.sensor.matrix_model == "ILCE-7"
@@ -536,7 +536,7 @@ def test_a_dng_of_an_unknown_camera_is_stored_by_its_own_matrix(
     assert sample.sidecar.sensor.matrix_source == "file"
     camera = (mosaic.astype(np.float64) - 512) / (16383 - 512)
     planes = [camera[0::2, 0::2], (camera[0::2, 1::2] + camera[1::2, 0::2]) / 2, camera[1::2, 1::2]]
-    to_xyz = np.linalg.inv(np.reshape(DngFile().color_matrix, (3, 3)))
+    to_xyz = np.linalg.inv(np.array(DngFile().color_matrix).reshape(3, 3))
     expected = np.einsum("ij,jyx->iyx", to_xyz, np.stack(planes))
     step = sample.sidecar.levels["packed"].scale_factor
     assert np.abs(sample.xyz - expected).max() < step

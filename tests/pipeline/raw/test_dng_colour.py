@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -41,10 +42,10 @@ def matrix_field(matrix: Matrix) -> Field:
     return signed_rational_field(*matrix.ravel().tolist())
 
 
-def colour(tags: dict[int, Field | None], byte_order: Any = "<") -> DngColour:
+def colour(tags: Mapping[int, Field | None], byte_order: Any = "<") -> DngColour:
     """What is read of a DNG with these tags and no others about colour."""
     bare: dict[int, Field | None] = dict.fromkeys((CM1, CM2, LIGHT1, LIGHT2))
-    dng = DngFile(byte_order=byte_order, tags=bare | tags)
+    dng = DngFile(byte_order=byte_order, tags=bare | dict(tags))
     facts = read_tiff(dng_bytes(noise(), dng=dng))
     assert facts is not None
     assert facts.colour is not None

@@ -114,6 +114,15 @@ def test_without_libraws_list_only_the_name_tells(monkeypatch: pytest.MonkeyPatc
     assert relative_of.__wrapped__(Camera(make=SONY, model="ILCE-7M5"), matrix) == "ILCE-7..."
 
 
+@pytest.mark.parametrize(("make", "model"), [("", ""), ("S", "A"), (SONY, "ILCE-7" + 200 * "x")])
+def test_names_that_no_camera_has_are_looked_up_too(make: str, model: str) -> None:
+    matrix = libraw.table_matrix(make, model)
+    assert (matrix == NONE) == (make != SONY)
+    assert relative_of(Camera(make=make, model=model), matrix) == (
+        "ILCE-7" if make == SONY else None
+    )
+
+
 def dng_colour(values: tuple[float, ...] = OWN, illuminant: int = 21) -> DngColour:
     return DngColour((Calibration(illuminant, values, ()),), ())
 
