@@ -34,6 +34,7 @@ from pipeline.store import open_store
 from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
+from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
 from tests.kit.recorder import Recorder
 from tests.kit.stored import sealed
@@ -497,6 +498,24 @@ def test_a_range_is_planned_by_the_matrix_that_is_stored(
         assert sidecar.decoder.name == "libraw"
     sources = VerifyOptions(strict=True, sources=(str(raws),))
     assert run_verify(LocalFiles(tmp_path / "s.zarr"), Recorder(), sources).exit_code == 0
+
+
+def test_a_store_that_does_not_say_where_its_matrix_is_from_still_follows_from_its_raws(
+    tmp_path: Path, ingest: Ingest
+) -> None:
+    """As stores of earlier versions do not."""
+    raws = noise_raws(tmp_path / "raws", replace(SONY_RX100M7, model="DSC-RX1RM3"))
+    ingest(raws, tmp_path / "s.zarr")
+    for path in (tmp_path / "s.zarr").glob("*/sidecars/*.json"):
+        old = Sidecar.model_validate_json(path.read_bytes())
+        bare = {"matrix_source": "table", "matrix_model": ""}
+        new = old.model_copy(update={"sensor": old.sensor.model_copy(update=bare)}).sealed()
+        assert b"matrix_" not in new.to_json()
+        path.write_bytes(new.to_json())
+    sources = VerifyOptions(sources=(str(raws),))
+    recorder = Recorder()
+    run_verify(LocalFiles(tmp_path / "s.zarr"), recorder, sources)
+    assert "underivable" not in recorder.codes
 
 
 def test_strict_takes_no_relatives_matrix(
