@@ -123,7 +123,7 @@ def plan_samples(raws: Path, store: Path, lease: str) -> dict[str, SampleTask]:
     """The task of each raw in a folder, as an ingest that holds the lease plans it, by name."""
     recipe = Recipe()
     items = [Item(source, "new") for source in discover([str(raws)]).raws]
-    probed = [(item, probe_source(ProbeTask(item.source, recipe.colour))) for item in items]
+    probed = [(item, probe_source(ProbeTask(item.source))) for item in items]
     placement = place(probed, StoreState(), recipe, strict=False)
     if placement.refused:
         raise SystemExit(f"cannot ingest its own raws: {placement.refused[0][1].reason}")

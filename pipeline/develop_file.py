@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.develop.colour import fixed_point
+from pipeline.develop.colour import own_range
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import Level, develop
 from pipeline.errors import CorruptRawError, GenispError, SourceError, UnreadableSourceError
@@ -17,7 +17,6 @@ from pipeline.ingest.failure import failure_from
 from pipeline.raw.black import check_black
 from pipeline.raw.damage import check_mosaic
 from pipeline.raw.decoders.table import reference
-from pipeline.raw.facts import check_levels
 from pipeline.raw.reader import decode, probe
 from pipeline.safe_text import printable
 from pipeline.sources.location import reading
@@ -93,11 +92,10 @@ def _develop(source: Source, recipe: Recipe, level: LevelName) -> Developed:
     frame = choose_frame(facts.geometry, path=source.name)
     # LibRaw, the reference: one file alone earns the faster decoder no trust.
     decoded = decode(data, reference().name, path=source.name)
-    check_levels(decoded.levels, path=source.name)
+    point = own_range(decoded.levels, recipe.colour, path=source.name)
     sensor = decoded.levels.sensor(frame)
     check_mosaic(decoded, frame, sensor, path=source.name)
     check_black(decoded.mosaic, frame, sensor, path=source.name)
-    point = fixed_point(sensor, recipe.colour, path=source.name)
     made = develop(decoded.mosaic, frame, sensor, recipe, point)[level]
     brightness = made.statistics[recipe.brightness_plane].p99
     return Developed(_values(made, point), brightness, frame)

@@ -230,6 +230,13 @@ class FindingCode(StrEnum):
         "the fast decoder and LibRaw differ on a class of files, which LibRaw decodes from then on",
         "nothing to do: LibRaw's numbers are stored",
     )
+    RELATIVES_MATRIX = (
+        "relatives-matrix",
+        _WARNING,
+        "a camera's colour matrix is that of another model, because LibRaw has none for it",
+        "colours are a guess: convert the raws with Adobe DNG Converter, whose DNGs bring their "
+        "camera's matrix, or wait for a LibRaw that knows the camera, and ingest into a new store",
+    )
 
     # A store, by prep verify
     DAMAGED_CHUNK = "damaged-chunk", _ERROR, "a chunk is missing or not what its sidecar records"

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import StrictModel
+from schemas.base import GrownModel, StrictModel
 from schemas.choices import DecoderName
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
@@ -41,6 +41,7 @@ Orientation = Literal[1, 2, 3, 4, 5, 6, 7, 8]
 #: The orientations that swap width and height.
 QUARTER_TURNED: Final = (5, 6, 7, 8)
 CropSource = Literal["camera", "centred", "active"]
+MatrixSource = Literal["table", "file", "relative"]
 Matrix3 = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -91,7 +92,7 @@ class Camera(StrictModel):
     model: str
 
 
-class Sensor(StrictModel):
+class Sensor(GrownModel):
     """Levels and colour of the mosaic, as the file or LibRaw's table gives them.
 
     Attributes
@@ -103,16 +104,25 @@ class Sensor(StrictModel):
     white
         White level in DN (LibRaw ``maximum``).
     xyz_to_camera
-        LibRaw ``cam_xyz[:3]``: XYZ (D65) -> camera RGB.
+        XYZ (D65) -> camera RGB: LibRaw ``cam_xyz[:3]``, or the file's own.
     as_shot_balance
         As-shot multipliers of R, G, B with G = 1, or None when the file has none.
+    matrix_source
+        ``"table"``: the matrix is the decoder's for this model; ``"file"``: the DNG's own;
+        ``"relative"``: LibRaw's for a model whose name begins alike, a guess.
+    matrix_model
+        That model, or the beginning that its name and this one share; "" unless a relative.
     """
+
+    LATER = ("matrix_source", "matrix_model")
 
     cfa: CfaPattern
     black: tuple[float, float, float, float]
     white: float
     xyz_to_camera: Matrix3
     as_shot_balance: tuple[float, float, float] | None = None
+    matrix_source: MatrixSource = "table"
+    matrix_model: str = ""
 
 
 class Capture(StrictModel):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UnsupportedRawError
-from pipeline.raw.facts import largest_code
+from pipeline.raw.facts import MAX_CONDITION, Levels, check_levels, largest_code
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import Colour
 from schemas.sidecar import Sensor
@@ -27,8 +27,10 @@ D65_WHITE = np.array([0.95047, 1.0000001, 1.08883])
 #: black levels differ a little share one fixed point.
 RANGE_STEP = 1 / 32
 
-#: Above this a matrix inverts to noise; real cameras stay below 10.
-MAX_CONDITION = 1e3
+_NO_MATRIX = (
+    "ingest a DNG that brings one (Adobe DNG Converter writes them), leave the file out, or use "
+    "--colour camera and a store of its own"
+)
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,14 @@ def camera_to_xyz(xyz_to_camera: npt.ArrayLike, *, path: str = "") -> Matrix:
         If it is all zeros (LibRaw does not know the camera), not finite, or near singular.
     """
     forward = np.asarray(xyz_to_camera, dtype=np.float64)
-    mend = "this camera has no usable colour matrix; leave the file out or use --colour camera"
     if not np.isfinite(forward).all() or not forward.any():
         raise UnsupportedRawError(
-            "colour matrix is all zeros: unknown camera", path=path, mend=mend
+            "colour matrix is all zeros: unknown camera", path=path, mend=_NO_MATRIX
         )
     condition = float(np.linalg.cond(forward))
     if condition > MAX_CONDITION:
         message = f"colour matrix is singular (condition {condition:.3g})"
-        raise UnsupportedRawError(message, path=path, mend=mend)
+        raise UnsupportedRawError(message, path=path, mend=_NO_MATRIX)
     return np.asarray(np.linalg.inv(forward), dtype=np.float64)
 
 
@@ -100,6 +101,25 @@ def camera_range(sensor: Sensor, largest: int | None = None) -> tuple[float, flo
     top = largest_code(sensor) if largest is None else largest
     highest = (top - min(sensor.black)) / span
     return floor(lowest / RANGE_STEP) * RANGE_STEP, ceil(highest / RANGE_STEP) * RANGE_STEP
+
+
+def own_range(
+    levels: Levels, colour: Colour, *, largest: int | None = None, path: str = ""
+) -> FixedPoint:
+    """`fixed_point` for the levels of one file, which are checked first.
+
+    Raises
+    ------
+    UnsupportedRawError
+        If they are not plausible, or the recipe needs a matrix and there is none.
+    """
+    check_levels(levels, path=path)
+    if levels.matrix_problem and colour != "camera":
+        raise UnsupportedRawError(levels.matrix_problem, path=path, mend=_NO_MATRIX)
+    sensor = Sensor(
+        cfa=levels.cfa, black=levels.black, white=levels.white, xyz_to_camera=levels.xyz_to_camera
+    )
+    return fixed_point(sensor, colour, largest=largest, path=path)
 
 
 def fixed_point(

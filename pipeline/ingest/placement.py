@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pipeline.develop.colour import own_range
 from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
@@ -13,13 +14,15 @@ from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
 from pipeline.ingest.tasks import FramedRaw, Placed, ProbeOutcome
-from pipeline.raw.facts import RawFacts
+from pipeline.raw.facts import RawFacts, usual_largest
+from pipeline.raw.matrix import no_own_matrix
 from pipeline.sources.source import Source
 from pipeline.store.keys import group_name, sample_id
 from schemas.coco import ImageAnnotation
+from schemas.finding_codes import FindingCode
 from schemas.fixed_point import FixedPoint
 from schemas.layout import GroupLayout, LevelLayout
-from schemas.recipe import Recipe
+from schemas.recipe import Colour, Recipe
 from schemas.sidecar import Frame
 
 _Value = TypeVar("_Value")
@@ -61,7 +64,7 @@ def place(
     framed: list[FramedRaw] = []
     once = _Once()
     for item, outcome in probed:
-        raw = _framed(item, outcome, once)
+        raw = _framed(item, outcome, recipe.colour, once)
         if isinstance(raw, Failure):
             result.refused.append((item.source, raw))
         else:
@@ -86,12 +89,15 @@ def place(
     return result
 
 
-def _framed(item: Item, outcome: ProbeOutcome, once: _Once) -> FramedRaw | Failure:
+def _framed(item: Item, outcome: ProbeOutcome, colour: Colour, once: _Once) -> FramedRaw | Failure:
     """A probed source with its frame and its group; or why it cannot have them."""
     facts, source = outcome.facts, item.source
-    if facts is None or outcome.fixed_point is None:
+    if facts is None:
         return outcome.failure or Failure("other", "no facts", "")
     try:
+        levels, usual_top = facts.levels, usual_largest(facts.levels.white)
+        point = own_range(levels, colour, path=source.name)
+        usual = own_range(levels, colour, largest=usual_top, path=source.name)
         frame, annotation = _frame_of(item, facts)
     except SourceError as error:
         return failure_from(error)
@@ -106,8 +112,9 @@ def _framed(item: Item, outcome: ProbeOutcome, once: _Once) -> FramedRaw | Failu
         annotation=annotation,
         findings=frame_findings(frame, annotated=annotated, where=source.name),
         group=once(group_name(facts.camera, frame.size)),
-        own_range=once(outcome.fixed_point),
-        usual_range=once(outcome.usual_range or outcome.fixed_point),
+        own_range=once(point),
+        usual_range=once(usual),
+        matrix_origin=once(facts.levels.origin),
         start=outcome.start,
     )
 
@@ -152,6 +159,9 @@ def _objection(raw: FramedRaw, group: FixedPoint, strict: bool) -> Failure | Non
     if not group.covers(raw.usual_range):
         reason = "its levels need a wider value range than its group in this store has"
         return Failure("other", reason, "ingest these files into a store of their own")
+    if strict and raw.matrix_origin.source == "relative":
+        reason = f"--strict: {no_own_matrix(raw.camera, raw.matrix_origin)}"
+        return Failure("unsupported", reason, FindingCode.RELATIVES_MATRIX.mend or "")
     boxes = () if raw.annotation is None else raw.annotation.boxes
     noticed = [*raw.findings, *(finding for box in boxes for finding in box.findings)]
     if strict and noticed:

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import StoreError
+from pipeline.ingest.class_levels import settle_levels
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.outcomes import Ledger
@@ -31,12 +32,14 @@ from pipeline.ingest.tasks import (
     SampleOutcome,
     SampleTask,
 )
-from pipeline.ingest.worker import develop_source, probe_source
+from pipeline.ingest.worker import develop_source, probe_source, reference_levels
 from pipeline.raw.black import BlackWatch
 from pipeline.raw.cross_check import DecoderTrust
 from pipeline.raw.decoders.table import decoder_packages
+from pipeline.raw.facts import Levels
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
+from pipeline.sources.source import Source
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
@@ -257,13 +260,21 @@ class _Run:
             time_limit=self.options.time_limit,
             stopping=lambda: self.stopping,
         ) as workforce:
-            probed = self._probe(workforce, to_do)
-            placement = place(probed, self.state, self.recipe, strict=self.options.strict)
+            levels = settle_levels(
+                self._probe(workforce, to_do),
+                self.options.decoder,
+                lambda sources: self._reference_levels(workforce, sources),
+            )
+            for finding in levels.findings:
+                self.ledger.find(finding)
+            trust = DecoderTrust[Placed](self.options.decoder)
+            trust.distrust(levels.distrusted)
+            placement = place(levels.probed, self.state, self.recipe, strict=self.options.strict)
             for source, failure in placement.refused:
                 self.ledger.fail(source.name, failure, source)
             self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
-            self._run_samples(workforce, placement.placed)
+            self._run_samples(workforce, placement.placed, trust)
         if self.store_error is not None:
             raise self.store_error
 
@@ -272,18 +283,26 @@ class _Run:
     ) -> Iterator[tuple[Item, ProbeOutcome]]:
         self.ledger.reporter.stage("probe", len(items))
         by_name = {item.source.name: item for item in items}
-        tasks = (ProbeTask(item.source, self.recipe.colour) for item in items if not self.stopping)
+        tasks = (ProbeTask(item.source) for item in items if not self.stopping)
         for task, outcome in workforce.run(probe_source, tasks):
             if isinstance(outcome, WorkerDied):
                 outcome = ProbeOutcome(failure=self._crash(outcome))
             self.ledger.reporter.step(failed=outcome.failure is not None)
             yield by_name[task.source.name], outcome
 
-    def _run_samples(self, workforce: Executor, placed: Sequence[Placed]) -> None:
+    def _reference_levels(
+        self, workforce: Executor, sources: Sequence[Source]
+    ) -> Iterator[tuple[Source, Levels | None]]:
+        tasks = (ProbeTask(source) for source in sources if not self.stopping)
+        for task, levels in workforce.run(reference_levels, tasks):
+            yield task.source, None if isinstance(levels, WorkerDied) else levels
+
+    def _run_samples(
+        self, workforce: Executor, placed: Sequence[Placed], trust: DecoderTrust[Placed]
+    ) -> None:
         """Develop all samples; those of a class whose decoder is found out, once more."""
         sizes = sum(one.raw.source.size for one in placed)
         self.ledger.reporter.stage("develop", len(placed), sizes)
-        trust = DecoderTrust[Placed](self.options.decoder)
         blacks = BlackWatch()
         queue = deque(placed)
         # A turn ends when the queue is empty; the last results of it may fill it again.

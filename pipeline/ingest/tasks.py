@@ -2,6 +2,7 @@
 
     Item         a source, and what is to be done about it               `survey`
     ProbeTask -> ProbeOutcome   what the beginning of the file says      `worker.probe_source`
+                                with the levels that will be stored      `class_levels`
     FramedRaw    with its frame, its annotation and its group            `placement`
     Placed       with its id and its row                                 `placement`
     SampleTask -> SampleOutcome   in the store, or why it is not         `worker.develop_source`
@@ -18,35 +19,29 @@ from dataclasses import dataclass
 from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure
 from pipeline.raw.cross_check import Decision
-from pipeline.raw.facts import RawFacts
+from pipeline.raw.facts import MatrixOrigin, RawFacts
 from pipeline.sources.source import Source, Start
 from pipeline.store.files import StoreFiles
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
 from schemas.fixed_point import FixedPoint
 from schemas.manifest import StoredSample
-from schemas.recipe import Colour, Recipe
+from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Frame, Sidecar
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """Read one raw's facts."""
+    """Read one raw's facts, or decode it for its levels alone."""
 
     source: Source
-    colour: Colour
 
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """Facts, the fixed point they imply, and the bytes they were read from; or the failure.
-
-    `usual_range` is the fixed point for samples up to `usual_largest`.
-    """
+    """Facts and the bytes they were read from; or the failure."""
 
     facts: RawFacts | None = None
-    fixed_point: FixedPoint | None = None
-    usual_range: FixedPoint | None = None
     failure: Failure | None = None
     start: Start | None = None
 
@@ -71,6 +66,8 @@ class FramedRaw:
     usual_range
         The fixed point for its own levels and samples little above white. A group that was there
         before has to cover this; whether it covers its pixels, too, is known when they are decoded.
+    matrix_origin
+        Of the matrix that will be stored.
     start
         What the facts were read from: the pixels must come from the same file.
     """
@@ -86,6 +83,7 @@ class FramedRaw:
     group: str
     own_range: FixedPoint
     usual_range: FixedPoint
+    matrix_origin: MatrixOrigin
     start: Start | None
 
     @property

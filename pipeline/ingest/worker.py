@@ -1,4 +1,4 @@
-"""What a worker does with one source: probe it, or turn it into a committed sample.
+"""What a worker does with one source: probe it, read its levels, or make a committed sample of it.
 
 Its functions return what happened instead of raising: one bad source costs itself only.
 """
@@ -6,8 +6,9 @@ Its functions return what happened instead of raising: one bad source costs itse
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
-from pipeline.develop.colour import fixed_point
+from pipeline.develop.colour import own_range
 from pipeline.develop.steps import Level, develop
 from pipeline.errors import (
     CorruptRawError,
@@ -19,8 +20,9 @@ from pipeline.ingest.tasks import ProbeOutcome, ProbeTask, SampleOutcome, Sample
 from pipeline.raw.black import check_black, is_far_from_black, no_dark_sample
 from pipeline.raw.cross_check import decode_checked
 from pipeline.raw.damage import check_mosaic
-from pipeline.raw.facts import DecodedRaw, RawFacts, check_levels, usual_largest
-from pipeline.raw.reader import PROBE_BYTES, check_container, decoder_version, probe
+from pipeline.raw.decoders.table import reference
+from pipeline.raw.facts import DecodedRaw, Levels, check_levels, usual_largest
+from pipeline.raw.reader import PROBE_BYTES, check_container, decode, decoder_version, probe
 from pipeline.sources.source import Start
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc
@@ -45,13 +47,19 @@ def probe_source(task: ProbeTask) -> ProbeOutcome:
             facts = probe(data, whole=True, path=source.name)
         if facts is None:
             raise CorruptRawError("the file says nothing about itself", path=source.name)
-        check_levels(facts.levels, path=source.name)
-        sensor = _full_sensor(facts)
-        point = fixed_point(sensor, task.colour, path=source.name)
-        usual = fixed_point(sensor, task.colour, largest=usual_largest(sensor), path=source.name)
     except Exception as error:  # one source must not cost the run; see failure_from
         return ProbeOutcome(failure=failure_from(error))
-    return ProbeOutcome(facts, point, usual, start=Start.of(data))
+    return ProbeOutcome(facts=facts, start=Start.of(data))
+
+
+def reference_levels(task: ProbeTask) -> Levels | None:
+    """The levels that the reference decoder reads; None where it cannot decode the file."""
+    try:
+        data = task.source.read_bytes()
+        check_container(data, path=task.source.name)
+        return decode(data, reference().name, path=task.source.name).levels
+    except Exception:  # whatever it is, `develop_source` meets it again and reports it
+        return None
 
 
 def develop_source(task: SampleTask) -> SampleOutcome:
@@ -83,28 +91,19 @@ def develop_source(task: SampleTask) -> SampleOutcome:
     return SampleOutcome(sidecar=sidecar, disagreement=disagreement, darkest=darkest)
 
 
-def _full_sensor(facts: RawFacts) -> Sensor:
-    levels = facts.levels
-    return Sensor(
-        cfa=levels.cfa,
-        black=levels.black,
-        white=levels.white,
-        xyz_to_camera=levels.xyz_to_camera,
-        as_shot_balance=levels.as_shot_balance,
-    )
-
-
 def _checked_sensor(
     decoded: DecodedRaw, task: SampleTask
 ) -> tuple[Sensor, int, tuple[Finding, ...]]:
     """The levels, how dark the picture is in DN, and what its samples say about both."""
-    path, frame = task.source.name, task.sample.raw.frame
-    check_levels(decoded.levels, path=path)
-    sensor = decoded.levels.sensor(frame)
-    brightest = check_mosaic(decoded, frame, sensor, path=path)
-    darkest = check_black(decoded.mosaic, frame, sensor, path=path)
-    largest = max(brightest.largest, usual_largest(sensor))
-    own = fixed_point(sensor, task.destination.recipe.colour, largest=largest, path=path)
+    path, raw, levels = task.source.name, task.sample.raw, decoded.levels
+    if decoded.decoder != reference().name:
+        levels = replace(levels, origin=raw.matrix_origin)
+    check_levels(levels, path=path)
+    sensor = levels.sensor(raw.frame)
+    brightest = check_mosaic(decoded, raw.frame, sensor, path=path)
+    darkest = check_black(decoded.mosaic, raw.frame, sensor, path=path)
+    largest = max(brightest.largest, usual_largest(sensor.white))
+    own = own_range(levels, task.destination.recipe.colour, largest=largest, path=path)
     if not task.fixed_point.covers(own):
         message = "its levels need a wider value range than its group's other files have"
         mend = "ingest these files into a store of their own"

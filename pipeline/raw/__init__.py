@@ -5,6 +5,7 @@ Open `reader` first: bytes in, a decoded mosaic with its levels out, and whose w
 - `facts`: the plain values that pass between decoders and everybody else.
 - `tiff`, `tiff_reader`: what a TIFF-like container says, read within bounds.
 - `cfa`: the order of colours on the sensor.
+- `matrix`: whose colour matrix LibRaw gives, and which one counts; `dng_colour`: a DNG's own.
 - `damage`: signs of damage that no decoder reports; `rows` looks for them in every row.
 - `black`: whether a black level can be that of the samples.
 - `cross_check`: decodes with a fast decoder, compared with LibRaw where that is due.

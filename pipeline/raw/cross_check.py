@@ -8,6 +8,7 @@ decoded fast of it before, and not compared, is decoded again.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -76,6 +77,10 @@ class DecoderTrust(Generic[File]):
     _agreed: Counter[str] = field(default_factory=Counter)
     _unchecked: dict[str, list[File]] = field(default_factory=dict)
     _distrusted: set[str] = field(default_factory=set)
+
+    def distrust(self, decoder_classes: Iterable[str]) -> None:
+        """Leave classes to LibRaw of which a difference is known before any file is decoded."""
+        self._distrusted.update(decoder_classes)
 
     def decide(self, decoder_class: str) -> Decision:
         """How the next file of a class is decoded."""

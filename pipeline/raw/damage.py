@@ -64,7 +64,7 @@ def check_mosaic(decoded: DecodedRaw, frame: Frame, sensor: Sensor, *, path: str
         (crop.y, crop.x),
         (crop.height, crop.width),
         int(darkest),
-        usual_largest(sensor),
+        usual_largest(sensor.white),
     )
     if largest <= max(sensor.black):
         message = f"no sample is above the black level (largest {largest} DN): no image data"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import UnsupportedRawError
 from pipeline.raw.cfa import shifted
 from schemas.choices import DecoderName
-from schemas.sidecar import Camera, Capture, CfaPattern, Frame, Matrix3, Rect, Sensor
+from schemas.sidecar import Camera, Capture, CfaPattern, Frame, Matrix3, MatrixSource, Rect, Sensor
 
 #: No camera in sight has more; a header that claims more is damaged or hostile.
 MAX_SAMPLES = 250_000_000
@@ -26,11 +26,31 @@ MAX_BLACK_SHARE = 1 / 4
 #: 17204 where 14 bits end at 16383 (1.0501), also in a DNG made of them.
 CODE_HEADROOM = 17 / 16
 
+#: Above this a matrix inverts to noise; real cameras stay below 10.
+MAX_CONDITION = 1e3
+
 #: White balance goes up to about 5 (blue under candles).
 MAX_BALANCE = 32.0
 
 COPY_AGAIN = "copy the file from the card or archive again, then run the same command"
 LEAVE_OUT = "leave this file out; nothing is guessed about it"
+
+
+@dataclass(frozen=True)
+class MatrixOrigin:
+    """Where a colour matrix is from.
+
+    Attributes
+    ----------
+    source
+        ``"table"``: the decoder's table, for this very model; ``"file"``: the DNG's own;
+        ``"relative"``: LibRaw's table, for a model whose name begins alike.
+    model
+        That model, or the beginning that its name and this one share; "" unless a relative.
+    """
+
+    source: MatrixSource = "table"
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,10 @@ class Levels:
         (3, 3) XYZ (D65) -> camera, see `matrix3`.
     as_shot_balance
         R, G, B multipliers with G = 1, or None.
+    origin
+        Of the matrix; see `pipeline.raw.matrix`.
+    matrix_problem
+        Why the matrix is zeros, "" if it is not, or if nobody has asked.
     """
 
     cfa: CfaPattern
@@ -56,6 +80,8 @@ class Levels:
     white: float
     xyz_to_camera: Matrix3
     as_shot_balance: tuple[float, float, float] | None
+    origin: MatrixOrigin = MatrixOrigin()
+    matrix_problem: str = ""
 
     def sensor(self, frame: Frame) -> Sensor:
         """The same as a sidecar records it: the pattern as seen from the crop's corner."""
@@ -65,6 +91,8 @@ class Levels:
             white=self.white,
             xyz_to_camera=self.xyz_to_camera,
             as_shot_balance=self.as_shot_balance,
+            matrix_source=self.origin.source,
+            matrix_model=self.origin.model,
         )
 
 
@@ -88,6 +116,9 @@ class RawFacts:
         Camera, compression, bit depth, byte order, CFA, levels and structure: files of one class
         are decoded by the same code, so a header that was damaged is in a class of its own. ``""``
         when only LibRaw can decode it.
+    level_class
+        Camera, compression, bit depth, byte order and CFA: files of which LibRaw's levels are
+        learned from one. ``""`` where the levels are LibRaw's already.
     """
 
     camera: Camera
@@ -95,6 +126,7 @@ class RawFacts:
     levels: Levels
     capture: Capture
     decoder_class: str
+    level_class: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,11 +153,17 @@ def differences(reference: DecodedRaw, other: DecodedRaw) -> tuple[str, ...]:
     elif not np.array_equal(reference.mosaic, other.mosaic):
         count = int(np.count_nonzero(reference.mosaic != other.mosaic))
         found.append(f"{count} samples")
+    return (*found, *level_differences(reference.levels, other.levels).values())
+
+
+def level_differences(reference: Levels, other: Levels) -> dict[str, str]:
+    """What two decoders read differently, in words, by the field of `Levels`."""
+    found = {}
     for name in ("cfa", "black", "white", "xyz_to_camera", "as_shot_balance"):
-        ours, theirs = getattr(reference.levels, name), getattr(other.levels, name)
+        ours, theirs = getattr(reference, name), getattr(other, name)
         if ours != theirs:
-            found.append(f"{name} {ours} against {theirs}")
-    return tuple(found)
+            found[name] = f"{name} {ours} against {theirs}"
+    return found
 
 
 def check_levels(levels: Levels, *, path: str) -> None:
@@ -185,6 +223,6 @@ def largest_code(sensor: Sensor) -> int:
     return math.ceil(max(sensor.white, (1 << bits) - 1) * CODE_HEADROOM)
 
 
-def usual_largest(sensor: Sensor) -> int:
+def usual_largest(white: float) -> int:
     """A little above white, DN: samples up to there are no news, and every store holds them."""
-    return math.ceil(sensor.white * CODE_HEADROOM)
+    return math.ceil(white * CODE_HEADROOM)

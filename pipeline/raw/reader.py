@@ -21,7 +21,9 @@ from pipeline.raw.decoders.decoder import (
 )
 from pipeline.raw.decoders.sony_arw2 import impossible_blocks
 from pipeline.raw.decoders.table import entry_of, fast_decoders, reference
-from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, Geometry, RawFacts
+from pipeline.raw.dng_colour import DngColour
+from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, Geometry, Levels, RawFacts
+from pipeline.raw.matrix import settled, with_own_matrix
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
 from schemas.choices import DecoderName
 from schemas.sidecar import Camera, Capture
@@ -91,9 +93,9 @@ def probe(data: bytes, *, whole: bool, path: str) -> RawFacts | None:
             levels = decode(data, reference().name, path=path).levels
             return RawFacts(_camera(tiff, path), sizes, levels, _capture(tiff), "")
         capture = facts.capture if tiff is None else _capture(tiff)
-        return RawFacts(
-            facts.camera, sizes, facts.levels, capture, _decoder_class(facts, sizes, tiff)
-        )
+        levels = with_own_matrix(facts.levels, None if tiff is None else tiff.colour)
+        decoder_class = _decoder_class(facts, levels, sizes, tiff)
+        return RawFacts(facts.camera, sizes, levels, capture, decoder_class, facts.decoder_class)
     except SourceError:
         if not whole:
             return None
@@ -146,22 +148,27 @@ def decode(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
     """
     file = RawFile(data, path)
     if decoder == reference().name:
-        return reference().load().decode(file)
+        decoded = reference().load().decode(file)
+        levels = settled(decoded.levels, _named_camera(file), _colour(file))
+        return replace(decoded, levels=levels)
     declined = DecoderDeclinedError(f"{decoder} declined: not one of its formats")
     fast = fast_decoders()
     for entry in fast[fast.index(entry_of(decoder)) :]:
         fast_decoder = entry.load()
         try:
             if fast_decoder.can_decode(file):
-                return fast_decoder.decode(file)
+                decoded = fast_decoder.decode(file)
+                return replace(decoded, levels=with_own_matrix(decoded.levels, _colour(file)))
         except DecoderDeclinedError as error:
             declined = DecoderDeclinedError(f"{entry.name} declined: {error}")
     raise declined
 
 
-def _decoder_class(facts: EarlyFacts, sizes: Geometry, tiff: TiffFacts | None) -> str:
+def _decoder_class(
+    facts: EarlyFacts, levels: Levels, sizes: Geometry, tiff: TiffFacts | None
+) -> str:
     """Everything by which files that are decoded alike are told from one whose header differs."""
-    levels, own = facts.levels, facts.geometry
+    own = facts.geometry
     alike = (own.raw_size, own.orientation_flag) == (sizes.raw_size, sizes.orientation_flag)
     alike = alike and own.camera_crop == (sizes.camera_crop or sizes.active_area)
     raws = () if tiff is None else tiff.raw_images
@@ -180,6 +187,20 @@ def _decoder_class(facts: EarlyFacts, sizes: Geometry, tiff: TiffFacts | None) -
             f"tags {structure}",
         )
     )
+
+
+def _named_camera(file: RawFile) -> Camera | None:
+    """The camera as the file names it, for containers other than TIFF as a decoder reads it."""
+    if file.tiff is not None:
+        return Camera(make=file.tiff.make, model=file.tiff.model) if file.tiff.model else None
+    try:
+        return _early_facts(file).camera
+    except (DecoderDeclinedError, SourceError):
+        return None
+
+
+def _colour(file: RawFile) -> DngColour | None:
+    return None if file.tiff is None else file.tiff.colour
 
 
 def _camera(tiff: TiffFacts | None, path: str) -> Camera:

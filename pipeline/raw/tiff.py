@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
 from pipeline.errors import CorruptRawError
+from pipeline.raw.dng_colour import DngColour, read_dng_colour
 from pipeline.raw.tiff_reader import (
     ARW1_MODEL,
     MODEL,
@@ -141,6 +142,8 @@ class TiffFacts:
     nikon_linearisation
         From a Nikon's maker note: first byte of the version of its compression, then what the first
         two samples of the first two rows are predicted from; empty where absent.
+    colour
+        What a DNG says about colour; None for other files.
     """
 
     variant: TiffVariant
@@ -155,6 +158,7 @@ class TiffFacts:
     images: tuple[TiffImage, ...]
     metadata_end: int
     nikon_linearisation: tuple[int, ...]
+    colour: DngColour | None
 
     @property
     def raw_images(self) -> tuple[TiffImage, ...]:
@@ -216,6 +220,7 @@ def read_tiff(data: bytes | bytearray | memoryview, *, path: str = "") -> TiffFa
         images=tuple(images),
         metadata_end=reader.end,
         nikon_linearisation=_nikon_linearisation(reader, exif),
+        colour=read_dng_colour(reader, main) if _DNG_VERSION in main else None,
     )
 
 

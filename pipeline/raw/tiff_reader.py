@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Final, NamedTuple, NoReturn
 
@@ -23,6 +24,7 @@ TYPE_SIZE: Final = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start
 
 _INTEGER_CODE: Final = {1: "B", 3: "H", 4: "I", 13: "I"}
 _RATIONAL: Final = 5
+_NUMBER_CODE: Final = {5: "II", 10: "ii", 11: "f", 12: "d"}
 _TEXT_TYPES: Final = (2, 7)
 _MAX_TEXT: Final = 256
 
@@ -143,6 +145,22 @@ class TiffReader:
         self.require(f"the value of tag {tag:#06x}", entry.position, 8)
         over, under = struct.unpack_from(self.order + "II", self.data, entry.position)
         return over / under if under else None
+
+    def numbers(self, directory: TiffDirectory, tag: int, limit: int) -> tuple[float, ...]:
+        """Return up to `limit` fractions or floats of a tag, nan where one divides by zero.
+
+        Empty where the tag is absent or of another type.
+        """
+        entry = directory.get(tag)
+        if entry is None or entry.type not in _NUMBER_CODE:
+            return ()
+        size = min(entry.length, limit) * TYPE_SIZE[entry.type]
+        self.require(f"the value of tag {tag:#06x}", entry.position, size)
+        values = self.data[entry.position : entry.position + size]
+        found = struct.iter_unpack(self.order + _NUMBER_CODE[entry.type], values)
+        return tuple(
+            one[0] if len(one) == 1 else one[0] / one[1] if one[1] else math.nan for one in found
+        )
 
     def raw_bytes(self, directory: TiffDirectory, tag: int, limit: int) -> bytes:
         """Return up to `limit` bytes of a tag of single bytes; empty where absent."""

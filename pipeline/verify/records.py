@@ -39,7 +39,9 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
     try:
         # Groups made by earlier versions hold less of a format whose white is not its end; no
         # sample of theirs needs more.
-        own = fixed_point(sidecar.sensor, recipe.colour, largest=usual_largest(sidecar.sensor))
+        own = fixed_point(
+            sidecar.sensor, recipe.colour, largest=usual_largest(sidecar.sensor.white)
+        )
     except (ArithmeticError, ValueError) as error:
         yield wrong(FindingCode.DAMAGED_SENSOR, f"its levels and matrix cannot be used: {error}")
         return

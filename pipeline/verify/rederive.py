@@ -134,7 +134,7 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
 
 
 def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    facts = probe_source(ProbeTask(task.source, task.recipe.colour)).facts
+    facts = probe_source(ProbeTask(task.source)).facts
     if facts is None:
         yield FindingCode.UNDERIVABLE, "its raw can no longer be read"
         return
@@ -172,7 +172,9 @@ def _wrong_pixels(
     check_container(data, path=task.source.name)
     decoded = decode(data, reference().name, path=task.source.name)
     sensor = decoded.levels.sensor(sidecar.frame)
-    if sensor != sidecar.sensor:
+    # Numbers: where a matrix is from, stores of earlier versions do not say.
+    origin = {"matrix_source", "matrix_model"}
+    if sensor.model_dump(exclude=origin) != sidecar.sensor.model_dump(exclude=origin):
         yield FindingCode.UNDERIVABLE, "levels or matrix differ from LibRaw's"
         return
     record = next(iter(sidecar.levels.values()))

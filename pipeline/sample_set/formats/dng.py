@@ -6,7 +6,8 @@ margins, large black patterns, and the kinds of raw that must be refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ class DngFile:
     Parameters
     ----------
     model
-        UniqueCameraModel, Make and Model. For a model it knows, LibRaw uses its own tables instead
+        UniqueCameraModel and Model. For a model it knows, LibRaw uses its own tables instead
         of the file's values.
     cfa
         4 or 36 letters in reading order from the top-left of the *active area* (so says DNG);
@@ -65,6 +66,10 @@ class DngFile:
         EXIF orientation 1..8.
     byte_order
         ``"<"`` or ``">"``.
+    make
+        Make; None: the first word of `model`.
+    tags
+        More tags of the one directory, and others instead of the above; None leaves one out.
     """
 
     model: str = "Synthetic DNG"
@@ -81,6 +86,8 @@ class DngFile:
     neutral: tuple[float, float, float] = (0.5, 1.0, 0.75)
     orientation: int = 1
     byte_order: ByteOrder = "<"
+    make: str | None = None
+    tags: Mapping[int, Field | None] = field(default_factory=dict)
 
 
 def write_dng(path: Path, pixels: npt.NDArray[np.uint16], *, dng: DngFile | None = None) -> None:
@@ -112,12 +119,16 @@ def dng_bytes(pixels: npt.NDArray[np.uint16], *, dng: DngFile | None = None) -> 
         entries[0x0106] = short_field(_PHOTOMETRIC_LINEAR)
         del entries[0x828D], entries[0x828E]
     entries |= _camera_entries(dng) | _level_entries(dng, pixels.ndim)
+    for tag, value in dng.tags.items():
+        entries.pop(tag, None)
+        if value is not None:
+            entries[tag] = value
     return tiff_bytes(Directory(entries), byte_order=dng.byte_order)
 
 
 def _camera_entries(dng: DngFile) -> dict[int, Field | Directory | Strip]:
     entries: dict[int, Field | Directory | Strip] = {
-        0x010F: ascii_field(dng.model.split()[0]),
+        0x010F: ascii_field(dng.make or dng.model.split()[0]),
         0x0110: ascii_field(dng.model),
         0x0112: short_field(dng.orientation),
         0xC612: byte_field(bytes([1, 4, 0, 0])),  # DNGVersion

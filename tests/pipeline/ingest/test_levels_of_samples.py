@@ -110,7 +110,7 @@ def test_a_store_made_before_goes_on_and_never_saturates(
     write_dng(sources / "a.dng", ordinary, dng=dng(3840, 120))
     with monkeypatch.context() as before:
         for module in ("pipeline.raw.facts", "pipeline.develop.colour", "pipeline.raw.damage"):
-            before.setattr(f"{module}.largest_code", usual_largest)
+            before.setattr(f"{module}.largest_code", lambda sensor: usual_largest(sensor.white))
         assert ingest(sources, store).exit_code == 0
     run_verify(LocalFiles(store), recorder, VerifyOptions(strict=True))
     assert recorder.findings == []

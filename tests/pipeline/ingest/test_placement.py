@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.develop.colour import fixed_point
+from pipeline.develop.colour import own_range
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.ingest.survey import Item
@@ -28,16 +28,7 @@ def facts(model: str = "NIKON D750", size: tuple[int, int] = (64, 48), **levels:
 
 def probed(item: Item, known: RawFacts | None = None) -> tuple[Item, ProbeOutcome]:
     known = known or facts()
-    frame_free = known.levels
-    from schemas.sidecar import Sensor
-
-    sensor = Sensor(
-        cfa=frame_free.cfa,
-        black=frame_free.black,
-        white=frame_free.white,
-        xyz_to_camera=frame_free.xyz_to_camera,
-    )
-    return item, ProbeOutcome(known, fixed_point(sensor, "xyz"))
+    return item, ProbeOutcome(known)
 
 
 def raw(name: str, size: int = 10, mtime_ns: int | None = 1) -> Source:
@@ -158,9 +149,8 @@ def test_a_new_group_holds_the_range_of_all_its_members() -> None:
     )
     assert len(placement.placed) == 2
     level = placement.groups["nikon-d750_64x48"].levels["packed"]
-    for item, known_facts in zip(items, known, strict=True):
-        own = probed(item, known_facts)[1].fixed_point
-        assert own is not None
+    for known_facts in known:
+        own = own_range(known_facts.levels, "xyz")
         assert level.add_offset <= own.add_offset + level.scale_factor
         top = level.add_offset + 65535 * level.scale_factor
         assert top >= own.add_offset + 65535 * own.scale_factor - level.scale_factor
@@ -171,7 +161,7 @@ def test_a_raw_that_an_existing_group_cannot_hold_is_refused() -> None:
     first = place(map(probed, items), StoreState(), Recipe(), strict=False)
     state = state_with(entry("a.NEF", 0))
     state.groups = first.groups
-    wide = probed(Item(raw("b.NEF"), "new"), facts(black=(9000.0,) * 4))
+    wide = probed(Item(raw("b.NEF"), "new"), facts(black=(4000.0,) * 4))
     placement = place([wide], state, Recipe(), strict=False)
     assert not placement.placed
     assert "wider value range" in placement.refused[0][1].reason

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rawpy
 
 from pipeline.errors import (
     DamagedStoreError,
@@ -28,10 +29,12 @@ from pipeline.raw.reader import decode
 from pipeline.runtime.executor import WorkerDied
 from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sample_set.formats.camera_file import CameraFile
+from pipeline.sample_set.formats.dng import DngFile, write_dng
 from pipeline.store import open_store
 from pipeline.store.local_files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
+from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
 from tests.kit.recorder import Recorder
 from tests.kit.stored import sealed
@@ -469,6 +472,111 @@ def test_decoders_that_disagree_hand_the_class_to_libraw(
     monkeypatch.setattr("pipeline.ingest.run.executor", lambda *_, **__: nullcontext(ManyWorkers()))
     assert ingest(raws, tmp_path / "many.zarr").exit_code == 0
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "s.zarr")
+
+
+NEW_SONY = replace(SONY_RX100M7, model="ILCE-7M5")
+"""LibRaw gives it the matrix of the ILCE-7, flashraw one of its own."""
+
+
+@pytest.mark.parametrize("decoder", ["auto", "libraw"])
+def test_a_range_is_planned_by_the_matrix_that_is_stored(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder, decoder: str
+) -> None:
+    raws = noise_raws(tmp_path / "raws", NEW_SONY)
+    summary = ingest(raws, tmp_path / "s.zarr", decoder=decoder)
+    assert (summary.exit_code, summary.ingested) == (0, 4)
+    assert [one.code for one in recorder.findings].count("decoders-disagree") == (decoder == "auto")
+    assert [one.code for one in recorder.findings].count("relatives-matrix") == 1
+    store = open_store(tmp_path / "s.zarr")
+    for name in store:
+        sidecar = store.sidecar(name)
+        with rawpy.imread(str(raws / f"{name}.ARW")) as raw:
+            stored = np.array(sidecar.sensor.xyz_to_camera, np.float32)
+            assert np.array_equal(stored, raw.rgb_xyz_matrix[:3])
+        assert sidecar.sensor.matrix_source == "relative"
+        assert sidecar.sensor.matrix_model == "ILCE-7"
+        assert sidecar.decoder.name == "libraw"
+    sources = VerifyOptions(strict=True, sources=(str(raws),))
+    assert run_verify(LocalFiles(tmp_path / "s.zarr"), Recorder(), sources).exit_code == 0
+
+
+def test_a_store_that_does_not_say_where_its_matrix_is_from_still_follows_from_its_raws(
+    tmp_path: Path, ingest: Ingest
+) -> None:
+    """As stores of earlier versions do not."""
+    raws = noise_raws(tmp_path / "raws", replace(SONY_RX100M7, model="DSC-RX1RM3"))
+    ingest(raws, tmp_path / "s.zarr")
+    for path in (tmp_path / "s.zarr").glob("*/sidecars/*.json"):
+        old = Sidecar.model_validate_json(path.read_bytes())
+        bare = {"matrix_source": "table", "matrix_model": ""}
+        new = old.model_copy(update={"sensor": old.sensor.model_copy(update=bare)}).sealed()
+        assert b"matrix_" not in new.to_json()
+        path.write_bytes(new.to_json())
+    sources = VerifyOptions(sources=(str(raws),))
+    recorder = Recorder()
+    run_verify(LocalFiles(tmp_path / "s.zarr"), recorder, sources)
+    assert "underivable" not in recorder.codes
+
+
+def test_strict_takes_no_relatives_matrix(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    raws = noise_raws(tmp_path / "raws", replace(SONY_RX100M7, model="DSC-RX1RM3"))
+    assert ingest(raws, tmp_path / "s.zarr", strict=True).samples == 0
+    assert all("that of DSC-RX1R," in message for _, message, _ in recorder.errors.values())
+    assert len(recorder.errors) == 4
+
+
+def test_libraw_decodes_one_file_of_a_class_before_ranges_are_planned(
+    tmp_path: Path, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(data: bytes, decoder: Any, *, path: str) -> Any:
+        asked.append(path)
+        return decode(data, decoder, path=path)
+
+    monkeypatch.setattr("pipeline.ingest.worker.decode", counted)
+    raws = noise_raws(tmp_path / "raws", SONY_RX100M7)
+    assert ingest(raws, tmp_path / "s.zarr").ingested == 4
+    assert asked == ["DSC0.ARW"]
+
+
+@pytest.mark.parametrize("decoder", ["auto", "libraw", "flashraw"])
+def test_a_dng_of_an_unknown_camera_is_stored_by_its_own_matrix(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder, decoder: str
+) -> None:
+    (tmp_path / "raws").mkdir()
+    mosaic = np.random.default_rng(5).integers(500, 9000, (64, 96)).astype(np.uint16)
+    write_dng(tmp_path / "raws" / "a.dng", mosaic, dng=DngFile(model="SIGMA fp"))
+    assert ingest(tmp_path / "raws", tmp_path / "s.zarr", decoder=decoder).exit_code == 0
+    assert recorder.findings == []
+    sample = open_store(tmp_path / "s.zarr").read("a", level="packed")
+    assert sample.sidecar.sensor.matrix_source == "file"
+    camera = (mosaic.astype(np.float64) - 512) / (16383 - 512)
+    planes = [camera[0::2, 0::2], (camera[0::2, 1::2] + camera[1::2, 0::2]) / 2, camera[1::2, 1::2]]
+    to_xyz = np.linalg.inv(np.array(DngFile().color_matrix).reshape(3, 3))
+    expected = np.einsum("ij,jyx->iyx", to_xyz, np.stack(planes))
+    step = sample.sidecar.levels["packed"].scale_factor
+    assert np.abs(sample.xyz - expected).max() < step
+    sources = VerifyOptions(strict=True, sources=(str(tmp_path / "raws"),))
+    assert run_verify(LocalFiles(tmp_path / "s.zarr"), Recorder(), sources).exit_code == 0
+
+
+def test_a_camera_without_any_matrix_is_refused_for_the_true_reason_and_camera_rgb_is_not(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    (tmp_path / "raws").mkdir()
+    mosaic = np.random.default_rng(5).integers(500, 9000, (64, 96)).astype(np.uint16)
+    warm = {0xC622: None, 0xC65B: None}  # the matrix for illuminant A is left
+    write_dng(tmp_path / "raws" / "a.dng", mosaic, dng=DngFile(model="SIGMA fp", tags=warm))
+    assert ingest(tmp_path / "raws", tmp_path / "s.zarr").exit_code == 3
+    ((_, message, mend),) = recorder.errors.values()
+    assert "SIGMA fp" in message
+    assert "none for daylight" in message
+    assert "--colour camera" in mend
+    summary = ingest(tmp_path / "raws", tmp_path / "c.zarr", recipe=Recipe(colour="camera"))
+    assert summary.exit_code == 0
 
 
 def test_a_chosen_decoder_that_declines_one_file_of_a_class_is_not_asked_again_for_ever(

@@ -127,7 +127,7 @@ class _Attempt:
 
     def __post_init__(self) -> None:
         for suffix, data in self.good.values():
-            facts = probe_source(ProbeTask(self._source(suffix, data), "xyz")).facts
+            facts = probe_source(ProbeTask(self._source(suffix, data))).facts
             assert facts is not None
             self._trusted.add(facts.decoder_class)
         for name, (suffix, data) in self.good.items():
@@ -172,7 +172,7 @@ class _Attempt:
         """Probe, place and develop one file, as an ingest and its workers do."""
         source = self._source(suffix, data)
         recipe = Recipe(fit=(60, 40))
-        probed = probe_source(ProbeTask(source, recipe.colour))
+        probed = probe_source(ProbeTask(source))
         item = Item(source, "new")
         placement = place([(item, probed)], StoreState(), recipe, strict=False)
         if placement.refused:
