@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     help="A COCO file and the split it defines; else its name says train, val or test. Repeatable.",
 )
 @click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="NAME=NAME",
+    show_envvar=True,
+    help="Boxes annotated as one class count as another: pedestrian=person. Repeatable.",
+)
+@click.option(
     "--colour",
     type=click.Choice(get_args(Colour)),
     default=DEFAULT_COLOUR,
@@ -145,10 +153,21 @@ def _recipe(options: dict[str, Any]) -> Recipe:
             levels=tuple(name.strip() for name in options["levels"].split(",")),
             fit=(long_side, short_side),
             codec=options["codec"],
+            categories=tuple(_named_category(text) for text in options["categories"]),
         )
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{first['msg']} (got {first['input']!r})", mend="see --help") from None
+
+
+def _named_category(text: str) -> tuple[str, str]:
+    name, _, counts_as = text.partition("=")
+    if not (name.strip() and counts_as.strip()):
+        raise UsageError(
+            f"--category {text!r} names no two classes",
+            mend="write ANNOTATED=CLASS: --category pedestrian=person",
+        )
+    return name, counts_as
 
 
 def _named_split(text: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,20 +20,23 @@ from pydantic import (
     Field,
     PlainSerializer,
     RootModel,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    model_serializer,
 )
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from schemas.base import StrictModel
 from schemas.finding import Finding, Severity
+from schemas.finding_codes import FindingCode
 
 CLASS_NAMES: dict[int, str] = {1: "person", 2: "bicycle", 3: "car"}
-"""The classes that are trained on: COCO category id -> COCO name."""
+"""NOD's classes: COCO category id -> COCO name. What ids mean in a file that lists no categories."""
 
 OTHER_CATEGORY = 0
-"""`Box.category_id` of every other category; no COCO id is 0."""
+"""`Box.category_id` of a class that has no number: its file gives names only."""
 
 FLAG_NAMES: tuple[str, ...] = (
     "isnoisy",
@@ -59,6 +63,17 @@ MAX_PATH = 4096
 
 RecordId = int | str
 """COCO says integer; NOD writes file stems. ``5`` and ``"5"`` are different identifiers."""
+
+
+def class_key(name: str) -> str:
+    """What a class is known by, whatever its number: its name without case and outer spaces."""
+    return name.strip().casefold()
+
+
+def number_of(name: str) -> int:
+    """The id of a class in a format that has names only: NOD's, or `OTHER_CATEGORY`."""
+    key = class_key(name)
+    return next((n for n, known in CLASS_NAMES.items() if known == key), OTHER_CATEGORY)
 
 
 def _identifier(value: object) -> object:
@@ -113,13 +128,19 @@ def _is_given(segmentation: object) -> bool:
     return bool(segmentation)
 
 
+def _is_set(value: object) -> bool:
+    """COCO does not know this key: what cannot be read as set is not."""
+    return isinstance(value, bool | int | float) and value == 1
+
+
 class CocoAnnotation(_InputModel):
     """One entry of ``annotations``.
 
     ``bbox`` is COCO ``[x, y, width, height]`` in pixels, origin at the top-left corner of the
     annotated frame. Any four numbers are read, NaN and infinities too; whether they make a box is
     decided later, where the frame is known. ``segmentation`` tells only whether there is a mask:
-    then ``area`` is the mask's, not the box's.
+    then ``area`` is the mask's, not the box's. ``ignore`` is no key of COCO's, but common: converted
+    files mark so what other sets call difficult, or do not care about.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -129,6 +150,7 @@ class CocoAnnotation(_InputModel):
     category_id: _InputId
     bbox: Annotated[tuple[float, float, float, float], BeforeValidator(_numbers)]
     iscrowd: bool = False
+    ignore: Annotated[bool, BeforeValidator(_is_set)] = False
     area: float | None = None
     segmentation: Annotated[bool, BeforeValidator(_is_given)] = False
 
@@ -208,6 +230,45 @@ JSON has no NaN, so the three values that are no numbers are written as the stri
 """
 
 
+class _Noticed(Protocol):
+    """The part of a `Finding` by which a box is judged."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def severity(self) -> Severity: ...
+
+
+class _Judged(Protocol):
+    """The part of a `Box` by which it is judged."""
+
+    @property
+    def iscrowd(self) -> bool: ...
+    @property
+    def ignore(self) -> bool: ...
+    @property
+    def findings(self) -> Sequence[_Noticed]: ...
+
+
+#: Errors of a box that has its place and its size all the same. (Crowds are no errors any more,
+#: but stand so in older stores.)
+_STILL_A_REGION = frozenset({FindingCode.UNKNOWN_CATEGORY, FindingCode.CROWD})
+
+
+def is_trainable(box: _Judged) -> bool:
+    """See `Box.trainable`."""
+    return not (box.iscrowd or box.ignore or _errors(box))
+
+
+def is_ignored(box: _Judged) -> bool:
+    """See `Box.ignored`."""
+    return not is_trainable(box) and _errors(box) <= _STILL_A_REGION
+
+
+def _errors(box: _Judged) -> set[str]:
+    return {found.code for found in box.findings if found.severity is Severity.ERROR}
+
+
 @dataclass(
     frozen=True,
     slots=True,
@@ -225,17 +286,21 @@ class Box:
     annotation_id
         Identifier in its own file; identifiers restart in every file, so it names nothing alone.
     category_id
-        1 person, 2 bicycle, 3 car (found by *name* where the file lists its categories), 0 for
-        every other category.
+        The category's identifier in the file, whatever other files call it; by `number_of` in
+        formats that have names only.
     category
-        The category's name in the file, or its identifier where the file names none.
+        The category's name in the file, or its identifier where the file names none. The name
+        alone says which class a box is of: compare by `class_key`.
     bbox
         COCO ``(x, y, width, height)`` in pixels of the annotated frame (the camera JPEG's), origin
         at the frame's top-left corner, edges at real-valued positions: a box covers ``x`` to
         ``x + width``, so ``x + width == frame width`` is inside. Unclipped and unrounded; may hold
         NaN or infinities (see `Coordinate`), which then are findings.
     iscrowd
-        True for a region of many objects; never trained on.
+        True for a region of many objects; never trained on, see `ignored`.
+    ignore
+        True for an object that its annotators do not want to be judged by (VOC's ``difficult``);
+        never trained on, see `ignored`.
     area
         Area in pixels as the file gives it, None where it gives none or no finite one.
     flags
@@ -245,18 +310,39 @@ class Box:
     """
 
     annotation_id: RecordId
-    category_id: int = Field(ge=0, le=max(CLASS_NAMES))
+    category_id: RecordId
     category: str = ""
     bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
     iscrowd: bool = False
     area: float | None = None
     flags: dict[str, bool] = Field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    ignore: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As `GrownModel` does: boxes that are not ignored are written as before."""
+        made: dict[str, Any] = handler(self)
+        if not self.ignore:
+            made.pop("ignore", None)
+        return made
 
     @property
     def trainable(self) -> bool:
-        """True when nothing of severity error was found: the box is a target."""
-        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+        """True for a target: one object, of a class that is known, with an area in its frame."""
+        return is_trainable(self)
+
+    @property
+    def ignored(self) -> bool:
+        """True for a region that is neither target nor background."""
+        return is_ignored(self)
+
+    @property
+    def label(self) -> int:
+        """`category_id` as an int64; `OTHER_CATEGORY` for text, and for numbers beyond it."""
+        number = self.category_id
+        fits = isinstance(number, int) and -(2**63) <= number < 2**63
+        return number if fits and isinstance(number, int) else OTHER_CATEGORY
 
 
 class ImageAnnotation(StrictModel):

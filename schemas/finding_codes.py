@@ -53,12 +53,6 @@ class FindingCode(StrEnum):
         "the annotation file has no list `annotations`",
         "Fine for images without objects; else export the annotations too.",
     )
-    NO_KNOWN_CATEGORY = (
-        "no-known-category",
-        _ERROR,
-        "none of the file's categories is person, bicycle or car",
-        "Rename the categories that are meant.",
-    )
     BAD_CATEGORY = (
         "bad-category",
         _ERROR,
@@ -114,6 +108,18 @@ class FindingCode(StrEnum):
     )
     LISTED_TWICE = "listed-twice", _INFO, "a file lists images twice, equally; kept once", ""
     MERGED_TWIN = "merged-twin", _INFO, "two files list the same images; kept once", ""
+    CATEGORY_NUMBERS = (
+        "category-numbers",
+        _INFO,
+        "annotation files number their classes differently; names are what counts",
+        "",
+    )
+    UNUSED_CATEGORY = (
+        "unused-category",
+        _WARNING,
+        "--category names a class that no annotation file has",
+        "give the name as the annotation files have it",
+    )
     SHARED_ANNOTATION = (
         "shared-annotation",
         _WARNING,
@@ -149,14 +155,15 @@ class FindingCode(StrEnum):
     UNKNOWN_CATEGORY = (
         "unknown-category",
         _ERROR,
-        "a box's category is none of person, bicycle, car",
-        _LEFT_OUT + "rename the category in the file's `categories` if it is one of them.",
+        "a box's category has no name in its file",
+        "It is an ignore region, neither target nor background; add its id and its name to the "
+        "file's `categories`.",
     )
     CROWD = (
         "crowd",
-        _ERROR,
-        "a box is marked iscrowd: a region of many objects, not one",
-        _LEFT_OUT + "draw single objects and set iscrowd to 0 to train on them.",
+        _INFO,
+        "a box is marked iscrowd, or to be ignored: it is neither target nor background",
+        "",
     )
     PARTLY_OUTSIDE = (
         "partly-outside",

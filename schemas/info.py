@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from schemas.base import StrictModel
+from schemas.coco import RecordId, is_ignored, is_trainable
 from schemas.events import Event
 from schemas.finding import Severity
 from schemas.recipe import LevelName, Recipe
@@ -19,20 +20,28 @@ class _Extract(BaseModel):
 
 
 class _FindingExtract(_Extract):
+    code: str
     severity: Severity
 
 
 class BoxExtract(_Extract):
     """See `schemas.coco.Box`."""
 
-    category_id: int
+    category_id: RecordId
     category: str
+    iscrowd: bool
+    ignore: bool = False
     findings: tuple[_FindingExtract, ...]
 
     @property
     def trainable(self) -> bool:
-        """True when nothing of severity error was found."""
-        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+        """As `schemas.coco.Box.trainable`."""
+        return is_trainable(self)
+
+    @property
+    def ignored(self) -> bool:
+        """As `schemas.coco.Box.ignored`."""
+        return is_ignored(self)
 
 
 class _AnnotationExtract(_Extract):
@@ -66,7 +75,11 @@ class GroupInfo(StrictModel):
 
 
 class StoreInfo(Event):
-    """A store in numbers. ``splits`` counts samples and boxes; ``""`` is no split."""
+    """A store in numbers. ``splits`` counts samples and boxes; ``""`` is no split.
+
+    ``classes`` counts boxes by the name of the class they count as, ``boxes_ignored`` those of
+    the untrainable ones that are regions to ignore.
+    """
 
     event: Literal["info"] = "info"
     path: str
@@ -78,6 +91,7 @@ class StoreInfo(Event):
     splits: dict[str, dict[str, int]]
     boxes: int
     boxes_untrainable: int
+    boxes_ignored: int = 0
     classes: dict[str, int]
     iso_range: tuple[int, int] | None
     chunk_bytes: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import get_args
+from typing import ClassVar, get_args
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
-from schemas.base import StrictModel
+from schemas.base import GrownModel
 from schemas.choices import (
     DEFAULT_CODEC,
     DEFAULT_COLOUR,
@@ -18,6 +18,7 @@ from schemas.choices import (
     Colour,
     LevelName,
 )
+from schemas.coco import class_key
 
 __all__ = [
     "BRIGHTNESS_PLANE",
@@ -41,8 +42,8 @@ BRIGHTNESS_PLANE: dict[Colour, str] = {"xyz": "Y", "xyz-balanced": "Y", "camera"
 TRANSFORM_VERSION = 2
 
 
-class Recipe(StrictModel):
-    """What an ingest does to the pixels; one store holds samples of one recipe.
+class Recipe(GrownModel):
+    """What an ingest does to pixels and classes; one store holds samples of one recipe.
 
     Attributes
     ----------
@@ -58,13 +59,30 @@ class Recipe(StrictModel):
         Compressor inside blosc; both are lossless and give the same numbers.
     transform
         Version of the arithmetic, `TRANSFORM_VERSION`.
+    categories
+        (name as annotated, name of the class it counts as), by the first; see `class_of`.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("categories",)
 
     colour: Colour = DEFAULT_COLOUR
     levels: tuple[LevelName, ...] = DEFAULT_LEVELS
     fit: tuple[int, int] = DEFAULT_FIT
     codec: Codec = DEFAULT_CODEC
     transform: int = TRANSFORM_VERSION
+    categories: tuple[tuple[str, str], ...] = ()
+
+    @field_validator("categories")
+    @classmethod
+    def _one_class_each(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        classes: dict[str, str] = {}
+        for pair in pairs:
+            name, counts_as = map(class_key, pair)
+            if not name or not counts_as:
+                raise ValueError("a category has no name")
+            if classes.setdefault(name, counts_as) != counts_as:
+                raise ValueError(f"category {name!r} counts as two classes")
+        return tuple(sorted(classes.items()))
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Recipe:
@@ -86,6 +104,14 @@ class Recipe(StrictModel):
         """The plane whose 99th percentile says how bright a picture is."""
         return BRIGHTNESS_PLANE[self.colour]
 
+    def class_of(self, category: str) -> str:
+        """The class that boxes of a category, named as annotated, count as.
+
+        One step: with ``a=b`` and ``b=c`` an ``a`` counts as ``b``.
+        """
+        key = class_key(category)
+        return next((to for name, to in self.categories if name == key), category.strip())
+
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that differ whenever a field does."""
@@ -95,7 +121,8 @@ class Recipe(StrictModel):
     def describe(self) -> str:
         """One line for messages: the choices in words, then the fingerprint."""
         long_side, short_side = self.fit
+        classes = "".join(f", category {name}={to}" for name, to in self.categories)
         return (
             f"colour {self.colour}, levels {'+'.join(self.levels)}, fit {long_side}x{short_side}, "
-            f"codec {self.codec}, transform {self.transform} ({self.fingerprint})"
+            f"codec {self.codec}{classes}, transform {self.transform} ({self.fingerprint})"
         )

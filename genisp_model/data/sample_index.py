@@ -141,7 +141,7 @@ class SampleRecord:
     def of(cls, sidecar: Sidecar, level: LevelName) -> SampleRecord:
         """The record of a sidecar that holds `level`."""
         held = sidecar.levels[level]
-        boxes, labels = targets(sidecar, level)
+        boxes, labels, _ = targets(sidecar, level)
         statistics = [
             [getattr(plane, name) for name in STATISTICS] for plane in held.statistics.values()
         ]

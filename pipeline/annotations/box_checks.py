@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.annotations.boxes import FloatArray, clip_boxes, xywh_to_xyxy
-from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 
@@ -35,10 +34,11 @@ class BoxTable:
     ----------
     bbox
         ``(n, 4)`` float64, COCO ``xywh`` in pixels of each box's annotated frame, as given.
-    category_id
-        ``(n,)`` int64; ids outside `schemas.coco.CLASS_NAMES` are not trained on.
-    iscrowd
-        ``(n,)`` bool.
+    category
+        ``(n,)`` int64, any number that is the same for boxes of one class; -1 where the class has
+        no name.
+    is_region
+        ``(n,)`` bool: a crowd, or to be ignored.
     area
         ``(n,)`` float64 in pixels, NaN where there is none to compare with.
     image
@@ -50,8 +50,8 @@ class BoxTable:
     """
 
     bbox: FloatArray
-    category_id: IntArray
-    iscrowd: BoolArray
+    category: IntArray
+    is_region: BoolArray
     area: FloatArray
     image: IntArray
     width: FloatArray
@@ -94,9 +94,9 @@ def near_duplicates(table: BoxTable, sound: BoolArray) -> IntArray:
     rows = np.flatnonzero(sound)
     boxes = clip_boxes(xywh_to_xyxy(table.bbox[rows]), table.width[rows], table.height[rows])
     area = _areas(boxes)
-    order = np.lexsort((area, table.category_id[rows], table.image[rows]))
+    order = np.lexsort((area, table.category[rows], table.image[rows]))
     rows, boxes, area = rows[order], boxes[order], area[order]
-    group = np.stack([table.image[rows], table.category_id[rows]], axis=1)
+    group = np.stack([table.image[rows], table.category[rows]], axis=1)
     later = np.arange(1, len(rows))
     # Linear memory: each pass compares boxes with the one `step` places smaller. IoU is at most
     # the ratio of the areas: once that is too low, no still smaller box can match.
@@ -137,14 +137,14 @@ def _check(table: BoxTable) -> tuple[dict[FindingCode, BoolArray], BoolArray]:
     visible_side = visible[:, 2:] - visible[:, :2]
     has_area = finite & (side.min(axis=1, initial=np.inf) >= SMALLEST_SIDE)
     inside = has_area & (visible_side.min(axis=1, initial=np.inf) >= SMALLEST_SIDE)
-    known = np.isin(table.category_id, list(CLASS_NAMES))
+    known = table.category >= 0
     area_error = np.abs(table.area - side.prod(axis=1))
     found = {
         FindingCode.NON_FINITE: ~finite,
         FindingCode.ZERO_AREA: finite & ~has_area,
         FindingCode.OUTSIDE_FRAME: has_area & ~inside,
         FindingCode.UNKNOWN_CATEGORY: ~known,
-        FindingCode.CROWD: table.iscrowd,
+        FindingCode.CROWD: table.is_region,
         FindingCode.PARTLY_OUTSIDE: inside
         & (np.abs(visible - given).max(axis=1, initial=0) > EDGE_TOLERANCE),
         FindingCode.TINY: inside & (visible_side.min(axis=1, initial=np.inf) < TINY_SIDE),
@@ -154,15 +154,15 @@ def _check(table: BoxTable) -> tuple[dict[FindingCode, BoolArray], BoolArray]:
         & (side.max(axis=1, initial=0) > EXTREME_ASPECT * side.min(axis=1, initial=np.inf)),
         FindingCode.AREA_MISMATCH: finite & (area_error > AREA_TOLERANCE),
     }
-    return found, inside & known & ~table.iscrowd
+    return found, inside & known & ~table.is_region
 
 
 _MESSAGES = {
     FindingCode.NON_FINITE: "box {bbox} has a number that is not finite",
     FindingCode.ZERO_AREA: "box {bbox} has no area",
     FindingCode.OUTSIDE_FRAME: "box {bbox} lies outside its {frame} frame",
-    FindingCode.UNKNOWN_CATEGORY: "its category is none of person, bicycle, car",
-    FindingCode.CROWD: "marked iscrowd: a region of many objects, not one",
+    FindingCode.UNKNOWN_CATEGORY: "its file gives its category no name",
+    FindingCode.CROWD: "marked iscrowd, or to be ignored: neither target nor background",
     FindingCode.PARTLY_OUTSIDE: "box {bbox} reaches over the edge of its {frame} frame",
     FindingCode.TINY: "the visible part of box {bbox} is less than 2 px wide or high",
     FindingCode.HUGE: "box {bbox} covers more than 90 % of its {frame} frame",

@@ -8,7 +8,8 @@ adds, subtracts or rounds a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,33 @@ import numpy.typing as npt
 from schemas.coco import Box
 
 FloatArray = npt.NDArray[np.float64]
+
+
+class Targets(NamedTuple):
+    """What one sample has to be trained on, at one level.
+
+    Boxes are float32 ``xyxy`` in level pixels, origin at the level's top-left corner, edges
+    inclusive, clipped to the frame, never rounded to pixels, ``x2 > x1`` and ``y2 > y1`` in
+    float32.
+
+    Attributes
+    ----------
+    boxes
+        ``(n, 4)``: the objects.
+    labels
+        ``(n,)`` int64: their classes.
+    ignore
+        ``(m, 4)``: regions that are neither target nor background.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    ignore: npt.NDArray[np.float32]
+
+
+def label_as_annotated(box: Box) -> int | None:
+    """The category's number in the annotation file (NOD: 1 person, 2 bicycle, 3 car)."""
+    return box.label
 
 
 def xywh_to_xyxy(boxes: npt.ArrayLike) -> FloatArray:
@@ -78,32 +106,36 @@ def target_arrays(
     frame_height: float,
     scale_x: float,
     scale_y: float,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    label_of: Callable[[Box], int | None] = label_as_annotated,
+) -> Targets:
     """Make the training target of one sample at one level.
 
     Parameters
     ----------
     boxes
-        All boxes of the sample; those that are not `Box.trainable` are left out.
+        All boxes of the sample; what is neither `Box.trainable` nor `Box.ignored` is left out.
     frame_width, frame_height
         Annotated frame in pixels; boxes are clipped to it.
     scale_x, scale_y
         Level pixels per pixel of the annotated frame.
-
-    Returns
-    -------
-    boxes
-        ``(n, 4)`` float32 ``xyxy`` in level pixels, origin at the level's top-left corner, edges
-        inclusive, never rounded to pixels, ``x2 > x1`` and ``y2 > y1`` in float32.
-    labels
-        ``(n,)`` int64 COCO ids: 1 person, 2 bicycle, 3 car.
+    label_of
+        The label of a box's class, or None for a class that is not looked for: such a box becomes
+        a region to ignore.
     """
-    trainable = [box for box in boxes if box.trainable]
-    clipped = clip_boxes(xywh_to_xyxy([box.bbox for box in trainable]), frame_width, frame_height)
-    level = scale_boxes(clipped, scale_x, scale_y).astype(np.float32)
-    labels = np.array([box.category_id for box in trainable], dtype=np.int64)
-    has_area = (level[:, 2] > level[:, 0]) & (level[:, 3] > level[:, 1])
-    return level[has_area], labels[has_area]
+    wanted = [(box, label_of(box)) for box in boxes if box.trainable]
+    objects = [(box, label) for box, label in wanted if label is not None]
+    regions = [box for box in boxes if box.ignored]
+    regions += [box for box, label in wanted if label is None]
+
+    def in_level(some: Sequence[Box]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        clipped = clip_boxes(xywh_to_xyxy([box.bbox for box in some]), frame_width, frame_height)
+        level = scale_boxes(clipped, scale_x, scale_y).astype(np.float32)
+        return level, (level[:, 2] > level[:, 0]) & (level[:, 3] > level[:, 1])
+
+    level, has_area = in_level([box for box, _ in objects])
+    labels = np.array([label for _, label in objects], dtype=np.int64)
+    ignore, covers = in_level(regions)
+    return Targets(level[has_area], labels[has_area], ignore[covers])
 
 
 def _as_boxes(boxes: npt.ArrayLike) -> FloatArray:

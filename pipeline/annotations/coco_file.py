@@ -40,12 +40,12 @@ from schemas.coco import (
     COCO_ANNOTATIONS,
     COCO_CATEGORIES,
     COCO_IMAGES,
-    OTHER_CATEGORY,
     CocoAnnotation,
     CocoCategory,
     CocoImage,
     RecordId,
     RejectedRecord,
+    class_key,
     shortened,
 )
 from schemas.finding import Severity
@@ -57,7 +57,6 @@ MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories":
 MAX_BOXES_PER_IMAGE: Final = 5_000
 """More is a broken export: the densest NOD image has 53."""
 
-_CLASS_IDS = {name: category_id for category_id, name in CLASS_NAMES.items()}
 _BOM = b"\xef\xbb\xbf"
 
 _HEAD: Final = 1 << 16
@@ -174,7 +173,7 @@ class _Reading:
             self.boxes,
             [number for number in self.usable.values() if number not in crowded],
             [
-                categories.get(key_of(category_id), (OTHER_CATEGORY, str(category_id)))
+                (category_id, categories.get(key_of(category_id), ""))
                 for category_id in self.boxes.category_ids
             ],
         )
@@ -369,34 +368,23 @@ def _report_orphan(annotation: CocoAnnotation, notes: Notes) -> None:
     notes.refuse(annotation.image_id, because=finding)
 
 
-def _category_map(
-    records: Iterator[tuple[int, Any]], notes: Notes
-) -> Mapping[Key, tuple[int, str]]:
-    """Map the file's category ids to (id of ours or `OTHER_CATEGORY`, name in the file).
+def _category_map(records: Iterator[tuple[int, Any]], notes: Notes) -> Mapping[Key, str]:
+    """The names of the file's categories by their ids; empty for an id with two names.
 
-    By name, because files number as they like; by COCO's numbers where a file lists no categories.
+    COCO's first three where a file lists no categories.
     """
-    found: dict[Key, tuple[int, str]] = {}
+    found: dict[Key, str] = {}
     empty = True
     for position, record in records:
         empty = False
         if isinstance(record, RejectedRecord):
             _report_category(record.get("id"), position, record.reason(CocoCategory), notes)
             continue
-        ours = _CLASS_IDS.get(record.name.strip().casefold(), OTHER_CATEGORY)
         key = key_of(record.id)
-        if found.setdefault(key, (ours, record.name))[0] != ours:
+        if class_key(found.setdefault(key, record.name)) != class_key(record.name):
             _report_category(record.id, position, "two names for one id", notes)
-            found[key] = (OTHER_CATEGORY, record.name)
-    if empty:
-        return dict(zip(CLASS_NAMES, CLASS_NAMES.items(), strict=True))
-    if not any(ours for ours, _ in found.values()):
-        notes.add(
-            FindingCode.NO_KNOWN_CATEGORY,
-            "",
-            "none of its categories is person, bicycle or car: no box can be trained on",
-        )
-    return found
+            found[key] = ""
+    return {number: name for number, name in CLASS_NAMES.items()} if empty else found
 
 
 def _report_category(category_id: object, position: int, message: str, notes: Notes) -> None:

@@ -18,7 +18,15 @@ from typing import Final
 import numpy as np
 
 from pipeline.annotations.box_checks import BoxTable, box_findings
-from schemas.coco import FLAG_NAMES, Box, CocoAnnotation, CocoImage, ImageAnnotation, RecordId
+from schemas.coco import (
+    FLAG_NAMES,
+    Box,
+    CocoAnnotation,
+    CocoImage,
+    ImageAnnotation,
+    RecordId,
+    class_key,
+)
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 
@@ -88,7 +96,7 @@ class FlagState(IntEnum):
 class BoxColumns:
     """Boxes as they are read, in file order.
 
-    `is_crowd` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each name of
+    `is_crowd`, `is_ignored` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each name of
     `FLAG_NAMES`: arrays of bytes, because a list of bool takes eight times that.
     """
 
@@ -97,6 +105,7 @@ class BoxColumns:
     bbox: array[float] = field(default_factory=lambda: array("d"))
     area: array[float] = field(default_factory=lambda: array("d"))
     is_crowd: array[int] = field(default_factory=lambda: array("b"))
+    is_ignored: array[int] = field(default_factory=lambda: array("b"))
     has_mask: array[int] = field(default_factory=lambda: array("b"))
     flags: dict[str, array[int]] = field(
         default_factory=lambda: {name: array("b") for name in FLAG_NAMES}
@@ -112,6 +121,7 @@ class BoxColumns:
         self.bbox.extend(record.bbox)
         self.area.append(_area(record))
         self.is_crowd.append(record.iscrowd)
+        self.is_ignored.append(record.ignore)
         self.has_mask.append(record.segmentation)
         for column, state in zip(self.flags.values(), _flag_states(record), strict=True):
             column.append(state)
@@ -124,6 +134,7 @@ class BoxColumns:
             and self.bbox_of(number) == record.bbox
             and repr(self.area[number]) == repr(_area(record))
             and self.is_crowd[number] == record.iscrowd
+            and self.is_ignored[number] == record.ignore
             and self.has_mask[number] == record.segmentation
             and self.flag_states(number) == _flag_states(record)
             and self.category[number] == self._category_number(record.category_id)
@@ -171,7 +182,8 @@ class AnnotatedImages:
     kept
         Numbers of the images to have, rising; boxes of others are left out.
     categories
-        (id of ours or `OTHER_CATEGORY`, name in the file) of each of `BoxColumns.category_ids`.
+        (number as annotated, name in the file) of each of `BoxColumns.category_ids`; the name is
+        empty where the file gives none.
     """
 
     def __init__(
@@ -181,11 +193,16 @@ class AnnotatedImages:
         images: ImageColumns,
         boxes: BoxColumns,
         kept: Sequence[int],
-        categories: Sequence[tuple[int, str]],
+        categories: Sequence[tuple[RecordId, str]],
     ) -> None:
         self.file, self.split = file, split
         self._images, self._kept, self._categories = images, kept, categories
         self._boxes = boxes
+        numbers = {"": -1}
+        #: Of each category, a number that all categories of one name share; -1 without a name.
+        self._classes = [
+            numbers.setdefault(class_key(name), len(numbers)) for _, name in categories
+        ]
         owners = np.frombuffer(boxes.image, np.int64)
         self._order = np.argsort(owners, kind="stable").astype(np.int32)
         ends = np.bincount(owners, minlength=len(images.ids)).cumsum()
@@ -227,19 +244,25 @@ class AnnotatedImages:
         """Whether any box of an image states a condition."""
         return any(self._boxes.stated_flags(box) for box in self._numbers(index))
 
-    def content(self, index: int) -> list[tuple[int, str, str, bool]]:
+    def content(self, index: int) -> list[tuple[str, str, bool]]:
         """What must agree in twins: not the order, the identifiers, the areas or the flags.
 
-        Boxes go by their text, for which NaN equals NaN.
+        Boxes go by their text, for which NaN equals NaN, and categories by their names: each file
+        numbers them as it likes.
         """
         columns = self._boxes
         described = []
         for box in self._numbers(index):
-            category_id, category = self._categories[columns.category[box]]
-            bbox = repr(columns.bbox_of(box))
-            is_crowd = bool(columns.is_crowd[box])
-            described.append((category_id, category.casefold(), bbox, is_crowd))
+            number, name = self._categories[columns.category[box]]
+            is_region = bool(columns.is_crowd[box] or columns.is_ignored[box])
+            category = class_key(name) or str(number)
+            described.append((category, repr(columns.bbox_of(box)), is_region))
         return sorted(described)
+
+    @property
+    def categories(self) -> list[tuple[RecordId, str]]:
+        """Number and `class_key` of each category that a box has and the file names."""
+        return [(number, class_key(name)) for number, name in self._categories if class_key(name)]
 
     def _numbers(self, index: int) -> list[int]:
         number = self._kept[index]
@@ -255,15 +278,16 @@ class AnnotatedImages:
         found = box_findings(self._table(index, numbers, where))
         made = []
         for box, place, findings in zip(numbers, where, found, strict=True):
-            category_id, category = self._categories[columns.category[box]]
+            category_id, name = self._categories[columns.category[box]]
             area = columns.area[box]
             made.append(
                 Box(
                     annotation_id=columns.ids[box],
                     category_id=category_id,
-                    category=category,
+                    category=name if class_key(name) else str(category_id),
                     bbox=columns.bbox_of(box),
                     iscrowd=bool(columns.is_crowd[box]),
+                    ignore=bool(columns.is_ignored[box]),
                     area=area if math.isfinite(area) else None,
                     flags=columns.stated_flags(box),
                     findings=findings + _flag_findings(columns.unreadable_flags(box), place),
@@ -278,8 +302,10 @@ class AnnotatedImages:
         width, height = self.size(index)
         return BoxTable(
             bbox=np.array([columns.bbox_of(n) for n in numbers], dtype=np.float64),
-            category_id=np.array([self._categories[columns.category[n]][0] for n in numbers]),
-            iscrowd=np.array([bool(columns.is_crowd[n]) for n in numbers]),
+            category=np.array([self._classes[columns.category[n]] for n in numbers]),
+            is_region=np.array(
+                [bool(columns.is_crowd[n] or columns.is_ignored[n]) for n in numbers]
+            ),
             area=np.where(masked, math.nan, area),
             image=np.zeros(count, np.int64),
             width=np.full(count, float(width)),

@@ -15,7 +15,7 @@ from pipeline.annotations.columns import AnnotatedImages, base_name
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.annotations.reader import LoadedFile
 from pipeline.errors import AnnotationError
-from schemas.coco import ImageAnnotation
+from schemas.coco import OTHER_CATEGORY, ImageAnnotation, RecordId
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 
@@ -74,9 +74,12 @@ class AnnotationIndex:
     findings
         Those of the files and their records, of merges and contradictions; those of boxes are on
         the boxes.
+    categories
+        The classes that boxes have, by `class_key` of their names.
     """
 
     findings: tuple[Finding, ...] = ()
+    categories: frozenset[str] = frozenset()
     _pictures: list[_Picture] = field(default_factory=list)
     _by_stem: dict[str, list[_Picture]] = field(default_factory=dict)
     _ambiguous: dict[str, Finding] = field(default_factory=dict)
@@ -213,8 +216,10 @@ def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
         for file_name, finding in file.refused.items():
             for key in _keys(file_name):
                 index._refused.setdefault(key, finding)
+    index.categories = frozenset(name for file in ordered for _, name in file.images.categories)
     index.findings = (
         *(finding for file in ordered for finding in file.findings),
+        *_category_numbers(ordered),
         *(_merge(first, second, count) for (first, second), count in twins.items()),
         *index._contradictions(),
     )
@@ -310,6 +315,35 @@ def _merge(first: str, second: str, count: int) -> Finding:
         message=f"{count} images are listed twice, equally; kept once"
         if same
         else f"{count} images are the same in {first}; kept once",
+    )
+
+
+def _category_numbers(files: Sequence[LoadedFile]) -> list[Finding]:
+    """Where files number a class differently, or give one number to two classes: at most one each.
+
+    Formats that have names only say nothing about numbers.
+    """
+    numbers: dict[str, tuple[RecordId, str]] = {}
+    names: dict[RecordId, tuple[str, str]] = {}
+    found: dict[str, Finding] = {}
+    for file in files:
+        for number, name in file.images.categories:
+            if number == OTHER_CATEGORY:
+                continue
+            known, first = numbers.setdefault(name, (number, file.name))
+            if known != number and "number" not in found:
+                message = f"{name!r} is {number!r} here and {known!r} in {first}"
+                found["number"] = _names_count(file.name, message)
+            other, first = names.setdefault(number, (name, file.name))
+            if other != name and "name" not in found:
+                message = f"{number!r} is {name!r} here and {other!r} in {first}"
+                found["name"] = _names_count(file.name, message)
+    return list(found.values())
+
+
+def _names_count(where: str, message: str) -> Finding:
+    return FindingCode.CATEGORY_NUMBERS.finding(
+        where, f"category {message}: classes go by their names, numbers are kept as annotated"
     )
 
 

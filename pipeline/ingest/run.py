@@ -8,7 +8,7 @@ sidecars.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -109,7 +109,7 @@ def plan_ingest(
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
     ledger = Ledger(reporter)
-    _report_inputs(inputs, ledger)
+    _report_inputs(inputs, recipe, ledger)
     state = read_state(files, reporter, recheck=options.recheck)
     items = survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
     for item in items:
@@ -161,11 +161,14 @@ def run_ingest(
             reporter.close()
 
 
-def _report_inputs(inputs: Inputs, ledger: Ledger) -> None:
+def _report_inputs(inputs: Inputs, recipe: Recipe, ledger: Ledger) -> None:
     for name, problem in inputs.problems:
         ledger.fail(name, failure_from(problem))
     for finding in inputs.index.findings:
         ledger.find(finding)
+    for name, counts_as in recipe.categories:
+        if name not in inputs.index.categories:
+            ledger.find(_unused_category(name, counts_as, inputs.index.categories))
 
 
 @dataclass
@@ -189,7 +192,7 @@ class _Run:
 
     def run(self, inputs: Inputs) -> IngestSummary:
         """All steps, in order."""
-        _report_inputs(inputs, self.ledger)
+        _report_inputs(inputs, self.recipe, self.ledger)
         self.files.recover()
         self.state = read_state(
             self.files,
@@ -361,6 +364,15 @@ def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:
         where=task.source.name,
         message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
         f"this class from here on ({task.decision.decoder_class})",
+    )
+
+
+def _unused_category(name: str, counts_as: str, known: Collection[str]) -> Finding:
+    shown = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
+    return FindingCode.UNUSED_CATEGORY.finding(
+        where=f"--category {name}={counts_as}",
+        message=f"no box is called {name!r} in the annotations given (they have: "
+        f"{shown or 'none'})",
     )
 
 

@@ -5,7 +5,7 @@ All of them are checked as they are read: a sidecar by its digest, a chunk by it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from pipeline.annotations.boxes import target_arrays
+from pipeline.annotations.boxes import Targets, label_as_annotated, target_arrays
 from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.format import check_chunk, damaged_chunk, decode_chunk
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import SIDECARS, chunk_key, sidecar_key
+from schemas.coco import Box
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
 
@@ -48,27 +49,39 @@ class Sample:
         return (self.stored.astype(np.float32) - zero_code) * np.float32(record.scale_factor)
 
     @cached_property
-    def _targets(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    def _targets(self) -> Targets:
         return targets(self.sidecar, self.level)
 
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
         """(n, 4) float32 xyxy in this level's pixels, half-open; untrainable boxes left out."""
-        return self._targets[0]
+        return self._targets.boxes
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(n,) int64 COCO ids: 1 person, 2 bicycle, 3 car."""
-        return self._targets[1]
+        """(n,) int64 category ids as annotated (NOD: 1 person, 2 bicycle, 3 car).
+
+        Files may number their classes differently; names are in the sidecar
+        (`schemas.coco.Box.category`).
+        """
+        return self._targets.labels
+
+    @property
+    def ignore(self) -> npt.NDArray[np.float32]:
+        """(m, 4) float32 xyxy in this level's pixels: regions neither target nor background."""
+        return self._targets.ignore
 
 
 def targets(
-    sidecar: Sidecar, level: LevelName
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Boxes and labels of a sample in a level's pixels (`Sample.boxes`, `Sample.labels`)."""
+    sidecar: Sidecar,
+    level: LevelName,
+    label_of: Callable[[Box], int | None] = label_as_annotated,
+) -> Targets:
+    """Boxes, labels and regions to ignore of a sample in a level's pixels, see `target_arrays`."""
     record = sidecar.levels[level]
     boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
-    return target_arrays(boxes, *sidecar.frame.size, record.scale_x, record.scale_y)
+    scales = record.scale_x, record.scale_y
+    return target_arrays(boxes, *sidecar.frame.size, *scales, label_of=label_of)
 
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:

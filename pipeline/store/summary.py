@@ -26,7 +26,7 @@ def store_info(store: Store) -> StoreInfo:
     splits: dict[str, Counter[str]] = {}
     classes: Counter[str] = Counter()
     isos: list[int] = []
-    boxes = untrainable = nbytes = 0
+    boxes = untrainable = ignored = nbytes = 0
     for sample_id in store:
         entry = store.entry(sample_id)
         members.setdefault(entry.group, []).append(sample_id)
@@ -40,7 +40,8 @@ def store_info(store: Store) -> StoreInfo:
             boxes += 1
             untrainable += not box.trainable
             split["boxes"] += 1
-            classes[box.category or str(box.category_id)] += 1
+            ignored += box.ignored
+            classes[store.recipe.class_of(box.category or str(box.category_id))] += 1
     return StoreInfo(
         path=store.location,
         recipe=store.recipe,
@@ -51,6 +52,7 @@ def store_info(store: Store) -> StoreInfo:
         splits={name: dict(counter) for name, counter in sorted(splits.items())},
         boxes=boxes,
         boxes_untrainable=untrainable,
+        boxes_ignored=ignored,
         classes=dict(classes.most_common()),
         iso_range=(min(isos), max(isos)) if isos else None,
         chunk_bytes=nbytes,

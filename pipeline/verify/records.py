@@ -8,7 +8,6 @@ from pipeline.develop.colour import fixed_point
 from pipeline.develop.steps import level_size
 from pipeline.errors import REDO
 from pipeline.store.keys import sidecar_key
-from schemas.coco import CLASS_NAMES
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
@@ -60,7 +59,7 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
 
 
 def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    """Every box that will be trained on is of a class of ours and has an area inside the frame."""
+    """Every box that will be trained on is of a named class and has an area inside the frame."""
     if sidecar.annotation is None:
         return
     if sidecar.annotation.split != sidecar.split:
@@ -81,8 +80,5 @@ def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
             continue
         if not (w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0):
             yield FindingCode.DAMAGED_BOX, f"{place} has no area inside the frame"
-        if box.category_id not in CLASS_NAMES or box.iscrowd:
-            yield (
-                FindingCode.DAMAGED_BOX,
-                f"{place} is no box to train on: category {box.category_id}",
-            )
+        if not box.category.strip():
+            yield FindingCode.DAMAGED_BOX, f"{place} is no box to train on: its class has no name"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.coco import (
-    CLASS_NAMES,
     COCO_ANNOTATIONS,
     FLAG_NAMES,
     Box,
@@ -97,12 +96,13 @@ coordinates = st.floats(allow_nan=True, allow_infinity=True)
 boxes = st.builds(
     Box,
     annotation_id=st.integers() | st.text(max_size=5),
-    category_id=st.sampled_from([0, *CLASS_NAMES]),
+    category_id=st.integers() | st.text(max_size=5),
     category=st.text(max_size=5),
     bbox=st.tuples(coordinates, coordinates, coordinates, coordinates),
     iscrowd=st.booleans(),
     area=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     flags=st.dictionaries(st.sampled_from(FLAG_NAMES), st.booleans()),
+    ignore=st.booleans(),
 )
 
 
@@ -121,6 +121,50 @@ def test_sidecar_json_is_strict_json_and_comes_back_the_same(given_boxes: list[B
     # By text: NaN equals nothing, not even itself.
     assert repr(again) == repr(image)
     assert again.model_dump_json() == image.model_dump_json()
+
+
+def test_only_boxes_to_be_ignored_say_so() -> None:
+    plain = Box(annotation_id=1, category_id=1, bbox=(0, 0, 1, 1))
+    fields = TypeAdapter(Box).dump_python(plain)
+    assert "ignore" not in fields
+    ignored = TypeAdapter(Box).validate_python({**fields, "ignore": True})
+    assert TypeAdapter(Box).dump_python(ignored) == {**fields, "ignore": True}
+
+
+@pytest.mark.parametrize(
+    ("mark", "codes", "is_region"),
+    [
+        ("iscrowd", [], True),
+        ("ignore", [], True),
+        ("", ["unknown-category"], True),
+        ("", ["unknown-category", "crowd"], True),
+        ("", ["unknown-category", "zero-area"], False),
+        ("iscrowd", ["outside-frame"], False),
+        ("", ["non-finite"], False),
+    ],
+)
+def test_what_is_no_target_is_a_region_if_it_has_a_place(
+    mark: str, codes: list[str], is_region: bool
+) -> None:
+    found = tuple(Finding(code=c, severity=Severity.ERROR, where="", message="") for c in codes)
+    box = Box(
+        annotation_id=1,
+        category_id=1,
+        bbox=(0, 0, 1, 1),
+        iscrowd=mark == "iscrowd",
+        ignore=mark == "ignore",
+        findings=found,
+    )
+    assert not box.trainable
+    assert box.ignored == is_region
+
+
+@pytest.mark.parametrize(
+    ("number", "label"),
+    [(7, 7), (-1, -1), (0, 0), ("7", 0), (2**63 - 1, 2**63 - 1), (2**63, 0), (-(10**30), 0)],
+)
+def test_the_label_is_the_number_as_annotated_where_it_is_one(number: int | str, label: int) -> None:
+    assert Box(annotation_id=1, category_id=number, bbox=(0, 0, 1, 1)).label == label
 
 
 def test_only_an_error_keeps_a_box_from_training() -> None:
@@ -151,7 +195,7 @@ def test_a_box_takes_less_than_half_a_kilobyte() -> None:
 
 def test_a_box_refuses_fields_nobody_declared_and_areas_that_are_no_number() -> None:
     plain = {"annotation_id": 1, "category_id": 1, "bbox": (0, 0, 1, 1)}
-    for wrong in ({"label": 1}, {"area": math.nan}, {"category_id": -1}, {"bbox": (0, 0, 1)}):
+    for wrong in ({"label": 1}, {"area": math.nan}, {"category_id": 1.5}, {"bbox": (0, 0, 1)}):
         with pytest.raises(ValidationError):
             TypeAdapter(Box).validate_python({**plain, **wrong})
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pipeline.annotations.columns import AnnotatedImages, BoxColumns, ImageColumns
 from pipeline.annotations.reader import LoadedFile, split_from_name
-from schemas.coco import CLASS_NAMES, OTHER_CATEGORY, CocoAnnotation, CocoImage
-
-_CLASS_IDS = {name: category_id for category_id, name in CLASS_NAMES.items()}
+from schemas.coco import CocoAnnotation, CocoImage, number_of
 
 
 class LinesReader:
@@ -36,7 +34,7 @@ class LinesReader:
             )
             boxes.add(box, numbers[file_name])
         names = [str(category) for category in boxes.category_ids]
-        categories = [(_CLASS_IDS.get(name, OTHER_CATEGORY), name) for name in names]
+        categories = [(number_of(name), name) for name in names]
         kept = range(len(images.ids))
         read = AnnotatedImages(name, split, images, boxes, kept, categories)
         return LoadedFile(name, split, read, findings=(), refused={})

@@ -30,8 +30,8 @@ def table(
     count = len(bboxes)
     return BoxTable(
         bbox=np.array(bboxes, dtype=np.float64).reshape(-1, 4),
-        category_id=np.broadcast_to(np.array(category, dtype=np.int64), count),
-        iscrowd=np.full(count, crowd),
+        category=np.broadcast_to(np.array(category, dtype=np.int64), count),
+        is_region=np.full(count, crowd),
         area=np.full(count, area),
         image=np.broadcast_to(np.array(image, dtype=np.int64), count),
         width=np.full(count, float(size[0])),
@@ -80,12 +80,12 @@ def test_each_geometric_check_finds_its_case(bbox: tuple[float, ...], expected: 
 
 
 def test_category_crowd_and_area_are_checked_apart_from_geometry() -> None:
-    assert codes(10, 10, 20, 20, category=0) == {"unknown-category"}
+    assert codes(10, 10, 20, 20, category=-1) == {"unknown-category"}
     assert codes(10, 10, 20, 20, crowd=True) == {"crowd"}
     assert codes(10, 10, 20, 20, area=401) == set()
     assert codes(10, 10, 20, 20, area=402) == {"area-mismatch"}
     assert codes(10, 10, 20, 20, area=math.inf) == {"area-mismatch"}
-    assert codes(10, 10, 0, 20, category=0, crowd=True) == {
+    assert codes(10, 10, 0, 20, category=-1, crowd=True) == {
         "zero-area",
         "unknown-category",
         "crowd",

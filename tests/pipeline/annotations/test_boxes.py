@@ -58,22 +58,23 @@ def test_targets_are_clipped_scaled_floats_of_trainable_boxes() -> None:
         make_box(math.nan, 5, 1, 5, error=True),
         make_box(90, 50, 20, 20, category=2),
     ]
-    arrays, labels = target_arrays(boxes, WIDTH, HEIGHT, 0.5, 0.25)
+    arrays, labels, ignore = target_arrays(boxes, WIDTH, HEIGHT, 0.5, 0.25)
     assert arrays.dtype == np.float32
     assert labels.dtype == np.int64
     assert arrays.tolist() == [[0.5, 0.75, 2.5, 2.0], [45, 12.5, 50, 15]]
     assert labels.tolist() == [3, 2]
+    assert ignore.shape == (0, 4)
 
 
 def test_no_boxes_are_empty_arrays_of_the_right_shape() -> None:
-    arrays, labels = target_arrays([], WIDTH, HEIGHT, 1, 1)
-    assert (arrays.shape, labels.shape) == ((0, 4), (0,))
-    assert arrays.dtype == np.float32
+    arrays, labels, ignore = target_arrays([], WIDTH, HEIGHT, 1, 1)
+    assert (arrays.shape, labels.shape, ignore.shape) == ((0, 4), (0,), (0, 4))
+    assert arrays.dtype == ignore.dtype == np.float32
     assert labels.dtype == np.int64
 
 
 def test_a_box_that_float32_would_flatten_is_no_target() -> None:
-    arrays, labels = target_arrays([make_box(99.9999999, 5, 50, 5)], WIDTH, HEIGHT, 1, 1)
+    arrays, labels, _ = target_arrays([make_box(99.9999999, 5, 50, 5)], WIDTH, HEIGHT, 1, 1)
     assert (len(arrays), len(labels)) == (0, 0)
 
 
@@ -100,6 +101,6 @@ def test_every_box_without_an_error_becomes_a_target_detectors_accept(
         Box(annotation_id=row, category_id=1, bbox=bbox, findings=findings)
         for row, (bbox, findings) in enumerate(zip(bboxes, found, strict=True))
     ]
-    arrays, _ = target_arrays(boxes, width, height, scale, scale)
+    arrays, _, _ = target_arrays(boxes, width, height, scale, scale)
     assert len(arrays) == sum(box.trainable for box in boxes)
     assert_targets_hold(arrays, width * scale, height * scale)

@@ -20,7 +20,7 @@ from pipeline.annotations.columns import base_name, key_of
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.annotations.reader import LoadedFile, split_from_name
 from pipeline.errors import AnnotationError
-from schemas.coco import OTHER_CATEGORY, ImageAnnotation
+from schemas.coco import ImageAnnotation
 from schemas.finding import Severity
 
 NAME = "nod_train.json"
@@ -96,25 +96,27 @@ def test_categories_go_by_name_whatever_their_numbers() -> None:
     ]
     boxes = [annotation(0), annotation(1, category_id="b"), annotation(2, category_id=3)]
     (record,) = load(annotations=boxes, categories=categories).images
-    assert [box.category_id for box in record.boxes] == [3, 1, OTHER_CATEGORY]
+    assert [box.category_id for box in record.boxes] == [1, "b", 3]
     assert [box.category for box in record.boxes] == ["Car ", "PERSON", "dog"]
-    assert [box.trainable for box in record.boxes] == [True, True, False]
+    assert [box.trainable for box in record.boxes] == [True, True, True]
 
 
-def test_other_categories_of_an_80_class_file_are_kept_but_not_trained_on() -> None:
+def test_a_box_of_a_category_without_a_name_is_a_region_to_ignore() -> None:
     categories = [*CATEGORIES, *({"id": n, "name": f"thing {n}"} for n in range(4, 91))]
     boxes = [annotation(0), annotation(1, category_id=90), annotation(2, category_id=99)]
     file = load(annotations=boxes, categories=categories)
     assert file.findings == ()
-    assert box_codes(file) == [[], ["unknown-category"], ["unknown-category"]]
+    assert box_codes(file) == [[], [], ["unknown-category"]]
     assert [box.category for box in file.images[0].boxes] == ["person", "thing 90", "99"]
+    assert [box.ignored for box in file.images[0].boxes] == [False, False, True]
 
 
 def test_without_categories_cocos_numbers_count() -> None:
     boxes = [annotation(n, category_id=n, bbox=[n, 0, 5, 5]) for n in (1, 2, 3, 4)]
     file = load(annotations=boxes, categories=[])
-    assert [box.category_id for box in file.images[0].boxes] == [1, 2, 3, 0]
-    assert file.images[0].boxes[1].category == "bicycle"
+    assert [box.category_id for box in file.images[0].boxes] == [1, 2, 3, 4]
+    assert [box.category for box in file.images[0].boxes] == ["person", "bicycle", "car", "4"]
+    assert box_codes(file) == [[], [], [], ["unknown-category"]]
 
 
 def test_a_category_number_with_two_names_is_no_class() -> None:
@@ -124,10 +126,18 @@ def test_a_category_number_with_two_names_is_no_class() -> None:
     assert box_codes(file) == [["unknown-category"]]
 
 
-def test_a_file_with_none_of_our_classes_says_so_once() -> None:
-    file = load(categories=[{"id": 1, "name": "pedestrian"}])
-    assert codes(file) == ["no-known-category"]
-    assert box_codes(file) == [["unknown-category"]]
+def test_one_name_under_two_numbers_is_one_class() -> None:
+    categories = [{"id": 1, "name": "person"}, {"id": 4, "name": " Person"}]
+    boxes = [annotation(0), annotation(1, category_id=4)]
+    file = load(annotations=boxes, categories=categories)
+    assert box_codes(file) == [[], ["near-duplicate"]]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, True), (True, True), (0, False), ("x", False)])
+def test_ignore_is_read_where_it_is_set(value: object, expected: bool) -> None:
+    (box,) = load(annotations=[annotation(ignore=value)]).images[0].boxes
+    assert (box.ignore, box.ignored, box.trainable) == (expected, expected, not expected)
+    assert [finding.code for finding in box.findings] == ["crowd"] * expected
 
 
 def test_flags_stay_with_their_box_and_odd_ones_are_named() -> None:

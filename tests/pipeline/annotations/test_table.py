@@ -55,7 +55,7 @@ def test_a_new_format_is_found_beside_the_raws_and_gives_their_boxes(folder: Pat
         [],
         ["partly-outside"],
     ]
-    assert [box.trainable for box in b.boxes] == [False]
+    assert [(box.category, box.trainable) for box in b.boxes] == [("dog", True)]
     assert (c.split, [box.category for box in c.boxes]) == ("val", ["bicycle"])
 
 
