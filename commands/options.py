@@ -96,6 +96,15 @@ _detector_weights_option = click.option(
     help="Weights torchvision publishes, a file, or random numbers.",
 )
 
+_detector_classes_option = click.option(
+    "--detector-classes",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    show_envvar=True,
+    help="Names of the detector's classes, one a line (numbered from 1) or LABEL: NAME; "
+    "without it COCO's, or the stand-in's own.",
+)
+
 _box_loss_option = click.option(
     "--box-loss",
     type=click.Choice(get_args(BoxLoss)),
@@ -118,6 +127,7 @@ def detector_options(function: Function) -> Function:
     for option in (
         _plain_detector_option,
         _box_loss_option,
+        _detector_classes_option,
         _detector_weights_option,
         _detector_option,
         device_option,

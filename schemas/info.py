@@ -115,7 +115,8 @@ class RenderingScore(Event):
     """How well a frozen detector sees through one rendering.
 
     ``gain`` is how much lower the guidance loss is than the classical rendering's, paired over
-    images, and ``gain_error`` its standard error. AP is -1 where a class has no box. ``condition``
+    images, and ``gain_error`` its standard error. AP is -1 where a class has no box, or no object
+    has a size (small, medium, large, in pixels of the annotated frame). ``condition``
     names the images meant; empty for all. ``lines`` are COCO's usual twelve.
     """
 
@@ -127,6 +128,7 @@ class RenderingScore(Event):
     ap75: float
     ap_by_class: dict[str, float]
     ap50_by_class: dict[str, float]
+    ap_by_size: dict[str, float] = {}
     loss: float
     gain: float
     gain_error: float

@@ -46,6 +46,8 @@ class TrainConfig(StrictModel):
         bfloat16 autocast.
     detector, detector_weights, box_loss
         The frozen detector that guides.
+    detector_classes
+        Label -> name of what it finds, where its own names are not meant.
     plain_detector
         Losses by torchvision's own code also where the frozen engine knows the detector.
     gray_world
@@ -80,6 +82,7 @@ class TrainConfig(StrictModel):
     detector: str = DEFAULT_DETECTOR
     detector_weights: str = DEFAULT_DETECTOR_WEIGHTS
     box_loss: BoxLoss = DEFAULT_BOX_LOSS
+    detector_classes: dict[int, str] = Field(default_factory=dict)
     plain_detector: bool = False
     gray_world: float = Field(default=0.0, ge=0)
     flip: float = Field(default=0.0, ge=0, le=1)

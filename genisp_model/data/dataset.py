@@ -11,7 +11,8 @@ the same samples faster, in this process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from genisp_model.data.sample_index import (
     build_index,
     group_index,
 )
+from pipeline.annotations.boxes import label_as_annotated
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
 from pipeline.store.chunk.format import largest_chunk
@@ -40,7 +42,12 @@ from pipeline.store.files import StoreFiles
 from pipeline.store.keys import chunk_key, sidecar_key
 from pipeline.store.reader import Store, open_store
 from pipeline.store.samples import read_chunk_into, read_sidecar
+from schemas.coco import Box, class_key
 from schemas.recipe import LevelName
+
+#: What `StoreDataset.not_looked_for` calls regions of the annotation itself.
+_CROWD, _NO_NAME = "(crowd)", "(no name)"
+_REGIONS = frozenset({_CROWD, _NO_NAME})
 
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
@@ -78,6 +85,10 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         ``"resized"`` or ``"packed"``.
     transform
         ``(image, target) -> (image, target)``; picklable if worker processes are used.
+    classes
+        Label -> name of the classes that are looked for, such as a detector's `class_names`: boxes
+        get their labels by name, and those of other classes become regions to ignore. Without it,
+        labels are the category ids as annotated (NOD: 1 person, 2 bicycle, 3 car).
 
     Raises
     ------
@@ -94,6 +105,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         split: str | None = None,
         level: LevelName = "resized",
         transform: Transform | None = None,
+        classes: Mapping[int, str] | None = None,
     ) -> None:
         opened = store if isinstance(store, Store) else open_store(store)
         self.files: StoreFiles = opened.files
@@ -103,6 +115,10 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         self.level: LevelName = level
         self.transform = transform
         self.index = build_index(opened, opened.ids(split), level)
+        self.recipe = opened.recipe
+        self.labels: Mapping[str, int] | None = None
+        if classes is not None:
+            self.labels = {class_key(name): label for label, name in classes.items()}
         self._records: dict[int, SampleRecord] = {}
 
     def __len__(self) -> int:
@@ -188,8 +204,15 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
                         path=self.files.location(sidecar_key(group.name, stem)),
                         mend=f"{REDO}; the manifest follows the sidecars",
                     )
-            known = self._records[position] = SampleRecord.of(sidecar, self.level)
+            known = self._records[position] = SampleRecord.of(
+                sidecar, self.level, self._label_of, self.recipe.class_of
+            )
         return known
+
+    def _label_of(self, box: Box) -> int | None:
+        if self.labels is None:
+            return label_as_annotated(box)
+        return self.labels.get(class_key(self.recipe.class_of(box.category)))
 
     def has_boxes(self) -> bool:
         """Whether any sample has a box to train on; reads sidecars up to the first that has.
@@ -202,17 +225,33 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
                     return True
         return False
 
+    def not_looked_for(self) -> Counter[str]:
+        """Objects by name of a class that `classes` lack, and crowds as ``"(crowd)"``.
+
+        All are regions to ignore. Reads every sidecar; damaged ones are passed over.
+        """
+        found: Counter[str] = Counter()
+        for position in range(len(self)):
+            with suppress(DamagedStoreError):
+                for name, _, _, is_region in self.record(position).truth.rows():
+                    if is_region:
+                        found[_CROWD if name else _NO_NAME] += 1
+                    elif self.labels is not None and class_key(name) not in self.labels:
+                        found[name] += 1
+        return found
+
     def target(self, position: int) -> Target:
         """What a torchvision detector trains on.
 
         Returns
         -------
-        ``boxes`` (n, 4) float32 ``xyxy`` in pixels of the level; ``labels`` (n,) int64 COCO ids;
+        ``boxes`` (n, 4) float32 ``xyxy`` in pixels of the level; ``labels`` (n,) int64, see
+        `classes`; ``ignore`` (m, 4) float32, regions that are neither target nor background;
         ``image_id`` int, the position; ``area`` (n,) float32 in pixels; ``iscrowd`` (n,) int64
         zeros; ``exposure`` () float32, see `exposure`.
         """
         record = self.record(position)
-        return target_of(position, record, record.boxes.copy())
+        return target_of(position, record, record.boxes.copy(), record.ignore.copy())
 
     def memory(self, position: int | None = None) -> ReadMemory:
         """Memory for reading one sample, or any if `position` is None; one thread at a time."""
@@ -264,16 +303,42 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
             yield chunk, record.crc, self.files.location(key)
 
 
-def target_of(position: int, record: SampleRecord, boxes: FloatArray) -> Target:
-    """`StoreDataset.target` with these boxes, (n, 4) float32 ``xyxy``: scaled or mirrored ones."""
+def target_of(position: int, record: SampleRecord, boxes: FloatArray, ignore: FloatArray) -> Target:
+    """`StoreDataset.target` with boxes (n, 4) and regions (m, 4) as they were scaled or mirrored.
+
+    Both float32 ``xyxy``.
+    """
     return {
         "boxes": torch.from_numpy(boxes),
         "labels": torch.from_numpy(record.labels.copy()),
+        "ignore": torch.from_numpy(ignore),
         "image_id": position,
         "area": torch.from_numpy(box_areas(boxes)),
         "iscrowd": torch.from_numpy(np.zeros(len(boxes), np.int64)),
         "exposure": torch.from_numpy(np.array(record.exposure)),
     }
+
+
+def say_what_is_ignored(dataset: StoreDataset, say: Callable[[str], None]) -> Counter[str]:
+    """Name and count what is annotated and not looked for; see `StoreDataset.not_looked_for`.
+
+    Returns
+    -------
+    Objects by name of a class that is not looked for.
+    """
+    found = dataset.not_looked_for()
+    unknown = Counter({name: count for name, count in found.items() if name not in _REGIONS})
+    if found:
+        classes = ", ".join(f"{count:,} {name}" for name, count in found.most_common())
+        hint = (
+            "; to map a class: prep ingest --category NAME=NAME into a new store, or "
+            "--detector-classes FILE"
+        )
+        say(
+            f"split {dataset.split!r}: {found.total():,} boxes are regions to ignore, neither "
+            f"objects nor background: {classes}{hint if unknown else ''}"
+        )
+    return unknown
 
 
 @contextmanager

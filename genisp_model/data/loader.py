@@ -40,6 +40,7 @@ from genisp_model.data.buffers import BufferPool, ByteArray, codes, floats
 from genisp_model.data.dataset import ReadMemory, StoreDataset, Target, target_of
 from genisp_model.data.order import BatchPlan, Cursor, Purpose, chosen, fingerprint
 from genisp_model.data.sample_index import SampleIndex
+from genisp_model.data.truth import Truth
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import mirror
 
@@ -66,12 +67,15 @@ class Batch:
         B sample ids.
     exposure
         (B,) float32 on that device: `StoreDataset.exposure` of each.
+    truths
+        B times what is annotated, for the evaluation; empty in batches that are not a store's.
     """
 
     images: Tensor
     targets: list[Target]
     ids: tuple[str, ...]
     exposure: Tensor
+    truths: tuple[Truth, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -379,11 +383,16 @@ class StreamLoader:
         height, width = images.shape[-2:]
         fitted = (width, height) if self.fit is None else fitted_size((width, height), self.fit)
         targets: list[Target] = []
+        truths: list[Truth] = []
         records = [self.dataset.record(position) for position in positions.tolist()]
         for position, record, mirrored in zip(positions.tolist(), records, flipped, strict=True):
-            boxes = flip_boxes(record.boxes, width) if mirrored else record.boxes
-            boxes = scale_boxes(boxes, fitted[0] / width, fitted[1] / height)
-            targets.append(target_of(position, record, boxes))
+            scale = fitted[0] / width, fitted[1] / height
+            boxes, ignore = (
+                scale_boxes(flip_boxes(some, width) if mirrored else some, *scale)
+                for some in (record.boxes, record.ignore)
+            )
+            targets.append(target_of(position, record, boxes, ignore))
+            truths.append(record.truth.mirrored() if mirrored else record.truth)
         exposure = torch.from_numpy(np.array([one.exposure for one in records]))
         images = resize_images(images, fitted)
         targets, exposure, packed = _moved(targets, exposure, self._device)
@@ -392,6 +401,7 @@ class StreamLoader:
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
             exposure=exposure,
+            truths=tuple(truths),
         )
         return _Finished(batch, memory=(images, packed))
 

@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from genisp_model.data.truth import Truth
+from pipeline.annotations.boxes import label_as_annotated
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.reader import Store
 from pipeline.store.samples import targets
+from schemas.coco import Box
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
@@ -126,8 +129,10 @@ class SampleRecord:
         Within the group.
     nbytes, crc
         Size of the chunk, and its checksum as eight hex digits.
-    box_bytes, label_bytes, statistic_bytes
-        What `boxes`, `labels` and `statistics` show.
+    box_bytes, label_bytes, ignore_bytes, statistic_bytes
+        What `boxes`, `labels`, `ignore` and `statistics` show.
+    truth
+        What is annotated, for the evaluation.
     """
 
     row: int
@@ -135,13 +140,24 @@ class SampleRecord:
     crc: str
     box_bytes: bytes
     label_bytes: bytes
+    ignore_bytes: bytes
     statistic_bytes: bytes
+    truth: Truth
 
     @classmethod
-    def of(cls, sidecar: Sidecar, level: LevelName) -> SampleRecord:
-        """The record of a sidecar that holds `level`."""
+    def of(
+        cls,
+        sidecar: Sidecar,
+        level: LevelName,
+        label_of: Callable[[Box], int | None] = label_as_annotated,
+        class_of: Callable[[str], str] = str,
+    ) -> SampleRecord:
+        """The record of a sidecar that holds `level`.
+
+        `label_of` and `class_of`: see `pipeline.annotations.boxes.target_arrays` and `Truth`.
+        """
         held = sidecar.levels[level]
-        boxes, labels, _ = targets(sidecar, level)
+        boxes, labels, ignore = targets(sidecar, level, label_of)
         statistics = [
             [getattr(plane, name) for name in STATISTICS] for plane in held.statistics.values()
         ]
@@ -151,7 +167,9 @@ class SampleRecord:
             crc=held.crc32c,
             box_bytes=boxes.tobytes(),
             label_bytes=labels.tobytes(),
+            ignore_bytes=ignore.tobytes(),
             statistic_bytes=np.array(statistics, np.float32).tobytes(),
+            truth=Truth.of(sidecar, class_of),
         )
 
     @property
@@ -161,8 +179,13 @@ class SampleRecord:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(n,) int64 COCO ids."""
+        """(n,) int64."""
         return np.frombuffer(self.label_bytes, np.int64)
+
+    @property
+    def ignore(self) -> FloatArray:
+        """(m, 4) float32 ``xyxy`` in pixels of the level: neither target nor background."""
+        return np.frombuffer(self.ignore_bytes, np.float32).reshape(-1, 4)
 
     @property
     def statistics(self) -> FloatArray:

@@ -24,7 +24,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from genisp_model.detector.frozen import FrozenDetector, _only_our_classes
+from genisp_model.detector.frozen import FrozenDetector, only_named, wanted_entries
 from genisp_model.detector.guide import Guide
 from genisp_model.detector.layers import frozen_network, use_fused_kernels
 from genisp_model.detector.losses import Objects, box_loss, focal_loss, match
@@ -59,8 +59,6 @@ class FrozenEngine:
         If losses or image gradient differ from the detector's.
     """
 
-    class_names = FrozenDetector.class_names
-
     def __init__(
         self, detector: FrozenDetector, *, checked: bool = True, fused: bool = False
     ) -> None:
@@ -73,6 +71,7 @@ class FrozenEngine:
             _compare(detector)
         model: Any = detector.model
         self.detector = detector
+        self.class_names = detector.class_names
         self.model = model
         classification, regression = model.head.classification_head, model.head.regression_head
         self.classes = int(classification.num_classes)
@@ -147,8 +146,11 @@ class FrozenEngine:
             batch, wanted = self.model.transform(list(images), wanted)
         if wanted is None:
             wanted = [_nothing(image) for image in images]
-        objects = Objects.of([one["boxes"] for one in wanted], [one["labels"] for one in wanted])
-        return batch, objects
+        return batch, Objects.of(
+            [one["boxes"] for one in wanted],
+            [one["labels"] for one in wanted],
+            [one.get("ignore", one["boxes"][:0]) for one in wanted],
+        )
 
     def _size(self, size: Size) -> Size:
         """What an image's (height, width) becomes; asked of torchvision without computing it."""
@@ -209,7 +211,7 @@ class FrozenEngine:
             batch.image_sizes,
         )
         found = self.model.transform.postprocess(found, batch.image_sizes, sizes)
-        return [_only_our_classes(one) for one in found]
+        return [only_named(one, self.class_names) for one in found]
 
     def _anchors_of(self, images: Tensor, levels: list[Tensor]) -> Tensor:
         """(A, 4), the same for each image of a batch."""
@@ -288,11 +290,12 @@ def _wanted(
 ) -> list[dict[str, Tensor]]:
     wanted = []
     for image, target in zip(images, targets, strict=True):
-        boxes, labels = (target[key].to(image.device) for key in ("boxes", "labels"))
+        one = {key: target[key].to(image.device) for key in wanted_entries(target)}
+        boxes = one["boxes"]
         # As torchvision says it; no shape asks the device.
         assert boxes.dim() == 2, "Expected boxes of shape [N, 4]."
         assert boxes.shape[-1] == 4, "Expected boxes of shape [N, 4]."
-        wanted.append({"boxes": boxes, "labels": labels})
+        wanted.append(one)
     return wanted
 
 
@@ -313,7 +316,12 @@ def _compare(detector: FrozenDetector) -> None:
     picture = torch.rand(1, 3, height, width, generator=generator, dtype=torch.float64)
     box = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.6, 0.1, 0.9, 0.4]], dtype=torch.float64)
     box = box * torch.tensor([width, height, width, height])
-    target = {"boxes": box.to(device), "labels": torch.tensor([1, 3], device=device)}
+    most = engine.classes - 1
+    target = {
+        "boxes": box.to(device),
+        "labels": torch.tensor([min(1, most), min(3, most)], device=device),
+        "ignore": box.to(device)[:1] + width / 4,
+    }
     found = []
     with _without_resizing(exact), torch.enable_grad():
         for one in (exact, engine):

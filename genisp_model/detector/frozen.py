@@ -27,7 +27,9 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
-from genisp_model.detector.stand_in import sample_detector
+from genisp_model.detector.classes import COCO_CLASSES, COCO_COUNT, class_count
+from genisp_model.detector.ignored_regions import leave_out_regions
+from genisp_model.detector.stand_in import SAMPLE_CLASSES, sample_detector
 from genisp_model.detector.weights import (
     check_sha256,
     file_name,
@@ -40,9 +42,6 @@ from pipeline.errors import UsageError
 from schemas.choices import DEFAULT_DETECTOR, DEFAULT_DETECTOR_WEIGHTS
 from schemas.coco import CLASS_NAMES
 from schemas.training import BoxLoss
-
-#: COCO ids that are also NOD's: what the detector is asked for.
-CLASSES = CLASS_NAMES
 
 SAMPLE_DETECTOR = "sample_retinanet"
 
@@ -73,6 +72,8 @@ class FrozenDetector(nn.Module):
         RetinaNet, FCOS, SSD or Faster R-CNN; taken over, and frozen.
     name, weights
         What it is and where its numbers come from; for messages and records.
+    classes
+        Label -> name of what it finds; None for COCO's.
     box_loss
         Loss of box regression; None takes ``"smooth_l1"`` (the paper's) where the architecture
         leaves a choice, else the architecture's own.
@@ -82,20 +83,28 @@ class FrozenDetector(nn.Module):
     box_loss
         The one in use.
     class_names
-        `CLASSES`.
+        Label -> name. Detections of other labels are left out.
     """
 
-    class_names: Mapping[int, str] = CLASSES
+    class_names: Mapping[int, str] = COCO_CLASSES
 
     def __init__(
-        self, model: nn.Module, *, name: str, weights: str, box_loss: BoxLoss | None = None
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        weights: str,
+        box_loss: BoxLoss | None = None,
+        classes: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.weights = weights
         self.box_loss = _set_box_loss(model, name, box_loss)
         self.model = model.requires_grad_(False)
+        self.class_names = dict(classes or COCO_CLASSES)
         _keep_boxes_exact(model)
+        leave_out_regions(model)
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -113,7 +122,8 @@ class FrozenDetector(nn.Module):
             (B, 3, H, W) float, or B tensors (3, h, w): RGB, meant for 0..1, need not be clamped.
         targets
             For each image ``boxes`` (n, 4) float ``xyxy`` in its pixels and ``labels`` (n,) int64
-            COCO ids; n may be 0 (shape (0, 4)). Other entries are not looked at.
+            its classes; n may be 0 (shape (0, 4)). Where there is ``ignore`` (m, 4), what lies
+            over these regions is left out (`ignored_regions`). Other entries are not looked at.
 
         Returns
         -------
@@ -125,7 +135,7 @@ class FrozenDetector(nn.Module):
         """
         batch = list(images)  # B x (3, H, W)
         wanted = [
-            {key: target[key].to(image.device) for key in ("boxes", "labels")}
+            {key: target[key].to(image.device) for key in wanted_entries(target)}
             for image, target in zip(batch, targets, strict=True)
         ]
         self.eval()  # someone may have called .train() on the inner model
@@ -135,7 +145,7 @@ class FrozenDetector(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Find persons, bicycles and cars.
+        """Find objects of its classes.
 
         Parameters
         ----------
@@ -146,11 +156,11 @@ class FrozenDetector(nn.Module):
         -------
         list
             For each image ``boxes`` (n, 4) ``xyxy`` in its pixels, ``labels`` (n,) int64 in
-            `CLASSES`, ``scores`` (n,), best first.
+            `class_names`, ``scores`` (n,), best first.
         """
         self.eval()
         found: list[dict[str, Tensor]] = self.model(list(images))
-        return [_only_our_classes(detections) for detections in found]
+        return [only_named(detections, self.class_names) for detections in found]
 
     def state_hash(self) -> str:
         """SHA-256 over every parameter and buffer: training must leave it as it was."""
@@ -162,6 +172,7 @@ def load_frozen_detector(
     weights: str | Path = DEFAULT_DETECTOR_WEIGHTS,
     *,
     box_loss: BoxLoss | None = None,
+    classes: Mapping[int, str] | None = None,
     sha256: str | None = None,
     min_size: int | None = None,
     max_size: int | None = None,
@@ -179,6 +190,10 @@ def load_frozen_detector(
     box_loss
         ``"smooth_l1"``, ``"giou"`` or ``"l1"``; see `FrozenDetector`. Changes the regression term
         of the loss only.
+    classes
+        Label -> name of what it finds (`classes.read_classes`). None for COCO's; the stand-in's
+        own are person, bicycle and car. Weights may have another number of classes than COCO, and
+        then need them.
     sha256
         Digest the file must have (or its first eight digits or more).
     min_size, max_size
@@ -190,15 +205,21 @@ def load_frozen_detector(
             f"there is no box loss {box_loss!r}", mend="one of " + ", ".join(get_args(BoxLoss))
         )
     sizes = {"min_size": min_size, "max_size": max_size}
-    model = _build(name, {key: size for key, size in sizes.items() if size is not None})
+    given = {key: size for key, size in sizes.items() if size is not None}
+    model, count = _build(name, given), _logits(name)
     if str(weights) == "none":
         if sha256 is not None:
             raise UsageError("random weights have no SHA-256", mend="name a file of weights")
     else:
         path = _find_weights(name, weights)
-        install_weights(model, read_weights(path, sha256=sha256), path=path, name=name)
+        state = read_weights(path, sha256=sha256)
+        own = class_count(state, model.state_dict()) if name != SAMPLE_DETECTOR else None
+        if own is not None and own != count:
+            model, count = _build(name, given | {"num_classes": own}), own
+        install_weights(model, state, path=path, name=name)
         _match_published_norms(model, name, path)
-    return FrozenDetector(model, name=name, weights=str(weights), box_loss=box_loss)
+    named = _named_classes(name, count, classes)
+    return FrozenDetector(model, name=name, weights=str(weights), box_loss=box_loss, classes=named)
 
 
 def detector_names() -> list[str]:
@@ -207,12 +228,36 @@ def detector_names() -> list[str]:
     return [SAMPLE_DETECTOR, *models]
 
 
+def _logits(name: str) -> int:
+    """Classes a detector has unless its weights say otherwise, background included."""
+    return SAMPLE_CLASSES if name == SAMPLE_DETECTOR else COCO_COUNT
+
+
+def _named_classes(name: str, count: int, classes: Mapping[int, str] | None) -> Mapping[int, str]:
+    """The classes given, if a detector with so many logits can have them; else its own."""
+    if classes is None:
+        if count != _logits(name):
+            raise UsageError(
+                f"these weights of {name} have {count} classes, which are not COCO's",
+                mend="name them: --detector-classes FILE, one name a line",
+            )
+        return CLASS_NAMES if name == SAMPLE_DETECTOR else COCO_CLASSES
+    wrong = [label for label in classes if not 0 <= label < count]
+    if wrong:
+        raise UsageError(
+            f"{name} has no class {wrong[0]} ({classes[wrong[0]]}): its labels are 0 to "
+            f"{count - 1}",
+            mend="names alone are numbered from 1; write LABEL: NAME for other labels",
+        )
+    return classes
+
+
 def _build(name: str, sizes: dict[str, int]) -> nn.Module:
     if name not in detector_names():
         raise UsageError(
             f"there is no detector {name!r}", mend="one of " + ", ".join(detector_names())
         )
-    if sizes and name.startswith("ssd"):
+    if sizes.keys() & {"min_size", "max_size"} and name.startswith("ssd"):
         raise UsageError(f"{name} has one input size", mend="leave min_size and max_size out")
     if name == SAMPLE_DETECTOR:
         sample: nn.Module = sample_detector(**sizes)
@@ -323,7 +368,15 @@ def _loss_mode(model: nn.Module) -> Iterator[None]:
             container.training = False
 
 
-def _only_our_classes(detections: dict[str, Tensor]) -> dict[str, Tensor]:
+def wanted_entries(target: Mapping[str, Any]) -> Iterator[str]:
+    """The entries of a target that losses look at."""
+    yield from ("boxes", "labels")
+    if "ignore" in target:
+        yield "ignore"
+
+
+def only_named(detections: dict[str, Tensor], classes: Mapping[int, str]) -> dict[str, Tensor]:
+    """The detections whose labels are those of `classes`."""
     labels = detections["labels"]
-    ours = torch.isin(labels, torch.tensor(list(CLASSES), device=labels.device))
-    return {key: detections[key][ours] for key in ("boxes", "labels", "scores")}
+    named = torch.isin(labels, torch.tensor(list(classes), device=labels.device))
+    return {key: detections[key][named] for key in ("boxes", "labels", "scores")}

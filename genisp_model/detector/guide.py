@@ -22,9 +22,10 @@ class Guide(Protocol):
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """The COCO ids it finds, with their names: some or all of `schemas.coco.CLASS_NAMES`.
+        """Label -> name of what it finds.
 
-        AP is computed over these.
+        Classes of a store get its labels by their names. Boxes of other classes become regions to
+        ignore; AP is computed over those it knows.
         """
 
     def losses(self, images: Tensor, targets: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
@@ -36,7 +37,8 @@ class Guide(Protocol):
             (B, 3, H, W) float.
         targets
             For each image ``boxes`` (n, 4) float ``xyxy`` in its pixels and ``labels`` (n,) int64
-            COCO ids, which may be others than `class_names`; n may be 0.
+            in `class_names`; n may be 0. What lies over ``ignore`` (m, 4) is neither an object nor
+            background.
 
         Returns
         -------

@@ -8,7 +8,7 @@ The arithmetic of each anchor is torchvision's own; only sums are made in anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from genisp_model.detector.ignored_regions import lie_over
 from schemas.training import BoxLoss
 
 #: torchvision's focal loss: weight of objects (background has the rest); its exponent is 2.
@@ -38,20 +39,29 @@ class Objects:
         (B, N, 4) float ``xyxy``; N at least 1.
     labels
         (B, N) int64; -1 where a row only pads.
+    ignore
+        Of each image (m, 4): its regions to ignore; None for none at all.
     """
 
     boxes: Tensor
     labels: Tensor
+    ignore: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def of(cls, boxes: list[Tensor], labels: list[Tensor]) -> Objects:
-        """Pad the boxes (n, 4) and labels (n,) of each image."""
+    def of(
+        cls,
+        boxes: list[Tensor],
+        labels: list[Tensor],
+        ignore: Sequence[Tensor] | None = None,
+    ) -> Objects:
+        """Pad the boxes (n, 4) and labels (n,) of each image; its regions stay as they are."""
         padded = pad_sequence(boxes, batch_first=True)
         names = pad_sequence(labels, batch_first=True, padding_value=_NO_LABEL)
         if not padded.shape[1]:
             padded = functional.pad(padded, (0, 0, 0, 1))
             names = functional.pad(names, (0, 1), value=_NO_LABEL)
-        return cls(padded, names)
+        regions = tuple(ignore) if ignore and any(map(len, ignore)) else None
+        return cls(padded, names, regions)
 
     @property
     def valid(self) -> Tensor:
@@ -101,6 +111,7 @@ def match(anchors: Tensor, objects: Objects, low: float, high: float) -> Matches
     low, high
         An anchor is background below an IoU of `low`, an object's from `high` on, and does not
         count between. The best anchors of an object are given out whatever their IoU.
+        Background over a region to ignore does not count either.
     """
     nearest, foreground, counted = zip(
         *(
@@ -109,14 +120,17 @@ def match(anchors: Tensor, objects: Objects, low: float, high: float) -> Matches
         ),
         strict=True,
     )
-    index, hit = torch.stack(nearest), torch.stack(foreground)
+    index, hit, counts = torch.stack(nearest), torch.stack(foreground), torch.stack(counted)
+    if objects.ignore is not None:
+        left_out = torch.stack([lie_over(anchors, regions) for regions in objects.ignore])
+        counts = hit | (counts & ~left_out)
     boxes = objects.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     labels = objects.labels.gather(1, index)
     return Matches(
         boxes=torch.where(hit[..., None], boxes, anchors),
         target=torch.where(hit, labels, _NO_LABEL).to(torch.int32),
         foreground=hit,
-        counted=torch.stack(counted),
+        counted=counts,
         share=1 / hit.sum(dim=1).clamp(min=1).to(anchors.dtype),
     )
 

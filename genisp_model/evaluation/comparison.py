@@ -155,6 +155,7 @@ def _scores(
                 ap75=result.ap75,
                 ap_by_class=result.ap_by_class,
                 ap50_by_class=result.ap50_by_class,
+                ap_by_size=result.ap_by_size,
                 loss=result.loss,
                 gain=gain.mean,
                 gain_error=gain.standard_error if len(result.losses) > 1 else 0.0,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
+from genisp_model.detector.classes import read_classes
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
 from genisp_model.device import Say, choose_device
@@ -30,10 +31,20 @@ def run_evaluation(
         If the split, the store or the checkpoint is not there.
     """
     device = choose_device(options["device"], say)
+    named = options.get("detector_classes")
     detector = load_frozen_detector(
-        options["detector"], weights=options["detector_weights"], box_loss=options["box_loss"]
+        options["detector"],
+        weights=options["detector_weights"],
+        box_loss=options["box_loss"],
+        classes=None if named is None else read_classes(named),
     ).to(device)
-    dataset = StoreDataset(options["store"], split=options["split"], level=options["level"])
+    dataset = StoreDataset(
+        options["store"],
+        split=options["split"],
+        level=options["level"],
+        classes=detector.class_names,
+    )
+    say_what_is_ignored(dataset, say)
     guide = guide_by(detector, plain=bool(options.get("plain_detector")))
     by_condition = bool(options.get("by_condition"))
     found = compare(

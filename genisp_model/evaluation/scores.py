@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from genisp_model.data.loader import Batch, StreamLoader
+from genisp_model.data.truth import Truth
 from genisp_model.detector.guide import BatchGuide, Guide
-from schemas.coco import CLASS_NAMES
+from schemas.coco import class_key
 
 #: Batch -> (B, 3, H, W) pictures for the detector.
 Renderer = Callable[[Batch], Tensor]
+
+#: COCO's sizes of objects.
+SIZES: Final = ("small", "medium", "large")
 
 #: Columns of boxes of one image.
 Boxes = dict[str, Tensor]
@@ -29,20 +33,25 @@ class Evaluation:
     Attributes
     ----------
     ap, ap50, ap75
-        COCO box AP over the guide's classes, 0..1; -1 where there is no box at all.
+        COCO box AP over the classes in `class_names`, 0..1; -1 where there is no box at all.
     ap_by_class
         AP of each of these by name; -1 where a class has no box.
+    ap_by_size
+        AP of ``"small"``, ``"medium"`` and ``"large"`` objects: areas as annotated, below 32 x 32
+        and from 96 x 96 pixels of the annotated frame; -1 where there are none.
     losses
         Guidance loss by sample id.
     block
         The usual twelve lines.
     ap50_by_class
         As `ap_by_class`, at an IoU of 0.5.
-    truths, predictions
-        By sample id, on the CPU: boxes (n, 4) ``xyxy`` in pixels of the picture and labels (n,);
-        predictions also have scores (n,).
+    truths
+        By sample id: what is annotated.
+    predictions
+        By sample id, on the CPU: boxes (n, 4) float64 ``xyxy`` in pixels of the annotated frame,
+        labels (n,) and scores (n,).
     class_names
-        COCO id -> name of the guide's classes.
+        Label -> name of the guide's classes that are annotated in these images.
     """
 
     ap: float
@@ -52,9 +61,10 @@ class Evaluation:
     losses: dict[str, float]
     block: str
     ap50_by_class: dict[str, float] = field(default_factory=dict)
-    truths: dict[str, Boxes] = field(default_factory=dict, repr=False)
+    ap_by_size: dict[str, float] = field(default_factory=dict)
+    truths: dict[str, Truth] = field(default_factory=dict, repr=False)
     predictions: dict[str, Boxes] = field(default_factory=dict, repr=False)
-    class_names: Mapping[int, str] = field(default_factory=lambda: CLASS_NAMES, repr=False)
+    class_names: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     @property
     def loss(self) -> float:
@@ -111,16 +121,48 @@ def evaluate(
         One pass is read.
     """
     losses: dict[str, float] = {}
-    truths: dict[str, Boxes] = {}
+    truths: dict[str, Truth] = {}
     predictions: dict[str, Boxes] = {}
     for batch in batches:
         pictures = render(batch)
+        height, width = pictures.shape[-2:]
+        annotated = batch.truths or [
+            _as_targeted(target, (width, height), detector.class_names) for target in batch.targets
+        ]
         seen = _seen(detector, pictures, batch.targets)
-        for sample_id, target, (loss, found) in zip(batch.ids, batch.targets, seen, strict=True):
+        for sample_id, truth, (loss, found) in zip(batch.ids, annotated, seen, strict=True):
             losses[sample_id] = loss
-            truths[sample_id] = {name: target[name].cpu() for name in ("boxes", "labels")}
-            predictions[sample_id] = {name: value.float().cpu() for name, value in found.items()}
-    return _evaluation(losses, truths, predictions, detector.class_names)
+            truths[sample_id] = truth
+            predictions[sample_id] = _in_frame(found, (width, height), truth.frame)
+    classes = _annotated_classes(truths.values(), detector.class_names)
+    return _evaluation(losses, truths, predictions, classes)
+
+
+def _as_targeted(
+    target: Mapping[str, Any], size: tuple[int, int], classes: Mapping[int, str]
+) -> Truth:
+    """The truth of a batch that is not a store's: its target, in pixels of the picture."""
+    boxes = target["boxes"].cpu().double().numpy()
+    regions = target.get("ignore", target["boxes"][:0]).cpu().double().numpy()
+    names = [classes.get(label, "") for label in target["labels"].tolist()]
+    is_region = [not name for name in names] + [True] * len(regions)
+    corners = np.concatenate([boxes, regions])
+    bboxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+    areas = bboxes[:, 2] * bboxes[:, 3]
+    return Truth.made(size, (*names, *[""] * len(regions)), bboxes, areas, is_region)
+
+
+def _in_frame(found: Boxes, size: tuple[int, int], frame: tuple[int, int]) -> Boxes:
+    """Detections in a picture of a size (width, height), in pixels of the annotated frame."""
+    scale = torch.tensor([frame[0] / size[0], frame[1] / size[1]] * 2, dtype=torch.float64)
+    kept = {name: value.cpu() for name, value in found.items()}
+    return kept | {"boxes": kept["boxes"].double() * scale, "scores": kept["scores"].float()}
+
+
+def _annotated_classes(truths: Iterable[Truth], classes: Mapping[int, str]) -> dict[int, str]:
+    """Those of a guide's classes that are annotated."""
+    annotated = {class_key(name) for truth in truths for name in truth.names}
+    return {label: name for label, name in classes.items() if class_key(name) in annotated}
 
 
 def _seen(
@@ -150,41 +192,55 @@ def restricted(whole: Evaluation, ids: Sequence[str]) -> Evaluation:
 
 def _evaluation(
     losses: dict[str, float],
-    truths: dict[str, Boxes],
+    truths: dict[str, Truth],
     predictions: dict[str, Boxes],
-    class_names: Mapping[int, str] = CLASS_NAMES,
+    class_names: Mapping[int, str],
 ) -> Evaluation:
-    (ap, ap50, ap75), by_class, by_class_50, block = _coco(
-        list(truths.values()), list(predictions.values()), list(losses), class_names
-    )
+    found = _coco(list(truths.values()), list(predictions.values()), list(losses), class_names)
+    ap, ap50, ap75, *by_size = found.stats
     return Evaluation(
         ap=ap,
         ap50=ap50,
         ap75=ap75,
-        ap_by_class=by_class,
+        ap_by_class=found.by_class,
         losses=losses,
-        block=block,
-        ap50_by_class=by_class_50,
+        block=found.block,
+        ap50_by_class=found.by_class_50,
+        ap_by_size=dict(zip(SIZES, by_size, strict=True)),
         truths=truths,
         predictions=predictions,
         class_names=class_names,
     )
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """COCO's: AP, AP50, AP75, AP of `SIZES`; AP and AP50 by class; the twelve lines."""
+
+    stats: list[float]
+    by_class: dict[str, float]
+    by_class_50: dict[str, float]
+    block: str
+
+
 def _coco(
-    truths: Sequence[Boxes],
+    truths: Sequence[Truth],
     predictions: Sequence[Boxes],
     ids: Sequence[str],
-    classes: Mapping[int, str] = CLASS_NAMES,
-) -> tuple[list[float], dict[str, float], dict[str, float], str]:
-    """COCO's numbers by faster-coco-eval: AP, AP50, AP75; AP and AP50 by class; the lines."""
+    classes: Mapping[int, str],
+) -> _Numbers:
+    """Scores by faster-coco-eval, in the annotated frame.
+
+    Regions are COCO's crowds: of their class, or of every class where theirs is not one of
+    `classes`.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     annotations = list(_annotations(truths, classes))
     detections = list(_detections(predictions, classes))
-    if not annotations:
+    if all(one["iscrowd"] for one in annotations):
         none = dict.fromkeys(classes.values(), -1.0)
-        return [-1.0] * 3, none, dict(none), "no boxes in this split"
+        return _Numbers([-1.0] * 6, none, dict(none), "no boxes in this split")
     lines: list[str] = []
     truth = COCO(
         {
@@ -193,58 +249,60 @@ def _coco(
             "categories": [{"id": n, "name": name} for n, name in classes.items()],
         }
     )
-    if not detections:
-        present = {label for one in truths for label in one["labels"].tolist()}
-        zero = {name: 0.0 if n in present else -1.0 for n, name in classes.items()}
-        return [0.0] * 3, zero, dict(zero), "no detections"
-    scored = COCOeval_faster(truth, truth.loadRes(detections), "bbox", print_function=lines.append)
+    # One that counts for nothing where there is none at all, for which the library has no answer.
+    found = truth.loadRes(detections or [_nowhere(len(ids), classes)])
+    scored = COCOeval_faster(truth, found, "bbox", print_function=lines.append)
     scored.evaluate()
     scored.accumulate()
     lines.clear()
     scored.summarize()
     # precision: (thresholds, recall, class, area, max detections); area all, 100 detections.
     precision = np.asarray(scored.eval["precision"])[:, :, :, 0, -1]
-    return (
-        [float(value) for value in scored.stats[:3]],
-        _by_class(precision, classes),
-        _by_class(precision[:1], classes),  # the first threshold is an IoU of 0.5
+    names = [classes[label] for label in sorted(classes)]
+    return _Numbers(
+        [float(value) for value in scored.stats[:6]],
+        _by_class(precision, names),
+        _by_class(precision[:1], names),  # the first threshold is an IoU of 0.5
         "\n".join(lines[:12]),
     )
 
 
-def _by_class(precision: npt.NDArray[np.float64], classes: Mapping[int, str]) -> dict[str, float]:
+def _by_class(precision: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, float]:
     """(thresholds, recall, class) -> mean precision by class; -1 where a class has no box."""
     found = {}
-    for position, name in enumerate(classes.values()):
+    for position, name in enumerate(names):
         known = precision[:, :, position]
         known = known[known > -1]
         found[name] = float(known.mean()) if known.size else -1.0
     return found
 
 
-def _annotations(
-    truths: Sequence[Boxes], classes: Mapping[int, str]
-) -> Iterator[dict[str, object]]:
+def _nowhere(images: int, classes: Mapping[int, str]) -> dict[str, object]:
+    """A detection without area."""
+    return {"image_id": images - 1, "category_id": min(classes), "bbox": [0, 0, 0, 0], "score": 0}
+
+
+def _annotations(truths: Sequence[Truth], classes: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    labels = {class_key(name): label for label, name in classes.items()}
     number = 0
     for image, truth in enumerate(truths):
-        for box, label in zip(truth["boxes"].tolist(), truth["labels"].tolist(), strict=True):
-            if label not in classes:
-                continue
-            number += 1
-            width, height = box[2] - box[0], box[3] - box[1]
-            yield {
-                "id": number,
-                "image_id": image,
-                "category_id": label,
-                "bbox": [box[0], box[1], width, height],
-                "area": width * height,
-                "iscrowd": 0,
-            }
+        for name, bbox, area, is_region in truth.rows():
+            label = labels.get(class_key(name))
+            for category in classes if label is None else [label]:
+                number += 1
+                yield {
+                    "id": number,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": bbox,
+                    "area": area,
+                    "iscrowd": int(is_region or label is None),
+                }
 
 
 def _detections(
     predictions: Sequence[Boxes], classes: Mapping[int, str]
-) -> Iterator[dict[str, object]]:
+) -> Iterator[dict[str, Any]]:
     for image, found in enumerate(predictions):
         columns = (found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist())
         for box, label, score in zip(*columns, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from genisp_model.detector.classes import read_classes
 from genisp_model.detector.frozen import load_frozen_detector
 from genisp_model.device import Say, choose_device
 from genisp_model.recipes import RECIPES
@@ -26,7 +27,7 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
     Raises
     ------
     UsageError
-        If ``lr_steps`` are no numbers.
+        If ``lr_steps`` are no numbers, or the detector's classes cannot be read.
     NoStoreError
         If there is no store.
     """
@@ -39,6 +40,8 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
     except ValueError:
         message = f"--lr-steps {options['lr_steps']!r} are not whole numbers"
         raise UsageError(message, mend="write epochs by comma: --lr-steps 5,10") from None
+    if "detector_classes" in chosen:
+        chosen["detector_classes"] = read_classes(chosen["detector_classes"])
     defaults = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "lr_steps")}
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
     return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
@@ -59,7 +62,10 @@ def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say)
         mend = "add --resume to go on with it, or name another --output-dir"
         raise UsageError("there is a run in this folder", path=str(path), mend=mend)
     detector = load_frozen_detector(
-        config.detector, weights=config.detector_weights, box_loss=config.box_loss
+        config.detector,
+        weights=config.detector_weights,
+        box_loss=config.box_loss,
+        classes=config.detector_classes or None,
     )
     folder = RunFolder(path)
     interruption = Interruption()

@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from genisp_model.renderings import render_classical
-from schemas.coco import CLASS_NAMES
 from schemas.training import TrainConfig
 
 _COLOURS = {1: (235, 80, 70), 2: (90, 200, 90), 3: (80, 170, 255)}
@@ -33,13 +32,16 @@ class PictureRow:
     exposure
         (1,) what the image is divided by.
     target
-        Detection target: ``boxes`` xyxy and ``labels``, drawn on both.
+        Detection target: ``boxes`` xyxy and ``labels``, drawn on both; ``ignore`` in grey.
+    class_names
+        Label -> name.
     """
 
     xyz: Tensor
     exposure: Tensor
     made: Tensor
     target: Mapping[str, Tensor]
+    class_names: Mapping[int, str]
 
 
 class RunFolder:
@@ -138,8 +140,8 @@ class RunFolder:
         """``pictures/epoch_NNN.png``: a row a sample: classical rendering | GenISP."""
         panels = [
             (
-                _picture(render_classical(row.xyz, row.exposure)[0], row.target),
-                _picture(row.made[0], row.target),
+                _picture(render_classical(row.xyz, row.exposure)[0], row),
+                _picture(row.made[0], row),
             )
             for row in rows
         ]
@@ -178,12 +180,15 @@ class RunFolder:
             ]
 
 
-def _picture(image: Tensor, target: Mapping[str, Tensor]) -> Image.Image:
+def _picture(image: Tensor, row: PictureRow) -> Image.Image:
     values = (image.detach().float().clamp(0, 1).cpu() * 255).round().to(torch.uint8)
     picture = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0).numpy()))
     draw = ImageDraw.Draw(picture)
+    target = row.target
+    for region in target["ignore"].tolist():
+        draw.rectangle(region, outline=(128, 128, 128), width=1)
     for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
         colour = _COLOURS.get(label, (255, 255, 255))
         draw.rectangle(box, outline=colour, width=2)
-        draw.text((box[0] + 3, box[1] + 1), CLASS_NAMES.get(label, str(label)), fill=colour)
+        draw.text((box[0] + 3, box[1] + 1), row.class_names.get(label, str(label)), fill=colour)
     return picture

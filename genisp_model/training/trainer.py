@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
-from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.guide import Guide
@@ -109,12 +109,21 @@ class Trainer:
             self.detector.to(**channels_last)
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
-        dataset = StoreDataset(self.config.store, split=split, level=self.config.level)
+        dataset = StoreDataset(
+            self.config.store,
+            split=split,
+            level=self.config.level,
+            classes=self.guide.class_names,
+        )
+        unknown = say_what_is_ignored(dataset, self.say)
         if not dataset.has_boxes():
             raise UsageError(
-                f"split {split!r} has no boxes to train or score on",
+                f"split {split!r} has no boxes to train or score on"
+                + (", of classes that the detector knows" if unknown else ""),
                 path=self.config.store,
-                mend="ingest the annotations of these raws, or name another split",
+                mend="map its classes to the detector's, as said above"
+                if unknown
+                else "ingest the annotations of these raws, or name another split",
             )
         return StreamLoader(
             dataset,
@@ -324,7 +333,13 @@ class Trainer:
             made = self.render(batch)
             for row, target in enumerate(batch.targets):
                 one = slice(row, row + 1)
-                yield PictureRow(batch.images[one], batch.exposure[one], made[one], target)
+                yield PictureRow(
+                    batch.images[one],
+                    batch.exposure[one],
+                    made[one],
+                    target,
+                    self.guide.class_names,
+                )
 
     def _report(self, epoch: int, scores: Evaluation) -> None:
         self.folder.log_epoch(

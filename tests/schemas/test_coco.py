@@ -163,7 +163,9 @@ def test_what_is_no_target_is_a_region_if_it_has_a_place(
     ("number", "label"),
     [(7, 7), (-1, -1), (0, 0), ("7", 0), (2**63 - 1, 2**63 - 1), (2**63, 0), (-(10**30), 0)],
 )
-def test_the_label_is_the_number_as_annotated_where_it_is_one(number: int | str, label: int) -> None:
+def test_the_label_is_the_number_as_annotated_where_it_is_one(
+    number: int | str, label: int
+) -> None:
     assert Box(annotation_id=1, category_id=number, bbox=(0, 0, 1, 1)).label == label
 
 
