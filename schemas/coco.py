@@ -33,7 +33,7 @@ from schemas.finding import Finding, Severity
 from schemas.finding_codes import FindingCode
 
 CLASS_NAMES: dict[int, str] = {1: "person", 2: "bicycle", 3: "car"}
-"""NOD's classes: COCO category id -> COCO name. What ids mean in a file that lists no categories."""
+"""NOD's classes: COCO category id -> COCO name; what ids mean in files that list no categories."""
 
 OTHER_CATEGORY = 0
 """`Box.category_id` of a class that has no number: its file gives names only."""
@@ -139,8 +139,8 @@ class CocoAnnotation(_InputModel):
     ``bbox`` is COCO ``[x, y, width, height]`` in pixels, origin at the top-left corner of the
     annotated frame. Any four numbers are read, NaN and infinities too; whether they make a box is
     decided later, where the frame is known. ``segmentation`` tells only whether there is a mask:
-    then ``area`` is the mask's, not the box's. ``ignore`` is no key of COCO's, but common: converted
-    files mark so what other sets call difficult, or do not care about.
+    then ``area`` is the mask's, not the box's. ``ignore`` is no key of COCO's, but common:
+    converted files mark so what other sets call difficult, or do not care about.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

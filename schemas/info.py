@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import StrictModel
 from schemas.coco import RecordId, is_ignored, is_trainable
@@ -128,7 +128,7 @@ class RenderingScore(Event):
     ap75: float
     ap_by_class: dict[str, float]
     ap50_by_class: dict[str, float]
-    ap_by_size: dict[str, float] = {}
+    ap_by_size: dict[str, float] = Field(default_factory=dict)
     loss: float
     gain: float
     gain_error: float

@@ -34,7 +34,6 @@ from genisp_model.data.sample_index import (
     build_index,
     group_index,
 )
-from pipeline.annotations.boxes import label_as_annotated
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
 from pipeline.store.chunk.format import largest_chunk
@@ -211,7 +210,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
 
     def _label_of(self, box: Box) -> int | None:
         if self.labels is None:
-            return label_as_annotated(box)
+            return box.label
         return self.labels.get(class_key(self.recipe.class_of(box.category)))
 
     def has_boxes(self) -> bool:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from genisp_model.data.truth import Truth
-from pipeline.annotations.boxes import label_as_annotated
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.reader import Store
 from pipeline.store.samples import targets
@@ -149,8 +148,8 @@ class SampleRecord:
         cls,
         sidecar: Sidecar,
         level: LevelName,
-        label_of: Callable[[Box], int | None] = label_as_annotated,
-        class_of: Callable[[str], str] = str,
+        label_of: Callable[[Box], int | None],
+        class_of: Callable[[str], str],
     ) -> SampleRecord:
         """The record of a sidecar that holds `level`.
 

@@ -96,8 +96,8 @@ class FlagState(IntEnum):
 class BoxColumns:
     """Boxes as they are read, in file order.
 
-    `is_crowd`, `is_ignored` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each name of
-    `FLAG_NAMES`: arrays of bytes, because a list of bool takes eight times that.
+    `is_crowd`, `is_ignored` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each
+    name of `FLAG_NAMES`: arrays of bytes, because a list of bool takes eight times that.
     """
 
     ids: list[RecordId] = field(default_factory=list)

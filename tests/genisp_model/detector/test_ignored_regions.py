@@ -23,10 +23,16 @@ EVERYWHERE = torch.tensor([[-5000.0, -5000.0, 5000.0, 5000.0]])
 BOX = torch.tensor([[10.0, 20.0, 60.0, 80.0]])
 
 
+def _retinanet(**options: int) -> nn.Module:
+    model: nn.Module = sample_detector(**options)
+    return model
+
+
 def _fcos() -> nn.Module:
     anchors = AnchorGenerator(((8,), (16,), (32,), (64,)), ((1.0,),) * 4)
     backbone = sample_detector().backbone
-    return FCOS(backbone, 4, anchor_generator=anchors, min_size=90, max_size=128)
+    model: nn.Module = FCOS(backbone, 4, anchor_generator=anchors, min_size=90, max_size=128)
+    return model
 
 
 def _torchvisions(name: str, **options: Any) -> nn.Module:
@@ -35,8 +41,8 @@ def _torchvisions(name: str, **options: Any) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "retinanet": lambda: sample_detector(),
-    "retinanet that resizes": lambda: sample_detector(min_size=180, max_size=250),
+    "retinanet": _retinanet,
+    "retinanet that resizes": lambda: _retinanet(min_size=180, max_size=250),
     "fcos": _fcos,
     "ssdlite": lambda: _torchvisions("ssdlite320_mobilenet_v3_large", num_classes=4),
     "faster r-cnn": lambda: _torchvisions(

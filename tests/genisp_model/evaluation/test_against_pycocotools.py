@@ -39,7 +39,7 @@ MAPPED = {1: 3, 7: 1, 4: 2}
 FloatArray = npt.NDArray[np.float64]
 
 
-def annotations(rng: np.random.Generator, *, categories: Sequence[int]) -> list[dict[str, Any]]:
+def drawn_boxes(rng: np.random.Generator, *, categories: Sequence[int]) -> list[dict[str, Any]]:
     """Objects of all sizes, crowds among them, some over the edge, some with a mask's area; two
     images of nothing, one of a crowd alone."""
     made: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ def test_ap_is_pycocotools_on_the_original_file(
 ) -> None:
     rng = np.random.default_rng(seed)
     known = list(MAPPED)
-    document = document_of(annotations(rng, categories=known), known)
+    document = document_of(drawn_boxes(rng, categories=known), known)
     found = detections(rng, document)
     store = ingested(tmp_path, document)
     ours, guide = scored(store, found)
@@ -207,7 +207,7 @@ def test_a_class_without_counterpart_is_ignored_for_every_class_and_a_mapped_one
 ) -> None:
     """As if the file said so: crowds of each class; or the class that the recipe names."""
     rng = np.random.default_rng(9)
-    boxes = annotations(rng, categories=list(CATEGORIES))
+    boxes = drawn_boxes(rng, categories=list(CATEGORIES))
     document = document_of(boxes, list(CATEGORIES))
     found = detections(rng, document)
     store = ingested(tmp_path / "unmapped", document)
@@ -236,7 +236,7 @@ def test_a_class_without_counterpart_is_ignored_for_every_class_and_a_mapped_one
 def test_nothing_found_scores_zero_where_there_is_something(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     known = list(MAPPED)
-    document = document_of(annotations(rng, categories=[1, 7]), known)
+    document = document_of(drawn_boxes(rng, categories=[1, 7]), known)
     store = ingested(tmp_path, document)
     ours, _ = scored(store, [np.zeros((0, 6))] * IMAGES)
     assert (ours.ap, ours.ap50, ours.ap75) == (0, 0, 0)
