@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.coco import Box, class_key
+from schemas.coco import Box
+from schemas.finding_codes import FindingCode
 from schemas.sidecar import Sidecar
 
 
@@ -29,8 +30,8 @@ class Truth:
 
     frame: tuple[int, int]
     names: tuple[str, ...]
-    _numbers: bytes
-    _regions: bytes
+    _numbers: bytes = field(repr=False)
+    _regions: bytes = field(repr=False)
 
     @classmethod
     def of(cls, sidecar: Sidecar, class_of: Callable[[str], str]) -> Truth:
@@ -40,7 +41,7 @@ class Truth:
         numbers = [(*box.bbox, _area(box)) for box in boxes]
         return cls(
             frame=sidecar.frame.size,
-            names=tuple(sys.intern(class_name(box, class_of)) for box in boxes),
+            names=tuple(sys.intern(_class_name(box, class_of)) for box in boxes),
             _numbers=np.array(numbers, np.float64).tobytes(),
             _regions=np.array([box.ignored for box in boxes], np.bool_).tobytes(),
         )
@@ -91,15 +92,10 @@ class Truth:
         return Truth.made(self.frame, self.names, boxes, self.areas, self.is_region)
 
 
-def class_name(box: Box, class_of: Callable[[str], str]) -> str:
+def _class_name(box: Box, class_of: Callable[[str], str]) -> str:
     """The class of a box; empty where its file gives none."""
-    unnamed = any(finding.code == "unknown-category" for finding in box.findings)
-    return "" if unnamed and not box.trainable else class_of(box.category)
-
-
-def labels_by_name(classes: dict[int, str]) -> dict[str, int]:
-    """Label of each class by its `class_key`."""
-    return {class_key(name): label for label, name in classes.items()}
+    unnamed = any(finding.code == FindingCode.UNKNOWN_CATEGORY for finding in box.findings)
+    return "" if unnamed else class_of(box.category)
 
 
 def _counts(box: Box) -> bool:

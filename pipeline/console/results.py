@@ -129,8 +129,10 @@ def info_text(info: StoreInfo) -> str:
             f"  split    {name or '(none)'}: {_many(counts['samples'], 'sample')}, {boxes:,} boxes"
         )
     classes = ", ".join(f"{count:,} {name}" for name, count in info.classes.items())
+    ignored = f", {info.boxes_ignored:,} of them ignore regions" if info.boxes_ignored else ""
     lines.append(
         f"  boxes    {info.boxes:,} ({classes or 'none'}); {info.boxes_untrainable} untrainable"
+        f"{ignored}"
     )
     if info.iso_range:
         lines.append(f"  ISO      {info.iso_range[0]}-{info.iso_range[1]}")
