@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -44,6 +45,22 @@ def test_another_recipe_is_12(nod: Path, store_path: Path) -> None:
     assert result.exit_code == 12
     assert "colour xyz" in result.stderr
     assert "colour camera" in result.stderr
+
+
+def test_categories_are_part_of_the_recipe(nod: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    first = ("ingest", nod, "--store", store, "--fit", "96x64", "--workers", 0)
+    mapped = (*first, "--category", "Car=vehicle", "--category", "lorry=vehicle")
+    result = run(*mapped)
+    assert result.exit_code == 0, result.output
+    assert "no box is called 'lorry'" in result.stderr
+    assert "category car=vehicle, category lorry=vehicle" in run("info", store).stdout
+    assert json.loads(run("info", store, "--json").stdout)["classes"]["vehicle"] > 0
+    assert run(*mapped).exit_code == 0
+    assert run(*first).exit_code == 12
+    for wrong in ("car", "=car", "car=", "car=a"):
+        twice = run(*first, "--category", wrong, "--category", "car=b")
+        assert twice.exit_code == 2, twice.output
 
 
 def test_an_interrupt_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:

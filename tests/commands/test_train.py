@@ -49,3 +49,30 @@ def test_train_without_weights_says_which_file_and_where(
     assert result.exit_code != 0
     assert "retinanet_resnet50_fpn_v2_coco" in result.stderr
     assert "--detector-weights" in result.stderr
+
+
+def test_classes_that_the_detector_does_not_know_are_said_and_can_be_named(
+    nod: Path, tmp_path: Path
+) -> None:
+    for path in nod.rglob("*.json"):
+        text = path.read_text()
+        assert '"person"' in text
+        path.write_text(text.replace('"name": "person"', '"name": "Pedestrian"'))
+    store, names = tmp_path / "s.zarr", tmp_path / "names.txt"
+    ingested = run("ingest", nod, "--store", store, "--fit", "96x64", "--workers", 0)
+    assert ingested.exit_code == 0
+    assert "pedestrian" in run("info", store).stdout.lower()
+    options = ("--store", store, "--limit-steps", 1, *QUICK)
+    unnamed = train(*options, "--output-dir", tmp_path / "a")
+    assert unnamed.exit_code == 0, unnamed.output
+    assert "Pedestrian" in unnamed.output
+    assert "regions to ignore" in unnamed.output
+
+    names.write_text("pedestrian\nbicycle\ncar\n")
+    named = train(*options, "--output-dir", tmp_path / "b", "--detector-classes", names)
+    assert named.exit_code == 0, named.output
+    assert "regions to ignore" not in named.output
+    names.write_text("tram\n")
+    none = train(*options, "--output-dir", tmp_path / "c", "--detector-classes", names)
+    assert none.exit_code == 2
+    assert "classes that the detector knows" in none.stderr

@@ -361,3 +361,29 @@ def test_the_six_files_load_in_seconds(nod_folder: Path) -> None:
         load_coco(data, name=path.name)
     # About 1 s alone; the bound leaves room for a busy machine and still catches a slip to n².
     assert time.process_time() - start < 6
+
+
+def numbered(file: str, name: str, category: int | str, called: str) -> LoadedFile:
+    image = {"id": 1, "file_name": f"{name}.NEF", "width": 100, "height": 60}
+    box = {"id": 1, "image_id": 1, "category_id": category, "bbox": [1, 2, 30, 4]}
+    categories = [{"id": category, "name": called}]
+    document = {"images": [image], "annotations": [box], "categories": categories}
+    return load_coco(json.dumps(document).encode(), name=f"{file}_train.json")
+
+
+def test_files_that_number_a_class_differently_are_reported_and_agree_by_name() -> None:
+    drawn = [("A", 3, "car"), ("B", 7, "Car "), ("C", 3, "person")]
+    index = build_index([numbered(name, name, number, called) for name, number, called in drawn])
+    assert [finding.code for finding in index.findings] == ["category-numbers"] * 2
+    other_number, other_name = (finding.message for finding in index.findings)
+    assert "'car' is 7 here and 3 in A_train.json" in other_number
+    assert "3 is 'person' here and 'car' in A_train.json" in other_name
+    assert index.categories == {"car", "person"}
+    ids = [image.boxes[0].category_id for image in index.images]
+    assert ids == [3, 7, 3]  # as annotated
+
+
+def test_twins_that_number_a_class_differently_are_one_image() -> None:
+    index = build_index([numbered("x", "A", 3, "car"), numbered("y", "A", "c", "CAR")])
+    assert len(index) == 1
+    assert "contradiction" not in [finding.code for finding in index.findings]
