@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -58,6 +59,9 @@ MANIFEST_SAMPLES = 100_000
 #: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
 #: for a thread that got no memory to start with.
 LEAST_MEMORY = 1 << 26
+
+#: Names of each kind among which the most alike pair is looked for.
+_COMPARED = 30
 
 #: What needs pixels.
 _TO_DEVELOP = ("new", "changed", "damaged")
@@ -164,7 +168,7 @@ def run_ingest(
 def _report_inputs(inputs: Inputs, ledger: Ledger) -> None:
     for name, problem in inputs.problems:
         ledger.fail(name, failure_from(problem))
-    for finding in inputs.index.findings:
+    for finding in (*inputs.findings, *inputs.index.findings):
         ledger.find(finding)
 
 
@@ -344,8 +348,13 @@ class _Run:
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
         self.ledger.counts.annotations_without_raw = len(missing)
-        if missing and inputs.raws:
-            self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
+        if not (missing and names):
+            return
+        wanted = [one.file_name for one in missing]
+        if len(missing) == len(inputs.index) and not any(map(inputs.index.mentions, names)):
+            self.ledger.find(_names_differ(missing[0].file, wanted, names))
+        else:
+            self.ledger.find(_missing_raws(missing[0].file, wanted))
 
     def _finish(self) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
@@ -383,6 +392,17 @@ def _missing_raws(file: str, names: Sequence[str]) -> Finding:
     return FindingCode.ANNOTATION_WITHOUT_RAW.finding(
         where=file,
         message=f"{len(names)} annotated images have no raw here ({shown})",
+    )
+
+
+def _names_differ(file: str, wanted: Sequence[str], raws: Sequence[str]) -> Finding:
+    """For names that have nothing in common; the pair shown is the most alike of the first ones."""
+    pairs = ((name, raw) for name in wanted[:_COMPARED] for raw in raws[:_COMPARED])
+    annotated, raw = max(pairs, key=lambda pair: SequenceMatcher(None, *pair).ratio())
+    return FindingCode.NAMES_DIFFER.finding(
+        where=file,
+        message=f"none of {len(wanted)} annotated images has a raw here, and none of {len(raws)} "
+        f"raws is annotated: their names differ, such as {annotated} and {raw}",
     )
 
 

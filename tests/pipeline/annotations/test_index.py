@@ -190,7 +190,7 @@ def test_a_jpeg_twin_joins_the_raw_it_agrees_with() -> None:
 
 
 def test_an_image_listed_twice_in_one_file_is_one() -> None:
-    index = build_index([coco("train.json", ["a/A.NEF", "b/A.NEF"])])
+    index = build_index([coco("train.json", ["a/A.NEF", "b/A.NEF"])], {"A.NEF": "/raws/A.NEF"})
     assert codes(index) == ["listed-twice"]
     assert len(index) == 1
 
