@@ -51,7 +51,7 @@ class FindingCode(StrEnum):
         "folder-split",
         _INFO,
         "folders name the split, because the annotation file does not",
-        "--split NAME=FILE names another one",
+        "",
     )
     DETECTIONS = (
         "detections",

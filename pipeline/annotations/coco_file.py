@@ -346,13 +346,14 @@ class _Reading:
         bbox = np.frombuffer(self.boxes.bbox, np.float64).reshape(-1, 4)
         boxes = BoxesOfFile.of(bbox, np.frombuffer(self.boxes.image, np.int64), sizes)
         for doubt in doubts(boxes):
-            for number in doubt.images.tolist():
-                finding = self.notes.add(
-                    FindingCode.NOT_PIXELS, self._named(number), doubt.message, mend=doubt.mend
-                )
-                self.left_out.setdefault(number, finding)
             if not len(doubt.images):
                 self.notes.add(FindingCode.BOX_FORMAT, "", doubt.message, mend=doubt.mend)
+                continue
+            count = f"{len(doubt.images):,} images" if len(doubt.images) > 1 else "an image"
+            message = f"{doubt.message} (in {count}, left out)"
+            finding = self.notes.add(FindingCode.NOT_PIXELS, "", message, mend=doubt.mend)
+            for number in doubt.images.tolist():
+                self.left_out.setdefault(number, finding)
 
     def _leave_out_incomplete(self) -> None:
         """Refuse all images that are left out, and those that may lack their only box."""

@@ -266,7 +266,7 @@ class AnnotationIndex:
             return []
         said = ", ".join(f"{count:,} {split}" for split, count in sorted(splits.items()))
         where = next(one.record.images.file for one in self._pictures)
-        return [FindingCode.FOLDER_SPLIT.finding(where, f"splits from the raws' folders: {said}")]
+        return [FindingCode.FOLDER_SPLIT.finding(where, f"folders name the splits of raws: {said}")]
 
 
 def build_index(

@@ -150,8 +150,9 @@ class _Reading:
         yield from self._passed_over
         if self._folder_splits:
             said = ", ".join(
-                f"{split} for {names[0]}" + (f" and {len(names) - 1:,} more" if names[1:] else "")
-                for split, names in sorted(self._folder_splits.items())
+                f"{len(names):,} {split}" for split, names in sorted(self._folder_splits.items())
             )
             where = min(name for names in self._folder_splits.values() for name in names)
-            yield FindingCode.FOLDER_SPLIT.finding(where, f"splits from folders: {said}")
+            yield FindingCode.FOLDER_SPLIT.finding(
+                where, f"folders name the splits of annotation files: {said}"
+            )

@@ -68,7 +68,9 @@ def targets(
     """Boxes and labels of a sample in a level's pixels (`Sample.boxes`, `Sample.labels`)."""
     record = sidecar.levels[level]
     boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
-    return target_arrays(boxes, *sidecar.frame.size, record.scale_x, record.scale_y)
+    (width, height), (across, down) = sidecar.frame.size, sidecar.frame.box_scale
+    scale = record.scale_x * across, record.scale_y * down
+    return target_arrays(boxes, width / across, height / down, *scale)
 
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
