@@ -231,7 +231,7 @@ class FindingCode(StrEnum):
     SCALED_BOXES = (
         "scaled-boxes",
         _INFO,
-        "the annotation is of a smaller or larger picture of the same frame: its boxes are scaled",
+        "the annotated picture is a smaller copy of the frame: its boxes are scaled",
         "nothing to do; the scale is in the sidecar",
     )
     SIZE_GUESS = (

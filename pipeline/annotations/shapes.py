@@ -120,7 +120,7 @@ def _mask_box(mask: Mapping[str, Any], width: int, height: int) -> Bbox:
 def _unpacked(text: str) -> npt.NDArray[np.float64]:
     """Runs of a compressed mask: numbers of five bits a letter, from the third on the difference
     to the number two before (``rleFrString`` of pycocotools' maskApi.c)."""
-    letters = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    letters = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
     if not len(letters) or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
         raise ShapeError("its mask is not in COCO's compressed form")
     starts = np.flatnonzero(np.r_[True, (letters[:-1] & 32) == 0])

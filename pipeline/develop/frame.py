@@ -34,9 +34,9 @@ ROUNDING = 1.0
 #: A copy whose shape differs by more than this is another picture.
 MAX_SHAPE_DIFFERENCE = 0.01
 
-#: Copies of these scales are believed. One that is a little larger is what another program made of
-#: the sensor's margins.
-COPIES_SMALLER, COPIES_LARGER = (1 / 64, 1.0), (1.25, 4.0)
+#: Copies down to this scale are believed. A picture larger than the frame is no copy: it is of
+#: another camera, or what another program made of the sensor's margins.
+SMALLEST_COPY = 1 / 64
 
 
 def choose_frame(
@@ -203,7 +203,7 @@ def _copy_of(
 def _is_copy(copy: Size, size: Size, *, exactly: bool) -> bool:
     """Whether one size is the other at another scale: but for rounding, or nearly."""
     across, down = copy[0] / size[0], copy[1] / size[1]
-    if not any(low <= across <= high for low, high in (COPIES_SMALLER, COPIES_LARGER)):
+    if not SMALLEST_COPY <= across <= 1 or down > 1:
         return False
     # One scale must explain both sides, each rounded up or down.
     rounding = ROUNDING / size[0] + ROUNDING / size[1]

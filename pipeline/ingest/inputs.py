@@ -68,10 +68,10 @@ def gather(
         )
     reading = _Reading()
     named = _named(annotations, splits)
-    for source, split in [*named, *((source, None) for source in found.annotations)]:
+    known = {source.location for source, _ in named if source.member is None}
+    found_too = ((source, None) for source in found.annotations if source.location not in known)
+    for source, split in (*named, *found_too):
         is_named = (source, split) in named
-        if not is_named and any(source.location == known.location for known, _ in named):
-            continue
         try:
             reading.read(source, split, is_named=is_named)
         except SourceError as error:
