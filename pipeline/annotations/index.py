@@ -102,7 +102,8 @@ class _Join:
     def add_all(self, records: Sequence[_Record], refused: Sequence[_Refused]) -> None:
         """Take in all records, in order."""
         names, places = list(self.raws), list(self.raws.items())
-        found = claims([one.name for one in (*records, *refused)], places)
+        wanted = [record.name for record in records] + [one.name for one in refused]
+        found = claims(wanted, places)
         meant = [frozenset(names[number] for number in one) for one in found]
         for record, raws in zip(records, meant, strict=False):
             self._add(record, raws)
@@ -233,7 +234,7 @@ class AnnotationIndex:
         return tuple(tuple(names) for names in raws.values() if len(names) > 1)
 
     def _join(self, file_name: str) -> _Join:
-        """What is known of a raw's root; of a raw that was not given, as if it were the only one."""
+        """What is known of a raw's root: of one that was not given, as if it were the only raw."""
         key = root(file_name)
         known = self._joins.get(key)
         if known is None or file_name not in known.raws:

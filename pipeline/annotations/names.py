@@ -96,9 +96,7 @@ def root(path: str) -> str:
     return name
 
 
-def claims(
-    records: Sequence[ImageName], raws: Sequence[tuple[str, str]]
-) -> list[frozenset[int]]:
+def claims(records: Sequence[ImageName], raws: Sequence[tuple[str, str]]) -> list[frozenset[int]]:
     """Tell which raws each record means, among records and raws of one `root`.
 
     Parameters

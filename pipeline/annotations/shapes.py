@@ -97,8 +97,7 @@ def _mask_box(mask: Mapping[str, Any], width: int, height: int) -> Bbox:
     """The box of a run-length encoded mask; its runs go down the columns, background first."""
     if mask.get("size") != [height, width]:
         raise ShapeError(
-            f"its mask has the size {mask.get('size')!r:.40}, its image "
-            f"[{height}, {width}]"
+            f"its mask has the size {mask.get('size')!r:.40}, its image [{height}, {width}]"
         )
     counts = mask.get("counts")
     runs = _unpacked(counts) if isinstance(counts, str) else _numbers(counts, "mask")

@@ -85,9 +85,7 @@ def doubts(boxes: BoxesOfFile) -> Iterator[Doubt]:
     """What the boxes of a file are, if it is not what COCO says; nothing for boxes in pixels."""
     fractions = _images_of_fractions(boxes)
     if len(fractions):
-        yield Doubt(
-            "its boxes are fractions of the frame (0 to 1), not pixels", _EXPORT, fractions
-        )
+        yield Doubt("its boxes are fractions of the frame (0 to 1), not pixels", _EXPORT, fractions)
     rest = ~np.isin(boxes.image, fractions)
     if rest.any():
         left = BoxesOfFile(*(column[rest] for column in vars(boxes).values()))

@@ -68,7 +68,7 @@ def gather(
         )
     reading = _Reading()
     named = _named(annotations, splits)
-    known = {source.location for source, _ in named if source.member is None}
+    known = {source.location for source, _ in named}
     found_too = ((source, None) for source in found.annotations if source.location not in known)
     for source, split in (*named, *found_too):
         is_named = (source, split) in named

@@ -148,8 +148,14 @@ def test_a_crop_beyond_the_sensor_is_not_believed(crop: tuple[int, int, int, int
 
 @pytest.mark.parametrize(
     ("wanted", "flag"),
-    [((200, 160), 1), ((402, 300), 1), ((780, 580), 1), ((300, 400), 1), ((335, 300), 1), ((160, 200), 6)],
-    ids=["another shape", "larger", "twice as large", "turned without a flag", "65 less", "another shape, turned"],
+    [
+        pytest.param((200, 160), 1, id="another shape"),
+        pytest.param((160, 200), 6, id="another shape, turned"),
+        pytest.param((402, 300), 1, id="larger"),
+        pytest.param((780, 580), 1, id="twice as large"),
+        pytest.param((300, 400), 1, id="turned without a flag"),
+        pytest.param((335, 300), 1, id="65 less"),
+    ],
 )
 def test_an_annotation_of_another_frame_is_refused_naming_both_sizes(
     wanted: Size, flag: int
