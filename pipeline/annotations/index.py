@@ -389,8 +389,8 @@ def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
     first, second = known.images.file, record.images.file
     if first == second:
         message = f"{first} lists it twice ({said(known)}; {said(record)}) and disagrees"
-        mend = f"Delete the wrong record in {first}; or, if they are different pictures, give the "
-        mend += "folder of each raw in its file_name."
+        mend = f"Delete the wrong record in {first}; or, if they are different pictures, lay the "
+        mend += "raws into the folders that file_name gives, or give there those they are in."
     else:
         message = f"{first} ({said(known)}) and {second} ({said(record)}) disagree"
         mend = "Leave out one of the two annotation files, or delete the wrong record in it."

@@ -115,11 +115,14 @@ def claims(records: Sequence[ImageName], raws: Sequence[tuple[str, str]]) -> lis
     agreeing = {record.file for record, one in zip(records, found, strict=True) if one.by_folder}
     apart = bool(agreeing) and table.in_several_folders
     return [
-        frozenset()
+        _NONE
         if one.has_folder and not one.by_folder and (apart or record.file in agreeing)
         else one.raws
         for record, one in zip(records, found, strict=True)
     ]
+
+
+_NONE: Final = frozenset[int]()
 
 
 class _Meant(NamedTuple):
@@ -153,8 +156,10 @@ class _Raws:
         if names not in self._alike:
             self._alike[names] = self._closest(*names)
         alike, own = self._alike[names], folders_of(decoded)
+        if len(alike) > 1 and (here := self._in.get(folders_of(record.file) + own, _NONE) & alike):
+            return _Meant(here, bool(own), by_folder=True)
         for count in range(len(own), 0, -1):
-            if here := self._behind.get(own[-count:], frozenset()) & alike:
+            if here := self._behind.get(own[-count:], _NONE) & alike:
                 return _Meant(self._below(record, here), has_folder=True, by_folder=True)
         if own and _CAMERA_FOLDER.fullmatch(own[-1]):
             alike -= self._in_camera_folders
@@ -177,9 +182,17 @@ class _Raws:
         if len(among) > 1:
             folder = folders_of(record.file)
             for count in range(len(folder), 0, -1):
-                if here := self._above.get(folder[:count], frozenset()) & among:
+                if here := self._above.get(folder[:count], _NONE) & among:
                     return here
         return among
+
+    @cached_property
+    def _in(self) -> dict[tuple[str, ...], frozenset[int]]:
+        """The raws by all folders of their places: a ``file_name`` is a path from its file."""
+        found: dict[tuple[str, ...], list[int]] = {}
+        for number, folders in enumerate(self._folders):
+            found.setdefault(folders, []).append(number)
+        return {folders: frozenset(numbers) for folders, numbers in found.items()}
 
     @cached_property
     def _behind(self) -> dict[tuple[str, ...], frozenset[int]]:

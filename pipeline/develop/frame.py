@@ -168,7 +168,8 @@ def _centred(
         f"annotated as {wanted[0]}x{wanted[1]}, but the camera's crop is {crop} and the active "
         f"area {active_area.width}x{active_area.height}: neither their size nor their shape",
         path=path,
-        mend="check that the annotation belongs to this file; sizes are never guessed",
+        mend="check that the annotation belongs to this file; it may be of the camera's own JPEG, "
+        "or of a smaller copy of the same shape",
     )
 
 

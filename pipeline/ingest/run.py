@@ -377,8 +377,7 @@ def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
     return FindingCode.SHARED_ANNOTATION.finding(
         where=groups[0][0],
         message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
-        f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
-        "same boxes",
+        f"their suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the same boxes",
     )
 
 

@@ -90,6 +90,9 @@ def test_a_file_in_a_folder_means_the_raws_of_that_folder() -> None:
     assert meant("D.NEF", *raws, file="/n/101/labels.json") == {raws[0]}
     assert meant("D.NEF", *raws, file="/n/102/more/labels.json") == {raws[2]}
     assert meant("D.JPG", *raws[:2], file="/n/labels.json") == set(raws[:2])
+    beside = ("/n/D.NEF", "/n/backup/D.NEF")
+    assert meant("D.NEF", *beside, file="/n/labels.json") == {"/n/D.NEF"}
+    assert meant("backup/D.NEF", *beside, file="/n/labels.json") == {"/n/backup/D.NEF"}
 
 
 def test_folders_numbered_by_a_camera_are_different_pictures() -> None:

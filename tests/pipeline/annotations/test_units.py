@@ -28,7 +28,8 @@ def shares() -> Array:
 
 
 def pixels(shares: Array, size: tuple[int, int] = SIZE) -> Array:
-    return shares * np.array([*size, *size], np.float64)
+    found: Array = shares * np.array([*size, *size], np.float64)
+    return found
 
 
 def moved(boxes: Array, by: float) -> Array:
