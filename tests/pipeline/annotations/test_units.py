@@ -33,7 +33,8 @@ def pixels(shares: Array, size: tuple[int, int] = SIZE) -> Array:
 
 
 def moved(boxes: Array, by: float) -> Array:
-    return boxes + np.array([by, by, 0, 0])
+    found: Array = boxes + np.array([by, by, 0, 0])
+    return found
 
 
 def corners(boxes: Array) -> Array:
