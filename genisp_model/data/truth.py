@@ -36,11 +36,14 @@ class Truth:
     @classmethod
     def of(cls, sidecar: Sidecar, class_of: Callable[[str], str]) -> Truth:
         """The truth of a sidecar; `class_of` maps names as annotated to classes."""
-        annotation = sidecar.annotation
+        annotation, frame = sidecar.annotation, sidecar.frame
         boxes = [box for box in (annotation.boxes if annotation else ()) if _counts(box)]
         numbers = [(*box.bbox, _area(box)) for box in boxes]
         return cls(
-            frame=sidecar.frame.size,
+            frame=(
+                round(frame.size[0] / frame.box_scale[0]),
+                round(frame.size[1] / frame.box_scale[1]),
+            ),
             names=tuple(sys.intern(_class_name(box, class_of)) for box in boxes),
             _numbers=np.array(numbers, np.float64).tobytes(),
             _regions=np.array([box.ignored for box in boxes], np.bool_).tobytes(),
