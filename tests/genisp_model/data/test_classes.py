@@ -29,7 +29,7 @@ BOXES = (
     {"category_id": 77, "bbox": [0, 0, 4, 4]},  # no such category
     {"category_id": 5, "bbox": [6, 20, 0, 6]},  # nothing
 )
-NAMES = {5: "car", 9: "pedestrian", 18: "Dog"}
+NAMES: dict[object, str] = {5: "car", 9: "pedestrian", 18: "Dog"}
 FRAME = (48, 32)
 
 
