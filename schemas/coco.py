@@ -23,6 +23,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_serializer,
 )
 from pydantic.dataclasses import dataclass
@@ -123,8 +124,15 @@ class CocoImage(_InputModel):
     height: _Side
 
 
-def _is_given(segmentation: object) -> bool:
-    """A file of polygons is mostly polygons, and nothing here draws them: keep one bit."""
+def _is_given(segmentation: object, others: ValidationInfo) -> bool:
+    """A file of polygons is mostly polygons, and nothing here draws them: keep one bit.
+
+    Of a box without area the shape is what counts: then the record is rejected, to be looked at
+    as a whole.
+    """
+    _, _, width, height = others.data.get("bbox", (0, 0, 1, 1))
+    if segmentation and not (0 < width < math.inf and 0 < height < math.inf):
+        raise PydanticCustomError("no_box", "the bbox has no area, though there is a shape")
     return bool(segmentation)
 
 

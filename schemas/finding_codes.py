@@ -47,6 +47,34 @@ class FindingCode(StrEnum):
 
     # An annotation file and its records
     NO_SPLIT = "no-split", _INFO, "the annotation file's name says no split"
+    FOLDER_SPLIT = (
+        "folder-split",
+        _INFO,
+        "folders name the split, because the annotation file does not",
+        "",
+    )
+    DETECTIONS = (
+        "detections",
+        _INFO,
+        "a file of detections (a list of boxes with scores) lies beside the raws: passed over",
+        "",
+    )
+    NOT_PIXELS = (
+        "not-pixels",
+        _ERROR,
+        "the boxes of images are fractions or per cent of the frame, or pixels of another size",
+    )
+    BOX_FORMAT = (
+        "box-format",
+        _WARNING,
+        "the boxes of a file seem to be something else than [x, y, width, height] in pixels",
+    )
+    BOX_FROM_SHAPE = (
+        "box-from-shape",
+        None,
+        "an annotation without a box got that of its polygons, mask or keypoints",
+        "",
+    )
     NO_ANNOTATIONS = (
         "no-annotations",
         _WARNING,
@@ -80,7 +108,8 @@ class FindingCode(StrEnum):
         "bad-annotation",
         _ERROR,
         "an annotation record cannot be used",
-        "Give it an id, an image_id, a category_id and a bbox of four numbers; it is left out.",
+        "Give it an id, an image_id, a category_id and a bbox of four numbers, or a shape; its "
+        "image is left out.",
     )
     ORPHAN_ANNOTATION = (
         "orphan-annotation",
@@ -131,6 +160,13 @@ class FindingCode(StrEnum):
         _WARNING,
         "annotated images have no raw among the sources",
         "add the missing raws to the sources and run the same command",
+    )
+
+    NAMES_DIFFER = (
+        "names-differ",
+        _WARNING,
+        "no annotated image has a raw here, and no raw is annotated: their names differ",
+        "give the names of the raws as file_name, or rename the raws; then run the same command",
     )
 
     # One box
@@ -198,6 +234,19 @@ class FindingCode(StrEnum):
         _INFO,
         "the file's own crop does not have the annotation's size; a centred one was used",
         "look at the boxes; a wrong centre shifts them by a few pixels",
+    )
+    SCALED_BOXES = (
+        "scaled-boxes",
+        _INFO,
+        "the annotated picture is a smaller copy of the frame: its boxes are scaled",
+        "nothing to do; the scale is in the sidecar",
+    )
+    SIZE_GUESS = (
+        "size-guess",
+        _WARNING,
+        "whether the annotated picture is a crop of the frame or a smaller copy is a guess",
+        "look at the boxes of this sample; annotate the picture in the camera's own size if they "
+        "are off",
     )
     AMBIGUOUS_ORIENTATION = (
         "ambiguous-orientation",

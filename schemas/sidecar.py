@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import StrictModel
+from schemas.base import GrownModel, StrictModel
 from schemas.choices import DecoderName
 from schemas.coco import ImageAnnotation
 from schemas.finding import Finding
@@ -30,6 +30,7 @@ Row = Annotated[int, Field(ge=0, lt=MAX_ROWS)]
 _MAX_SIDE = 1_000_000
 Side = Annotated[int, Field(gt=0, le=_MAX_SIDE)]
 Planes = Annotated[int, Field(ge=3, le=3)]
+Scale = Annotated[float, Field(gt=0, le=_MAX_SIDE)]
 
 #: What blosc decompresses at once, bytes.
 _MAX_BYTES = 2**31 - 17
@@ -51,7 +52,7 @@ class Rect(StrictModel):
     height: int = Field(gt=0)
 
 
-class Frame(StrictModel):
+class Frame(GrownModel):
     """Which part of the sensor a sample shows, and which way up.
 
     Attributes
@@ -71,7 +72,12 @@ class Frame(StrictModel):
         EXIF orientation applied to the kept part (1: none).
     size
         (width, height) of the frame boxes live in: after the crop and the applied orientation.
+    box_scale
+        Frame pixels per annotated pixel, across and down: not (1, 1) where the annotated picture
+        is a copy of the frame at another scale.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("box_scale",)
 
     raw_size: tuple[Side, Side]
     active_area: Rect
@@ -80,6 +86,7 @@ class Frame(StrictModel):
     orientation_flag: int
     orientation: Orientation
     size: tuple[Side, Side]
+    box_scale: tuple[Scale, Scale] = (1.0, 1.0)
 
 
 class Camera(StrictModel):

@@ -6,6 +6,9 @@ Open `index` first: it answers, for a raw, what all files together say about it.
 - `coco_file`: one COCO file's bytes, in any of its variants, to images with boxes and findings.
 - `columns`: the records of a large file, kept as arrays until one is asked for.
 - `json_lists`: the records of a large JSON file, one after another.
+- `names`: which raw an annotated image is, by names and folders.
+- `shapes`: the box of an annotation that has polygons, a mask or keypoints only.
+- `units`: whether boxes are pixels at all.
 - `file_findings`: notes about a file, counted where there are many of one kind.
 - `boxes`: boxes as arrays: formats and scales. `box_checks`: what is wrong with them.
 """

@@ -7,10 +7,11 @@ limits below, whatever the bytes are.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -34,6 +35,8 @@ from pipeline.annotations.json_lists import (
     runs,
 )
 from pipeline.annotations.reader import LoadedFile, refuse_oversized, split_from_name
+from pipeline.annotations.shapes import ShapeError, box_of_shape
+from pipeline.annotations.units import BoxesOfFile, doubts
 from pipeline.errors import AnnotationError
 from schemas.coco import (
     CLASS_NAMES,
@@ -48,7 +51,7 @@ from schemas.coco import (
     class_key,
     shortened,
 )
-from schemas.finding import Severity
+from schemas.finding import Finding, Severity
 from schemas.finding_codes import FindingCode
 
 MAX_RECORDS: Final = {"images": 500_000, "annotations": 1_500_000, "categories": 100_000}
@@ -66,6 +69,7 @@ _IMAGES: Final = re.compile(rb'"images"\s*:\s*\[')
 _OTHER_LIST: Final = re.compile(rb'"(annotations|categories)"\s*:\s*\[')
 _SIGN: Final = re.compile(rb'"(annotations|categories|file_name)"\s*:')
 _BOX: Final = re.compile(rb'"(image_id|bbox)"\s*:')
+_DETECTION: Final = re.compile(rb'"(image_id|score)"\s*:')
 
 
 def looks_like_coco(data: bytes) -> bool:
@@ -74,13 +78,31 @@ def looks_like_coco(data: bytes) -> bool:
     It is true for a broken file and for a mere list of boxes too: `load_coco` then raises, and
     nothing is skipped silently.
     """
-    text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
-    start = text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
+    text, start = _text(data)
     if start == b"{" and _IMAGES.search(text):
         return _SIGN.search(text) is not None
     if start == b"[" or (start == b"{" and _OTHER_LIST.search(text)):
-        return {found[1] for found in _BOX.finditer(text[:_HEAD])} == {b"image_id", b"bbox"}
+        named = {found[1] for found in _BOX.finditer(text[:_HEAD])}
+        return named == {b"image_id", b"bbox"} and not looks_like_detections(data)
     return False
+
+
+def looks_like_detections(data: bytes) -> bool:
+    """Tell COCO's results format: a list of what a detector found, each with its score.
+
+    Whoever evaluates a detector has such files (``results.json``); there are no images in them.
+    """
+    text, start = _text(data)
+    if start == b"[" or (start == b"{" and not _IMAGES.search(text)):
+        named = {found[1] for found in _DETECTION.finditer(text[:_HEAD])}
+        return named == {b"image_id", b"score"}
+    return False
+
+
+def _text(data: bytes) -> tuple[bytes, bytes]:
+    """A file for searching, and the first byte that is no blank."""
+    text = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+    return text, text[:64].lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1]
 
 
 def load_coco(data: bytes, *, name: str, split: str | None = None) -> LoadedFile:
@@ -158,20 +180,24 @@ class _Reading:
     images: ImageColumns = field(default_factory=ImageColumns)
     boxes: BoxColumns = field(default_factory=BoxColumns)
     usable: dict[Key, int] = field(default_factory=dict)
+    left_out: dict[int, Finding] = field(default_factory=dict)
+    nobodys: Finding | None = None
 
     def read(self, split: str | None) -> AnnotatedImages:
         """All of it; `NotJsonError` where it is not JSON."""
         lists = self._lists()
         self._read_images(lists["images"])
         self._read_boxes(lists.get("annotations"))
-        crowded = self._refuse_crowded()
+        self._leave_out_crowded()
+        self._leave_out_other_units()
+        self._leave_out_incomplete()
         categories = _category_map(self._records(lists.get("categories"), "categories"), self.notes)
         return AnnotatedImages(
             self.notes.name,
             split,
             self.images,
             self.boxes,
-            [number for number in self.usable.values() if number not in crowded],
+            [number for number in self.usable.values() if number not in self.left_out],
             [
                 (category_id, categories.get(key_of(category_id), ""))
                 for category_id in self.boxes.category_ids
@@ -181,6 +207,8 @@ class _Reading:
     def _lists(self) -> dict[str, Span]:
         """Where the lists are; those that are null are as good as absent."""
         name = self.notes.name
+        if looks_like_detections(self.data):
+            raise _not_coco("it holds what a detector found, with scores, and no images", name)
         if first_byte(self.data) != b"{" and is_json(self.data):
             raise _not_coco("the whole: expected an object", name)
         found = members(self.data)
@@ -240,8 +268,9 @@ class _Reading:
         seen: dict[Key, int] = {}
         for position, record in self._records(span, "annotations"):
             if isinstance(record, RejectedRecord):
-                _report_unreadable(record, position, self.notes)
-                continue
+                record = self._from_shape(record, position)
+                if record is None:
+                    continue
             image = self.usable.get(key_of(record.image_id))
             if image is None:
                 _report_orphan(record, self.notes)
@@ -266,19 +295,80 @@ class _Reading:
         )
         return same
 
-    def _refuse_crowded(self) -> set[int]:
-        """Numbers of the images with more boxes than are believed."""
+    def _from_shape(self, record: RejectedRecord, position: int) -> CocoAnnotation | None:
+        """A record without a usable box, with that of its shape; else its image is left out: it
+        would lack an object, or look like an image without any."""
+        image = self._image_of(record)
+        root, why = record.root, ""
+        if isinstance(root, dict) and image is not None:
+            size = self.images.widths[image], self.images.heights[image]
+            try:
+                bbox, kind = box_of_shape(root, *size)
+                mended = {**root, "bbox": bbox, "segmentation": [kind]}
+            except ShapeError as error:
+                kind, why = "", f"; it has no box, and {error}"
+                mended = {key: value for key, value in root.items() if key != "segmentation"}
+            with contextlib.suppress(ValidationError):
+                found = CocoAnnotation.model_validate(mended)
+                if kind:
+                    _report_shape(found, kind, self.notes)
+                return found
+        if not isinstance(root, dict) or not (root.get("segmentation") or root.get("keypoints")):
+            why = ""
+        because = _report_unreadable(record, position, why, self.notes)
+        if image is not None:
+            self.left_out.setdefault(image, because)
+        elif _identified(record.get("image_id")):
+            self.notes.refuse(record.get("image_id"), because=because)
+        else:
+            self.nobodys = self.nobodys or because
+        return None
+
+    def _image_of(self, record: RejectedRecord) -> int | None:
+        """The image that a record belongs to, if that much can be read."""
+        image_id = record.get("image_id")
+        return self.usable.get(key_of(image_id)) if _identified(image_id) else None
+
+    def _leave_out_crowded(self) -> None:
+        """Images with more boxes than are believed."""
         counts = np.bincount(np.frombuffer(self.boxes.image, np.int64))
-        crowded = np.flatnonzero(counts > MAX_BOXES_PER_IMAGE).tolist()
-        for number in crowded:
-            file_name = self.images.file_names[number]
-            finding = self.notes.add(
+        for number in np.flatnonzero(counts > MAX_BOXES_PER_IMAGE).tolist():
+            self.left_out[number] = self.notes.add(
                 FindingCode.TOO_MANY_BOXES,
-                f"image {self.images.ids[number]!r} ({base_name(file_name)})",
+                self._named(number),
                 f"{int(counts[number]):,} boxes; at most {MAX_BOXES_PER_IMAGE:,} are believed",
             )
-            self.notes.refuse(file_name, because=finding)
-        return set(crowded)
+
+    def _leave_out_other_units(self) -> None:
+        """Images whose boxes are no pixels of their frames."""
+        sizes = np.array([self.images.widths, self.images.heights], np.int64).T
+        bbox = np.frombuffer(self.boxes.bbox, np.float64).reshape(-1, 4)
+        boxes = BoxesOfFile.of(bbox, np.frombuffer(self.boxes.image, np.int64), sizes)
+        for doubt in doubts(boxes):
+            if not len(doubt.images):
+                self.notes.add(FindingCode.BOX_FORMAT, "", doubt.message, mend=doubt.mend)
+                continue
+            count = f"{len(doubt.images):,} images" if len(doubt.images) > 1 else "an image"
+            message = f"{doubt.message} (in {count}, left out)"
+            finding = self.notes.add(FindingCode.NOT_PIXELS, "", message, mend=doubt.mend)
+            for number in doubt.images.tolist():
+                self.left_out.setdefault(number, finding)
+
+    def _leave_out_incomplete(self) -> None:
+        """Refuse all images that are left out, and those that may lack their only box."""
+        if self.nobodys is not None:
+            counts = np.bincount(
+                np.frombuffer(self.boxes.image, np.int64), minlength=len(self.images.ids)
+            )
+            for number in np.flatnonzero(counts == 0).tolist():
+                self.left_out.setdefault(number, self.nobodys)
+        for number, finding in self.left_out.items():
+            message = f"{finding.where}: {finding.message}"
+            because = finding.model_copy(update={"message": message})
+            self.notes.refuse(self.images.file_names[number], because=because)
+
+    def _named(self, number: int) -> str:
+        return f"image {self.images.ids[number]!r} ({base_name(self.images.file_names[number])})"
 
 
 _MODELS: dict[str, TypeAdapter[Any]] = {
@@ -346,13 +436,31 @@ def _same_image_records(image_id: RecordId, records: _Repeats, notes: Notes) -> 
     return same
 
 
-def _report_unreadable(record: RejectedRecord, position: int, notes: Notes) -> None:
-    notes.add_record(
+def _identified(image_id: object) -> TypeGuard[RecordId]:
+    """Whether a record says which image it belongs to."""
+    return isinstance(image_id, int | str) and not isinstance(image_id, bool)
+
+
+def _report_unreadable(record: RejectedRecord, position: int, why: str, notes: Notes) -> Finding:
+    return notes.add_record(
         FindingCode.BAD_ANNOTATION,
         lambda: (
             f"annotation {shortened(record.get('id'))} (number {position} of the list)",
-            f"cannot be used: {record.reason(CocoAnnotation)}",
+            f"cannot be used: {record.reason(CocoAnnotation)}{why}",
         ),
+    )
+
+
+def _report_shape(annotation: CocoAnnotation, kind: str, notes: Notes) -> None:
+    tight = kind == "keypoints"
+    notes.add_record(
+        FindingCode.BOX_FROM_SHAPE,
+        lambda: (
+            f"annotation {annotation.id!r}",
+            f"it has no box; it gets that of its {kind}"
+            + (", which is smaller than the object" if tight else ""),
+        ),
+        severity=Severity.WARNING if tight else Severity.INFO,
     )
 
 

@@ -230,6 +230,10 @@ class AnnotatedImages:
         """Name of the annotated image, without folders."""
         return base_name(self._images.file_names[self._kept[index]])
 
+    def path(self, index: int) -> str:
+        """Name of the annotated image as the record has it, folders included."""
+        return self._images.file_names[self._kept[index]]
+
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the annotated frame in pixels."""
         number = self._kept[index]

@@ -24,7 +24,7 @@ class Notes:
     Attributes
     ----------
     refused
-        Image file name -> why its record cannot be used.
+        ``file_name`` of an image, folders included -> why its record cannot be used.
     """
 
     def __init__(self, name: str) -> None:
@@ -80,8 +80,8 @@ class Notes:
     def refuse(self, *file_names: object, because: Finding) -> None:
         """Remember that raws of these names must not be taken for images without boxes."""
         for file_name in file_names:
-            if isinstance(file_name, str) and (name := base_name(file_name)):
-                self.refused.setdefault(name, because)
+            if isinstance(file_name, str) and base_name(file_name):
+                self.refused.setdefault(file_name, because)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

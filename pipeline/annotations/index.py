@@ -1,19 +1,30 @@
 """What all annotation files together say about a raw.
 
-`build_index` joins files that the readers of `table` have read, merges what they say twice and
-never chooses where they disagree: asking for such an image raises. Nothing here opens a file.
+`build_index` joins files that the readers of `table` have read, finds the raws that are meant,
+merges what is said twice and never chooses where files disagree: asking for such an image raises.
+Nothing here opens a file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pipeline.annotations.columns import AnnotatedImages, base_name
+from pipeline.annotations.columns import AnnotatedImages
 from pipeline.annotations.file_findings import MAX_NAMED
-from pipeline.annotations.reader import LoadedFile
+from pipeline.annotations.names import (
+    PICTURES,
+    RAWS,
+    ImageName,
+    claims,
+    extension,
+    folders_of,
+    root,
+    whole_name,
+)
+from pipeline.annotations.reader import LoadedFile, split_of_folders
 from pipeline.errors import AnnotationError
 from schemas.coco import OTHER_CATEGORY, ImageAnnotation, RecordId
 from schemas.finding import Finding
@@ -23,10 +34,7 @@ _UNSPLIT = "none"
 """What a message calls the split of an image that has none."""
 
 MAX_NAMESAKES: Final = 20
-"""Different images of one name that are told apart; no set of cameras has more."""
-
-_RENDITIONS = frozenset({"", "jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "heic"})
-"""Extensions of pictures developed from a raw: ``A.JPG`` is ``A.NEF``; ``A.ARW`` is not."""
+"""Different images of one raw that are told apart; no set of cameras has more."""
 
 
 class MissingRaw(NamedTuple):
@@ -42,6 +50,11 @@ class _Record:
 
     images: AnnotatedImages
     number: int
+    place: str
+
+    @property
+    def name(self) -> ImageName:
+        return ImageName(self.images.path(self.number), self.place)
 
     @property
     def file_name(self) -> str:
@@ -56,13 +69,76 @@ class _Record:
         return self.images[self.number]
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An image record that cannot be used."""
+
+    name: ImageName
+    because: Finding
+
+
 @dataclass(eq=False, slots=True)
 class _Picture:
-    """One annotated image: the record that counts, what it is called, what contradicts it."""
+    """One annotated image: the records of it, the one that counts, and what contradicts it."""
 
     record: _Record
-    names: tuple[str, ...]
+    records: list[_Record]
+    raws: frozenset[str]
     conflict: tuple[_Record, _Record, str] | None = None
+
+
+@dataclass
+class _Join:
+    """Records of one root, put together into pictures, for the raws of that root."""
+
+    raws: Mapping[str, str]
+    pictures: list[_Picture] = field(default_factory=list)
+    merged: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ambiguous: dict[str, Finding] = field(default_factory=dict)
+    of_raw: dict[str, list[_Picture]] = field(default_factory=dict)
+    refused: dict[str, Finding] = field(default_factory=dict)
+    _of_none: dict[tuple[str, ...], list[_Picture]] = field(default_factory=dict)
+
+    def add_all(self, records: Sequence[_Record], refused: Sequence[_Refused]) -> None:
+        """Take in all records, in order."""
+        names, places = list(self.raws), list(self.raws.items())
+        wanted = [record.name for record in records] + [one.name for one in refused]
+        found = claims(wanted, places)
+        meant = [frozenset(names[number] for number in one) for one in found]
+        for record, raws in zip(records, meant, strict=False):
+            self._add(record, raws)
+        for one, raws in zip(refused, meant[len(records) :], strict=True):
+            for name in raws:
+                self.refused.setdefault(name, one.because)
+
+    def _add(self, record: _Record, raws: frozenset[str]) -> None:
+        nobodys = self._of_none.setdefault(folders_of(record.name.path), [])
+        lists = [self.of_raw.setdefault(raw, []) for raw in sorted(raws)] or [nobodys]
+        alike = list({id(one): one for known in lists for one in known}.values())
+        picture, difference = _counterpart(alike, record)
+        if picture is None:
+            if len(alike) >= MAX_NAMESAKES:
+                finding = _too_many_namesakes(record)
+                for raw in raws or {record.file_name}:
+                    self.ambiguous.setdefault(raw, finding)
+                return
+            picture = _Picture(record, [record], raws)
+            self.pictures.append(picture)
+            for known in lists:
+                known.append(picture)
+            return
+        picture.records.append(record)
+        if difference:
+            picture.conflict = picture.conflict or (picture.record, record, difference)
+            return
+        self.merged[picture.record.images.file, record.images.file] += 1
+        picture.record = min(picture.record, record, key=_lacks)
+
+    def find(self, raw: str) -> list[_Picture]:
+        """The pictures that a raw may be: those of its whole name, if there are any."""
+        alike, name = self.of_raw.get(raw, []), whole_name(raw)
+        whole = [one for one in alike if name in {whole_name(r.file_name) for r in one.records}]
+        return whole or alike
 
 
 @dataclass
@@ -81,9 +157,9 @@ class AnnotationIndex:
     findings: tuple[Finding, ...] = ()
     categories: frozenset[str] = frozenset()
     _pictures: list[_Picture] = field(default_factory=list)
-    _by_stem: dict[str, list[_Picture]] = field(default_factory=dict)
-    _ambiguous: dict[str, Finding] = field(default_factory=dict)
-    _refused: dict[str, Finding] = field(default_factory=dict)
+    _records: dict[str, list[_Record]] = field(default_factory=dict)
+    _refused: dict[str, list[_Refused]] = field(default_factory=dict)
+    _joins: dict[str, _Join] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -99,82 +175,75 @@ class AnnotationIndex:
         Parameters
         ----------
         file_name
-            Name or path of the raw; folders and case do not matter.
+            Name of the raw, as given to `build_index`; of others, as if they were the only raw.
 
         Returns
         -------
-        The records of this very file name, else those of its stem (annotations name the
-        developed JPEG too); empty when there is none. Several only when cameras share names:
-        their sizes differ, and the one that fits the raw's frame is meant.
+        The records of this very file name, else those that may mean it (annotations name the
+        developed JPEG too; `names` has the rules); empty when there is none. Several only when
+        cameras share names: their sizes differ, and the one that fits the raw's frame is meant.
+        A record without a split is in that of the raw's folder (``train/``).
 
         Raises
         ------
         AnnotationError
-            When files contradict each other about this image, records of other names and one size
-            may all mean it, or its only record is unusable: to go on would make it an image
-            without objects, or with another's.
+            When files contradict each other about this image, one record may mean raws of several
+            folders, records of other names and one size may all mean it, or its only record is
+            unusable: to go on would make it an image without objects, or with another's.
         """
-        found = self._find(file_name)
-        name, stem = _keys(file_name)
+        join = self._join(file_name)
+        found = join.find(file_name)
+        if file_name in join.ambiguous:
+            raise _as_error(join.ambiguous[file_name])
         for picture in found:
             if picture.conflict:
                 raise _as_error(_conflict(*picture.conflict))
-            if stem in self._ambiguous:
-                raise _as_error(self._ambiguous[stem])
+            namesakes = _same_name(file_name, picture.raws)
+            if namesakes:
+                raise _as_error(_several_raws(file_name, namesakes, picture.record))
         sizes = {picture.record.size for picture in found}
         if len(sizes) < len(found):
             raise _as_error(_namesakes(file_name, found))
-        because = self._refused.get(name) or self._refused.get(stem)
-        if not found and because:
-            raise _as_error(because)
-        return tuple(picture.record.annotation for picture in found)
+        if not found and file_name in join.refused:
+            raise _as_error(join.refused[file_name])
+        return tuple(_with_split(picture.record.annotation, file_name) for picture in found)
+
+    def mentions(self, raw: str) -> bool:
+        """Whether any record, usable or not, may mean a raw."""
+        join = self._join(raw)
+        return raw in join.refused or raw in join.ambiguous or bool(join.of_raw.get(raw))
 
     def unmatched(self, seen: Iterable[str]) -> tuple[MissingRaw, ...]:
         """Images, in index order, that `lookup` finds for none of the raws named in ``seen``."""
-        matched = {id(picture) for file_name in seen for picture in self._find(file_name)}
+        matched = {
+            (id(record.images), record.number)
+            for file_name in seen
+            for picture in self._join(file_name).of_raw.get(file_name, ())
+            for record in picture.records
+        }
         return tuple(
             MissingRaw(picture.record.images.file, picture.record.file_name)
             for picture in self._pictures
-            if id(picture) not in matched
+            if (id(picture.record.images), picture.record.number) not in matched
         )
 
     def shared(self, seen: Iterable[str]) -> tuple[tuple[str, ...], ...]:
         """Groups of raws named in ``seen`` for which `lookup` finds one and the same image only."""
         raws: dict[int, list[str]] = {}
         for file_name in seen:
-            found = self._find(file_name)
-            if len(found) == 1:  # several are told apart by their sizes
+            found = self._join(file_name).find(file_name)
+            if len(found) == 1 and not _same_name(file_name, found[0].raws):
                 raws.setdefault(id(found[0]), []).append(file_name)
         return tuple(tuple(names) for names in raws.values() if len(names) > 1)
 
-    def _find(self, file_name: str) -> list[_Picture]:
-        name, stem = _keys(file_name)
-        alike = self._by_stem.get(stem, [])
-        return [picture for picture in alike if name in picture.names] or alike
-
-    def _add(self, record: _Record) -> str | None:
-        """Take in one record; return the file that says the same already, if one does."""
-        name, stem = _keys(record.file_name)
-        alike = self._by_stem.setdefault(stem, [])
-        if stem in self._ambiguous:
-            return None
-        picture, difference = _counterpart(alike, record)
-        if picture is None:
-            if len(alike) == MAX_NAMESAKES:
-                self._ambiguous[stem] = _too_many_namesakes(record)
-                return None
-            picture = _Picture(record, (name,))
-            self._pictures.append(picture)
-            alike.append(picture)
-            return None
-        if name not in picture.names:
-            picture.names += (name,)
-        if difference:
-            picture.conflict = picture.conflict or (picture.record, record, difference)
-            return None
-        earlier = picture.record.images.file
-        picture.record = min(picture.record, record, key=_lacks)
-        return earlier
+    def _join(self, file_name: str) -> _Join:
+        """What is known of a raw's root: of one that was not given, as if it were the only raw."""
+        key = root(file_name)
+        known = self._joins.get(key)
+        if known is None or file_name not in known.raws:
+            known = _Join({file_name: file_name})
+            known.add_all(self._records.get(key, ()), self._refused.get(key, ()))
+        return known
 
     def _contradictions(self) -> list[Finding]:
         """The first of them, each by name, and how many more there are."""
@@ -185,21 +254,43 @@ class AnnotationIndex:
             more = f"and {len(conflicts) - MAX_NAMED:,} more images on which files disagree"
             update = {"where": last.images.file, "message": more}
             named.append(named[-1].model_copy(update=update))
-        return [*named, *list(self._ambiguous.values())[:MAX_NAMED]]
+        ambiguous = {id(f): f for join in self._joins.values() for f in join.ambiguous.values()}
+        return [*named, *list(ambiguous.values())[:MAX_NAMED]]
+
+    def _splits_by_raw(self) -> list[Finding]:
+        """One line if folders of raws name the splits of records that have none."""
+        splits = Counter(
+            split
+            for join in self._joins.values()
+            for raw, pictures in join.of_raw.items()
+            if any(picture.record.images.split is None for picture in pictures)
+            and (split := split_of_folders(raw)) is not None
+        )
+        if not splits:
+            return []
+        said = ", ".join(f"{count:,} {split}" for split, count in sorted(splits.items()))
+        where = next(one.record.images.file for one in self._pictures)
+        return [FindingCode.FOLDER_SPLIT.finding(where, f"folders name the splits of raws: {said}")]
 
 
-def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
+def build_index(
+    files: Sequence[LoadedFile], raws: Mapping[str, str] | None = None
+) -> AnnotationIndex:
     """Join annotation files; the result does not depend on their order.
 
-    Records of one image (same stem; same extension, or one names a developed picture) that agree
-    in size, split and boxes are merged, as in NOD's ``raw_`` and ``rawpy_`` twins. A record
-    without a split agrees with any. Records of different size *and* different boxes are taken for
-    two cameras that share a name and kept apart; any other disagreement is a contradiction.
+    Records of one image (they mean the same raws; same extension, or one names a developed
+    picture) that agree in size, split and boxes are merged, as in NOD's ``raw_`` and ``rawpy_``
+    twins. A record without a split agrees with any. Records of different size *and* different
+    boxes are taken for two cameras that share a name and kept apart; any other disagreement is a
+    contradiction.
 
     Parameters
     ----------
     files
         As their readers gave them; no identifier need be unique across files.
+    raws
+        Name -> place, folders included, of every raw that may be annotated. Folders tell raws of
+        one name apart.
 
     Returns
     -------
@@ -207,30 +298,48 @@ def build_index(files: Sequence[LoadedFile]) -> AnnotationIndex:
     """
     ordered = sorted(files, key=lambda file: (file.name, file.split or ""))
     index = AnnotationIndex()
-    twins: Counter[tuple[str, str]] = Counter()
+    order: dict[tuple[int, int], int] = {}
     for file in ordered:
+        place = file.place or file.name
         for number in range(len(file.images)):
-            earlier = index._add(_Record(file.images, number))
-            if earlier is not None:
-                twins[earlier, file.name] += 1
+            record = _Record(file.images, number, place)
+            order[id(file.images), number] = len(order)
+            index._records.setdefault(root(file.images.path(number)), []).append(record)
         for file_name, finding in file.refused.items():
-            for key in _keys(file_name):
-                index._refused.setdefault(key, finding)
+            refused = _Refused(ImageName(file_name, place), finding)
+            index._refused.setdefault(root(file_name), []).append(refused)
+    of_root: dict[str, dict[str, str]] = {}
+    for name, place in (raws or {}).items():
+        of_root.setdefault(root(name), {})[name] = place
+    for key in {**index._records, **index._refused}:
+        join = index._joins[key] = _Join(of_root.get(key, {}))
+        join.add_all(index._records.get(key, ()), index._refused.get(key, ()))
+    pictures = [picture for join in index._joins.values() for picture in join.pictures]
+    index._pictures = sorted(
+        pictures, key=lambda one: order[id(one.records[0].images), one.records[0].number]
+    )
+    merged = sum((join.merged for join in index._joins.values()), Counter[tuple[str, str]]())
     index.categories = frozenset(name for file in ordered for _, name in file.images.categories)
     index.findings = (
         *(finding for file in ordered for finding in file.findings),
         *_category_numbers(ordered),
-        *(_merge(first, second, count) for (first, second), count in twins.items()),
+        *(_merge(first, second, count) for (first, second), count in merged.items()),
         *index._contradictions(),
+        *index._splits_by_raw(),
     )
     return index
 
 
-def _keys(file_name: str) -> tuple[str, str]:
-    """Name and stem by which a file is found: no folders, no case."""
-    name = base_name(file_name).strip().casefold()
-    stem, dot, _ = name.rpartition(".")
-    return name, stem if dot and stem else name
+def _with_split(annotation: ImageAnnotation, raw: str) -> ImageAnnotation:
+    """The split of the raw's folder, where the annotation file names none."""
+    split = split_of_folders(raw) if annotation.split is None else None
+    return annotation.model_copy(update={"split": split}) if split else annotation
+
+
+def _same_name(raw: str, raws: Iterable[str]) -> list[str]:
+    """Other raws of the same whole name: folders do not say which of them an image is."""
+    name = whole_name(raw)
+    return sorted(other for other in raws if other != raw and whole_name(other) == name)
 
 
 def _counterpart(alike: Sequence[_Picture], record: _Record) -> tuple[_Picture | None, str]:
@@ -244,7 +353,7 @@ def _difference(known: _Record, record: _Record) -> str | None:
     """Name what two records of one stem disagree on: empty when they agree, None when they are
     two images."""
     extensions = {_extension(known), _extension(record)}
-    if len(extensions) == 2 and not extensions & _RENDITIONS:
+    if len(extensions) == 2 and not extensions & (PICTURES | {""}):
         return None
     size = known.size != record.size
     boxes = _boxes_differ(known, record)
@@ -263,29 +372,46 @@ def _boxes_differ(known: _Record, record: _Record) -> bool:
 
 
 def _extension(record: _Record) -> str:
-    name, _ = _keys(record.file_name)
-    _, dot, extension = name.rpartition(".")
-    return extension if dot else ""
+    """The extension of a raw or a picture that a record names; "" for none that is known."""
+    found = extension(whole_name(record.file_name))
+    return found if found in PICTURES | RAWS else ""
 
 
 def _lacks(record: _Record) -> tuple[bool, bool, bool]:
     """Order twins so that the one that knows most comes first."""
     has_flags = record.images.has_flags(record.number)
-    return record.images.split is None, not has_flags, _extension(record) in _RENDITIONS
+    return record.images.split is None, not has_flags, _extension(record) not in RAWS
 
 
 def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
     def said(one: _Record) -> str:
         image = one.annotation
         return (
-            f"{image.file} (image {image.image_id!r}: {image.width}x{image.height}, "
-            f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes)"
+            f"image {image.image_id!r}: {image.width}x{image.height}, "
+            f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes"
         )
 
+    first, second = known.images.file, record.images.file
+    if first == second:
+        message = f"{first} lists it twice ({said(known)}; {said(record)}) and disagrees"
+        mend = f"Delete the wrong record in {first}; or, if they are different pictures, lay the "
+        mend += "raws into the folders that file_name gives, or give there those they are in."
+    else:
+        message = f"{first} ({said(known)}) and {second} ({said(record)}) disagree"
+        mend = "Leave out one of the two annotation files, or delete the wrong record in it."
     return FindingCode.CONTRADICTION.finding(
-        where=record.file_name,
-        message=f"{said(known)} and {said(record)} disagree on its {difference}",
-        mend="Leave out one of the two annotation files, or delete the wrong record in it.",
+        where=record.file_name, message=f"{message} on its {difference}", mend=mend
+    )
+
+
+def _several_raws(raw: str, others: Sequence[str], record: _Record) -> Finding:
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return FindingCode.CONTRADICTION.finding(
+        where=raw,
+        message=f"{record.images.file} has one image {record.name.path}, and another raw of this "
+        f"name is here: {others[0]}{more}; which one is annotated cannot be told",
+        mend="Give the raw's folder in file_name (101ND750/DSC_0001.NEF), or lay the annotation "
+        "file into that folder; if the raws are copies, leave out all but one.",
     )
 
 
@@ -299,7 +425,12 @@ def _too_many_namesakes(record: _Record) -> Finding:
 
 
 def _namesakes(file_name: str, found: Sequence[_Picture]) -> Finding:
-    names = ", ".join(sorted(f"{p.record.file_name} in {p.record.images.file}" for p in found))
+    by_file: dict[str, set[str]] = {}
+    for picture in found:
+        by_file.setdefault(picture.record.images.file, set()).add(picture.record.name.path)
+    names = ", ".join(
+        sorted(f"{' and '.join(sorted(names))} in {file}" for file, names in by_file.items())
+    )
     return FindingCode.CONTRADICTION.finding(
         where=file_name,
         message=f"several annotated images may be this one: {names}",

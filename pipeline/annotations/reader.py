@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pipeline.annotations.columns import AnnotatedImages, base_name
+from pipeline.annotations.names import folders_of
 from pipeline.errors import AnnotationError
 from schemas.finding import Finding
 
@@ -36,7 +37,10 @@ class LoadedFile:
     findings
         About the file and its records. Those about boxes are on the boxes.
     refused
-        Image file name -> why its record cannot be used: such an image is not one without boxes.
+        ``file_name`` of an image, folders included -> why its record cannot be used: such an image
+        is not one without boxes.
+    place
+        Where the file is, folders included; its name where nobody says.
     """
 
     name: str
@@ -44,6 +48,7 @@ class LoadedFile:
     images: AnnotatedImages
     findings: tuple[Finding, ...]
     refused: Mapping[str, Finding]
+    place: str = ""
 
 
 def split_from_name(name: str) -> str | None:
@@ -52,9 +57,37 @@ def split_from_name(name: str) -> str | None:
     Words end at anything but letters and where capitals begin: ``instances_train2017.json``,
     ``NodValidation.json``; ``trainval`` is a word of its own and no split.
     """
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", base_name(name).rpartition(".")[0])
-    splits = {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
+    splits = _splits_in(base_name(name).rpartition(".")[0])
     return splits.pop() if len(splits) == 1 else None
+
+
+def split_of_folders(path: str) -> str | None:
+    """The split that the nearest folder of a path names as a whole: ``valid/DSC_0001.NEF``."""
+    for folder in reversed(folders_of(path)):
+        if folder.removesuffix("!").removesuffix(".zip") in _SPLIT_WORDS:
+            return _SPLIT_WORDS[folder.removesuffix("!").removesuffix(".zip")]
+    return None
+
+
+def folder_split(name: str, place: str) -> str | None:
+    """The split that its folder gives to an annotation file whose own name says none.
+
+    Parameters
+    ----------
+    name
+        Of the file, relative to its source.
+    place
+        Its whole path: of that, the source's own folder counts, too (``prep ingest nod/train``).
+    """
+    if _splits_in(base_name(name).rpartition(".")[0]):
+        return None
+    count = len(re.split(r"[\\/]", name))
+    return split_of_folders("/".join(re.split(r"[\\/]", place)[-count - 1 :]))
+
+
+def _splits_in(text: str) -> set[str]:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)
+    return {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
 
 
 def refuse_oversized(nbytes: int, name: str) -> None:

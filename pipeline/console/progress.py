@@ -13,12 +13,16 @@ from typing import Protocol
 from pipeline.safe_text import json_line, visible
 from schemas.events import ErrorEvent, Event, FindingEvent, SampleEvent, StatusEvent
 from schemas.finding import Finding, Severity
+from schemas.finding_codes import FindingCode
 from schemas.sidecar import Sidecar
 
 Print = Callable[[str], None]
 
 #: Seconds between two status lines where there is no terminal.
 STATUS_EVERY = 10.0
+
+#: What decides about a whole run: said in any case, in one line.
+_SAID = frozenset({FindingCode.FOLDER_SPLIT, FindingCode.DETECTIONS})
 
 
 class Reporter(Protocol):
@@ -128,7 +132,7 @@ class PlainReporter:
         self._write(error_text(path, message, mend))
 
     def finding(self, finding: Finding) -> None:
-        if not (self._quiet and finding.severity is Severity.INFO):
+        if not self._quiet or is_said(finding):
             self._write(finding_text(finding))
 
     def close(self) -> None:
@@ -194,6 +198,11 @@ class JsonReporter:
 def error_text(path: str, message: str, mend: str) -> str:
     """``error: FILE: what`` and the mend on a line of its own."""
     return _with_mend(f"error: {path}: {message}" if path else f"error: {message}", mend)
+
+
+def is_said(finding: Finding) -> bool:
+    """Whether a finding is shown where only what matters is."""
+    return finding.severity is not Severity.INFO or finding.code in _SAID
 
 
 def finding_text(finding: Finding) -> str:

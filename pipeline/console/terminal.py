@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from pipeline.console.progress import Pace, error_text, finding_text
+from pipeline.console.progress import Pace, error_text, finding_text, is_said
 from schemas.finding import Finding, Severity
 from schemas.sidecar import Sidecar
 
@@ -49,9 +49,8 @@ class TerminalReporter:
         self._print(error_text(path, message, mend), "red")
 
     def finding(self, finding: Finding) -> None:
-        if self._quiet and finding.severity is Severity.INFO:
-            return
-        self._print(finding_text(finding), _COLOURS[finding.severity])
+        if not self._quiet or is_said(finding):
+            self._print(finding_text(finding), _COLOURS[finding.severity])
 
     def _print(self, text: str, colour: str) -> None:
         # As Text, so that rich takes nothing in a name for markup, an emoji code or a number.

@@ -16,9 +16,27 @@ from schemas.sidecar import CropSource, Frame, Orientation, Rect
 
 Size = tuple[int, int]
 
-#: A centred crop is accepted up to this difference per axis ("a few tens of pixels": Sony's
-#: RX100 VII has 24, Nikon's D750 in DX mode 32).
+_UNSCALED = (1.0, 1.0)
+
+#: A centred crop is accepted up to this difference per axis, in pixels and as a share of the active
+#: area ("a few tens of pixels and a few per cent": Sony's RX100 VII has 24 or 0.7 %, Nikon's D750
+#: in DX mode 32 or 0.8 %, old cameras 0.9 %).
 MAX_CENTRED_DIFFERENCE = 64
+MAX_CENTRED_SHARE = 0.04
+
+#: A size of the frame's own shape is that of a crop rather than of a smaller copy up to this
+#: share: cameras cut off less than 1 %, and nobody makes copies that are so little smaller.
+MAX_CROP_OF_SAME_SHAPE = 0.015
+
+#: Sides of smaller copies are rounded, in either direction.
+ROUNDING = 1.0
+
+#: A copy whose shape differs by more than this is another picture.
+MAX_SHAPE_DIFFERENCE = 0.01
+
+#: Copies down to this scale are believed. A picture larger than the frame is no copy: it is of
+#: another camera, or what another program made of the sensor's margins.
+SMALLEST_COPY = 1 / 64
 
 
 def choose_frame(
@@ -36,20 +54,24 @@ def choose_frame(
     Raises
     ------
     FrameMismatchError
-        If neither the camera's crop nor a centred crop has the annotation's size.
+        If the annotation's size is neither that of the camera's crop, nor of a centred crop, nor
+        of a copy of the frame at another scale.
     UnsupportedRawError
         If the crop holds no whole 2x2 cell.
     """
     flag = _known_orientation(geometry.orientation_flag)
     crop, source = _default_crop(geometry)
     orientation: Orientation = flag
+    box_scale = _UNSCALED
     if annotation_size is not None:
         fitting = _orientation_that_fits(_size(crop), flag, annotation_size)
-        if fitting is None:
+        if fitting is not None:
+            orientation = fitting
+        elif copy := _copy_of(geometry, crop, flag, annotation_size):
+            orientation, box_scale = copy
+        else:
             crop, orientation = _centred(geometry, flag, annotation_size, path)
             source = "centred"
-        else:
-            orientation = fitting
     crop = _even(crop, path)
     return Frame(
         raw_size=geometry.raw_size,
@@ -59,6 +81,7 @@ def choose_frame(
         orientation_flag=geometry.orientation_flag,
         orientation=orientation,
         size=turned(_size(crop), orientation),
+        box_scale=box_scale,
     )
 
 
@@ -76,6 +99,25 @@ def frame_findings(frame: Frame, *, annotated: bool, where: str) -> tuple[Findin
                 where=where,
                 message="the file's own crop does not have the annotation's size; "
                 "a centred crop does and was used",
+            )
+        )
+    if frame.box_scale != _UNSCALED:
+        across, down = frame.box_scale
+        code = FindingCode.SIZE_GUESS if _is_guess(frame) else FindingCode.SCALED_BOXES
+        why = " (a guess: it may be a crop, or of another shape)" if _is_guess(frame) else ""
+        findings.append(
+            code.finding(
+                where=where,
+                message=f"the annotated picture is a copy at {100 / across:.4g} % of the frame's "
+                f"width and {100 / down:.4g} % of its height{why}; boxes are scaled",
+            )
+        )
+    elif frame.crop_source == "centred" and _is_guess(frame):
+        findings.append(
+            FindingCode.SIZE_GUESS.finding(
+                where=where,
+                message="the annotated picture has the frame's shape: it was taken for a crop, "
+                "and may be a slightly smaller copy",
             )
         )
     same_either_way = turned(_size(frame.crop), frame.orientation) == _size(frame.crop)
@@ -117,17 +159,68 @@ def _centred(
     active_area, camera_crop = geometry.active_area, geometry.camera_crop
     for orientation in dict.fromkeys((flag, get_args(Orientation)[0])):
         width, height = turned(wanted, orientation)
-        spare_x, spare_y = active_area.width - width, active_area.height - height
-        if 0 <= spare_x <= MAX_CENTRED_DIFFERENCE and 0 <= spare_y <= MAX_CENTRED_DIFFERENCE:
-            x, y = active_area.x + spare_x // 2, active_area.y + spare_y // 2
+        if _may_be_crop((width, height), active_area):
+            x = active_area.x + (active_area.width - width) // 2
+            y = active_area.y + (active_area.height - height) // 2
             return Rect(x=x - x % 2, y=y - y % 2, width=width, height=height), orientation
     crop = "none" if camera_crop is None else f"{camera_crop.width}x{camera_crop.height}"
     raise FrameMismatchError(
         f"annotated as {wanted[0]}x{wanted[1]}, but the camera's crop is {crop} and the active "
-        f"area {active_area.width}x{active_area.height}",
+        f"area {active_area.width}x{active_area.height}: neither their size nor their shape",
         path=path,
-        mend="check that the annotation belongs to this file; sizes are never guessed",
+        mend="check that the annotation belongs to this file; it may be of the camera's own JPEG, "
+        "or of a smaller copy of the same shape",
     )
+
+
+def _may_be_crop(size: Size, active_area: Rect) -> bool:
+    """Whether a size is a few tens of pixels and a few per cent below that of the active area."""
+    pairs = zip(size, _size(active_area), strict=True)
+    return all(
+        0 <= side - kept <= min(MAX_CENTRED_DIFFERENCE, MAX_CENTRED_SHARE * side)
+        for kept, side in pairs
+    )
+
+
+def _copy_of(
+    geometry: Geometry, crop: Rect, flag: Orientation, wanted: Size
+) -> tuple[Orientation, tuple[float, float]] | None:
+    """Orientation, and frame pixels per annotated pixel, of a copy at another scale; None where
+    the size is no copy's, or rather that of a crop."""
+    for orientation in dict.fromkeys((flag, get_args(Orientation)[0])):
+        size, upright = _size(crop), turned(wanted, orientation)
+        if not _is_copy(upright, size, exactly=False):
+            continue
+        if _may_be_crop(upright, geometry.active_area):
+            no_copy = not _is_copy(upright, size, exactly=True)
+            is_tiny = size[0] - upright[0] <= MAX_CROP_OF_SAME_SHAPE * size[0]
+            if no_copy or (geometry.camera_crop is None and is_tiny):
+                return None
+        width, height = turned(size, orientation)
+        return orientation, (width / wanted[0], height / wanted[1])
+    return None
+
+
+def _is_copy(copy: Size, size: Size, *, exactly: bool) -> bool:
+    """Whether one size is the other at another scale: but for rounding, or nearly."""
+    across, down = copy[0] / size[0], copy[1] / size[1]
+    if not SMALLEST_COPY <= across <= 1 or down > 1:
+        return False
+    # One scale must explain both sides, each rounded up or down.
+    rounding = ROUNDING / size[0] + ROUNDING / size[1]
+    allowed = rounding if exactly else max(rounding, MAX_SHAPE_DIFFERENCE * across)
+    return abs(across - down) <= allowed
+
+
+def _is_guess(frame: Frame) -> bool:
+    """Whether the annotated size of a scaled or cropped frame has another explanation, too."""
+    active_area, (across, down) = frame.active_area, frame.box_scale
+    if frame.crop_source == "centred":
+        return _is_copy(_size(frame.crop), _size(active_area), exactly=True)
+    annotated = round(frame.size[0] / across), round(frame.size[1] / down)
+    upright = turned(annotated, frame.orientation)
+    is_exact = _is_copy(upright, _size(frame.crop), exactly=True)
+    return not is_exact or _may_be_crop(upright, active_area)
 
 
 def _size(rect: Rect) -> Size:

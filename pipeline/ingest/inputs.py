@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from pipeline.annotations.coco_file import looks_like_detections
 from pipeline.annotations.index import AnnotationIndex, build_index
-from pipeline.annotations.reader import LoadedFile, refuse_oversized
+from pipeline.annotations.reader import LoadedFile, folder_split, refuse_oversized
 from pipeline.annotations.table import annotation_suffixes, reader_of
 from pipeline.errors import SourceError, UsageError
 from pipeline.sources.discover import discover
 from pipeline.sources.source import MEMBER_MARK, Source
+from schemas.finding import Finding
+from schemas.finding_codes import FindingCode
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Inputs:
         All annotations that could be read.
     problems
         Sources that could not be: (name, error). They cost themselves only.
+    findings
+        What was passed over, and which splits folders name. Those of annotations are the index's.
     """
 
     raws: tuple[Source, ...]
     index: AnnotationIndex
     problems: tuple[tuple[str, SourceError], ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def gather(
@@ -60,17 +66,19 @@ def gather(
             path=", ".join(sources),
             mend="name the folder, archive or files that hold them",
         )
-    loaded: list[LoadedFile] = []
+    reading = _Reading()
     named = _named(annotations, splits)
-    for source, split in [*named, *((source, None) for source in found.annotations)]:
+    known = {source.location for source, _ in named}
+    found_too = ((source, None) for source in found.annotations if source.location not in known)
+    for source, split in (*named, *found_too):
         is_named = (source, split) in named
-        if not is_named and any(source.location == known.location for known, _ in named):
-            continue
         try:
-            loaded += _read(source, split, is_named=is_named)
+            reading.read(source, split, is_named=is_named)
         except SourceError as error:
             problems.append((source.name, error))
-    return Inputs(found.raws, build_index(loaded), tuple(problems))
+    places = {raw.name: raw.label for raw in found.raws}
+    index = build_index(reading.loaded, places)
+    return Inputs(found.raws, index, tuple(problems), tuple(reading.findings()))
 
 
 def _relative(path: str, sources: Sequence[str]) -> str:
@@ -114,9 +122,37 @@ def _annotations_at(path: str) -> tuple[Source, ...]:
     return files
 
 
-def _read(source: Source, split: str | None, *, is_named: bool) -> Iterator[LoadedFile]:
-    refuse_oversized(source.size, source.name)
-    data = source.read_bytes()
-    reader = reader_of(data, source.name, is_named=is_named)
-    if reader is not None:
-        yield reader.read(data, name=source.name, split=split)
+@dataclass
+class _Reading:
+    """Annotation files as they are read, and what is to be said about all of them."""
+
+    loaded: list[LoadedFile] = field(default_factory=list)
+    _folder_splits: dict[str, list[str]] = field(default_factory=dict)
+    _passed_over: list[Finding] = field(default_factory=list)
+
+    def read(self, source: Source, split: str | None, *, is_named: bool) -> None:
+        """Read one file; one that holds no annotations is passed over, unless the user named it."""
+        refuse_oversized(source.size, source.name)
+        data = source.read_bytes()
+        reader = reader_of(data, source.name, is_named=is_named)
+        if reader is not None:
+            if split is None and (by_folder := folder_split(source.name, source.label)):
+                split = by_folder
+                self._folder_splits.setdefault(split, []).append(source.name)
+            file = reader.read(data, name=source.name, split=split)
+            self.loaded.append(replace(file, place=source.label))
+        elif looks_like_detections(data):
+            message = "a list of detections with scores, not annotations: passed over"
+            self._passed_over.append(FindingCode.DETECTIONS.finding(source.name, message))
+
+    def findings(self) -> Iterator[Finding]:
+        """One for all splits that folders name, and one for each file passed over."""
+        yield from self._passed_over
+        if self._folder_splits:
+            said = ", ".join(
+                f"{len(names):,} {split}" for split, names in sorted(self._folder_splits.items())
+            )
+            where = min(name for names in self._folder_splits.values() for name in names)
+            yield FindingCode.FOLDER_SPLIT.finding(
+                where, f"folders name the splits of annotation files: {said}"
+            )

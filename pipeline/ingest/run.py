@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -58,6 +59,9 @@ MANIFEST_SAMPLES = 100_000
 #: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
 #: for a thread that got no memory to start with.
 LEAST_MEMORY = 1 << 26
+
+#: Names of each kind among which the most alike pair is looked for.
+_COMPARED = 30
 
 #: What needs pixels.
 _TO_DEVELOP = ("new", "changed", "damaged")
@@ -164,7 +168,7 @@ def run_ingest(
 def _report_inputs(inputs: Inputs, recipe: Recipe, ledger: Ledger) -> None:
     for name, problem in inputs.problems:
         ledger.fail(name, failure_from(problem))
-    for finding in inputs.index.findings:
+    for finding in (*inputs.findings, *inputs.index.findings):
         ledger.find(finding)
     for name, counts_as in recipe.categories:
         if name not in inputs.index.categories:
@@ -347,8 +351,13 @@ class _Run:
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
         self.ledger.counts.annotations_without_raw = len(missing)
-        if missing and inputs.raws:
-            self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
+        if not (missing and names):
+            return
+        wanted = [one.file_name for one in missing]
+        if len(missing) == len(inputs.index) and not any(map(inputs.index.mentions, names)):
+            self.ledger.find(_names_differ(missing[0].file, wanted, names))
+        else:
+            self.ledger.find(_missing_raws(missing[0].file, wanted))
 
     def _finish(self) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
@@ -380,8 +389,7 @@ def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
     return FindingCode.SHARED_ANNOTATION.finding(
         where=groups[0][0],
         message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
-        f"folder, case or suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the "
-        "same boxes",
+        f"their suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the same boxes",
     )
 
 
@@ -395,6 +403,17 @@ def _missing_raws(file: str, names: Sequence[str]) -> Finding:
     return FindingCode.ANNOTATION_WITHOUT_RAW.finding(
         where=file,
         message=f"{len(names)} annotated images have no raw here ({shown})",
+    )
+
+
+def _names_differ(file: str, wanted: Sequence[str], raws: Sequence[str]) -> Finding:
+    """For names that have nothing in common; the pair shown is the most alike of the first ones."""
+    pairs = ((name, raw) for name in wanted[:_COMPARED] for raw in raws[:_COMPARED])
+    annotated, raw = max(pairs, key=lambda pair: SequenceMatcher(None, *pair).ratio())
+    return FindingCode.NAMES_DIFFER.finding(
+        where=file,
+        message=f"none of {len(wanted)} annotated images has a raw here, and none of {len(raws)} "
+        f"raws is annotated: their names differ, such as {annotated} and {raw}",
     )
 
 

@@ -26,6 +26,12 @@ from schemas.manifest import FailedSource, StoredSample
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar
 
+_NO_SPLITS = (
+    "run prep ingest with the same sources again and --split train=FILE --split val=FILE for their "
+    "annotation files; or give these the names train.json and val.json, or lay them into folders "
+    "train/ and val/: only sidecars are written anew"
+)
+
 
 @dataclass(frozen=True)
 class Store:
@@ -90,7 +96,7 @@ class Store:
             raise UsageError(
                 f"no sample has split {split!r} (splits here: {known})",
                 path=self.location,
-                mend="name one of those; a split comes from the name of its annotation file",
+                mend="name one of those" if known != "none" else _NO_SPLITS,
             )
         return found
 

@@ -80,8 +80,9 @@ def targets(
     """Boxes, labels and regions to ignore of a sample in a level's pixels, see `target_arrays`."""
     record = sidecar.levels[level]
     boxes = () if sidecar.annotation is None else sidecar.annotation.boxes
-    scales = record.scale_x, record.scale_y
-    return target_arrays(boxes, *sidecar.frame.size, *scales, label_of=label_of)
+    (width, height), (across, down) = sidecar.frame.size, sidecar.frame.box_scale
+    scale = record.scale_x * across, record.scale_y * down
+    return target_arrays(boxes, width / across, height / down, *scale, label_of=label_of)
 
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:

@@ -58,6 +58,12 @@ def check_record(sidecar: Sidecar, recipe: Recipe, name: str) -> Iterator[Findin
         yield wrong(code, message)
 
 
+def _same_frame(annotated: tuple[int, int], sidecar: Sidecar) -> bool:
+    """Whether an annotated size is the frame's, but for the odd row or column that is no cell."""
+    pairs = zip(annotated, sidecar.frame.box_scale, sidecar.frame.size, strict=True)
+    return all(round(side * scale) - kept in (0, 1) for side, scale, kept in pairs)
+
+
 def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
     """Every box that will be trained on is of a named class and has an area inside the frame."""
     if sidecar.annotation is None:
@@ -68,7 +74,7 @@ def _check_annotation(sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
             f"its split is {sidecar.split}, its annotation's {sidecar.annotation.split}",
         )
     width, height = sidecar.annotation.size
-    if (width - width % 2, height - height % 2) != sidecar.frame.size:
+    if not _same_frame((width, height), sidecar):
         yield (
             FindingCode.DAMAGED_FRAME,
             f"annotated as {(width, height)}, stored frame {sidecar.frame.size}",

@@ -15,6 +15,7 @@ from pipeline.annotations.coco_file import (
     MAX_BOXES_PER_IMAGE,
     load_coco,
     looks_like_coco,
+    looks_like_detections,
 )
 from pipeline.annotations.columns import base_name, key_of
 from pipeline.annotations.file_findings import MAX_NAMED
@@ -169,18 +170,112 @@ def test_an_area_is_compared_with_the_box_but_a_masks_area_is_not() -> None:
         annotation(bbox=[1, 2, 3]),
         annotation(bbox=None),
         annotation(bbox=["a", 2, 3, 4]),
+        annotation(bbox=[]),
+        annotation(bbox=None, segmentation=[[1, 2, 3]]),
+        annotation(bbox=None, keypoints=[1, 2, 3]),
         annotation(iscrowd="perhaps"),
-        {"id": 0},
-        17,
-        None,
+        annotation(category_id=None, segmentation=[[1, 2, 30, 2, 30, 40]]),
     ],
 )
-def test_an_unreadable_annotation_costs_only_itself(broken: object) -> None:
-    file = load(annotations=[broken, annotation(1)])
+def test_an_unreadable_annotation_costs_its_image_which_would_lack_an_object(
+    broken: object,
+) -> None:
+    file = load([image(), image("B")], [broken, annotation(1), annotation(2, "B")])
     assert codes(file) == ["bad-annotation"]
     assert file.findings[0].where.startswith(f"{NAME}: annotation ")
     assert "number 0 of the list" in file.findings[0].where
-    assert [box.annotation_id for box in file.images[0].boxes] == [1]
+    assert [record.file_name for record in file.images] == ["B.NEF"]
+    assert set(file.refused) == {"A.NEF"}
+    assert f"{NAME}: annotation 0 " in file.refused["A.NEF"].message
+
+
+@pytest.mark.parametrize("broken", [{"id": 0}, 17, None, annotation(image_id=True)])
+def test_an_annotation_of_nobody_costs_the_images_that_have_no_other(broken: object) -> None:
+    file = load([image(), image("B")], [broken, annotation(1)])
+    assert codes(file) == ["bad-annotation"]
+    assert [record.file_name for record in file.images] == ["A.NEF"]
+    assert set(file.refused) == {"B.NEF"}
+
+
+def test_an_unreadable_annotation_of_an_image_without_a_record_refuses_its_name() -> None:
+    file = load(annotations=[annotation(0, "DSC_0007", bbox=None), annotation(1)])
+    assert len(file.images) == 1
+    assert set(file.refused) == {"DSC_0007"}
+
+
+POLYGON = [[10, 10, 50, 10, 50, 40, 10, 40]]
+
+
+@pytest.mark.parametrize("bbox", [None, [], [1, 2, 3], ["a"] * 4, [0, 0, 0, 0], [math.nan] * 4])
+@pytest.mark.parametrize(
+    "segmentation",
+    [POLYGON, {"size": [60, 100], "counts": [610, 30, *[30, 30] * 39, 3020]}],
+    ids=["polygon", "mask"],
+)
+def test_a_box_that_is_missing_is_that_of_the_shape(bbox: object, segmentation: object) -> None:
+    record = annotation(bbox=bbox, area=1200, segmentation=segmentation)
+    (found,) = load(annotations=[record]).images
+    (box,) = found.boxes
+    assert (box.bbox, box.area, box.findings) == ((10, 10, 40, 30), 1200, ())
+
+
+def test_a_box_that_is_given_counts_whatever_the_shape_is() -> None:
+    for shape in (POLYGON, [[1, 2]], {"counts": "?"}, "x", 5):
+        (found,) = load(annotations=[annotation(segmentation=shape)]).images
+        assert found.boxes[0].bbox == (1, 2, 30, 4)
+    # Nothing better is known of a box without area: it stays, and is left out of targets.
+    (found,) = load(annotations=[annotation(bbox=[1, 2, 0, 0], segmentation=[[1, 2]])]).images
+    assert found.boxes[0].trainable is False
+
+
+def test_boxes_of_shapes_are_said_and_those_of_keypoints_are_too_small() -> None:
+    records = [annotation(0, bbox=None, segmentation=POLYGON)]
+    records += [annotation(1, bbox=None, category_id=2, keypoints=[10, 10, 2, 50, 40, 1])]
+    found = load(annotations=records).findings
+    assert [(one.code, one.severity.value) for one in found] == [
+        ("box-from-shape", "info"),
+        ("box-from-shape", "warning"),
+    ]
+
+
+def test_boxes_that_are_fractions_cost_their_images_and_say_so() -> None:
+    images = [image(n) for n in range(3)]
+    boxes = [annotation(n, n, bbox=[0.1, 0.2, 0.3 + n / 10, 0.4]) for n in range(3)]
+    file = load(images, boxes)
+    assert len(file.images) == 0
+    (finding,) = file.findings
+    assert (finding.code, finding.severity) == ("not-pixels", Severity.ERROR)
+    assert "fractions" in finding.message
+    assert set(file.refused) == {"0.NEF", "1.NEF", "2.NEF"}
+    assert all("fractions" in because.message for because in file.refused.values())
+
+
+def test_corners_are_doubted_and_kept() -> None:
+    boxes = [annotation(n, bbox=[60 + n, 30 + n, 90 + n, 50 + n]) for n in range(3)]
+    file = load(annotations=boxes)
+    assert codes(file) == ["box-format"]
+    assert len(file.images[0].boxes) == 3
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5},
+        {"image_id": 1, "category_id": 1, "segmentation": {"counts": "x"}, "score": 0.5},
+        {"image_id": "A", "category_id": 1, "keypoints": [1, 2, 1], "score": 1},
+    ],
+)
+def test_what_a_detector_found_is_told_from_annotations(record: dict[str, Any]) -> None:
+    data = json.dumps([record] * 3).encode()
+    assert looks_like_detections(data)
+    assert not looks_like_coco(data)
+    with pytest.raises(AnnotationError, match="what a detector found"):
+        load_coco(data, name="results.json")
+    scored = {"images": [image()], "annotations": [annotation(score=1.0)], "categories": []}
+    assert not looks_like_detections(json.dumps(scored).encode())
+    plain = json.dumps([annotation()]).encode()
+    assert looks_like_coco(plain)
+    assert not looks_like_detections(plain)
 
 
 @pytest.mark.parametrize(
@@ -402,9 +497,11 @@ def test_no_record_however_odd_is_lost_without_a_word(
         finding.code in {"bad-annotation", "orphan-annotation", "duplicate-annotation-id"}
         for finding in file.findings
     )
-    assert boxes <= len(annotations) <= boxes + reported
+    assert boxes <= len(annotations)
+    # The other boxes of an image are left out with it, which its name is refused for.
+    assert len(annotations) <= boxes + reported or file.refused
     image_reports = sum(f.code in {"bad-image", "duplicate-image-id"} for f in file.findings)
-    assert len(file.images) == len(images) or image_reports
+    assert len(file.images) == len(images) or image_reports or file.refused
     for record in file.images:
         assert ImageAnnotation.model_validate_json(record.model_dump_json()).boxes is not None
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_a_jpeg_twin_joins_the_raw_it_agrees_with() -> None:
 
 
 def test_an_image_listed_twice_in_one_file_is_one() -> None:
-    index = build_index([coco("train.json", ["a/A.NEF", "b/A.NEF"])])
+    index = build_index([coco("train.json", ["a/A.NEF", "b/A.NEF"])], {"A.NEF": "/raws/A.NEF"})
     assert codes(index) == ["listed-twice"]
     assert len(index) == 1
 
@@ -221,6 +222,104 @@ def test_annotations_whose_raws_never_came_are_listed() -> None:
     index = build_index([coco("train.json", ["A.JPG", "B.NEF", "C.NEF"])])
     assert [r.file_name for r in index.unmatched(["x/a.nef", "C.NEF", "other.txt"])] == ["B.NEF"]
     assert len(index.unmatched([])) == 3
+
+
+def placed(*names: str, folder: str = "/card") -> dict[str, str]:
+    return {name: f"{folder}/{name}" for name in names}
+
+
+def test_a_counter_that_rolled_over_gives_each_raw_the_boxes_of_its_folder() -> None:
+    raws = placed("101ND750/D.NEF", "102ND750/D.NEF")
+    first = coco("train.json", ["101ND750/D.NEF"])
+    second = coco("more_train.json", ["images/102ND750/D.JPG"], bboxes=[(5, 5, 9, 9)])
+    index = build_index([first, second], raws)
+    assert index.findings == ()
+    assert [box.bbox for box in index.lookup("101ND750/D.NEF")[0].boxes] == [BOX]
+    assert [box.bbox for box in index.lookup("102ND750/D.NEF")[0].boxes] == [(5, 5, 9, 9)]
+    assert (index.unmatched(raws), index.shared(raws)) == ((), ())
+
+
+def test_one_annotation_file_a_folder_is_that_of_its_raws() -> None:
+    raws = placed("s1/D.NEF", "s2/D.NEF", "s3/D.NEF")
+    files = [
+        replace(coco(f"{s}/labels.json", ["D.NEF"], bboxes=[(n, 2, 30, 4)]), place=f"/card/{s}/l")
+        for n, s in enumerate(("s1", "s2"))
+    ]
+    index = build_index(files, raws)
+    assert index.lookup("s1/D.NEF")[0].boxes[0].bbox[0] == 0
+    assert index.lookup("s2/D.NEF")[0].boxes[0].bbox[0] == 1
+    assert index.lookup("s3/D.NEF") == ()
+
+
+def test_a_bare_name_of_raws_in_two_folders_is_refused_for_both_by_their_names() -> None:
+    raws = placed("a/D.NEF", "b/D.NEF", "E.NEF")
+    index = build_index([coco("train.json", ["D.NEF", "E.NEF"])], raws)
+    for name, other in (("a/D.NEF", "b/D.NEF"), ("b/D.NEF", "a/D.NEF")):
+        with pytest.raises(AnnotationError, match="cannot be told") as caught:
+            index.lookup(name)
+        assert other in caught.value.message
+        assert "folder" in caught.value.mend
+    assert len(index.lookup("E.NEF")) == 1
+    assert index.unmatched(raws) == ()
+
+
+def test_a_raw_and_its_conversion_side_by_side_share_a_record_of_their_picture() -> None:
+    index = build_index([coco("train.json", ["A.JPG"])], placed("A.NEF", "A.DNG"))
+    assert index.lookup("A.NEF") == index.lookup("A.DNG") != ()
+    assert index.shared(["A.NEF", "A.DNG"]) == (("A.NEF", "A.DNG"),)
+
+
+def test_a_record_goes_to_the_raw_of_its_name_alone() -> None:
+    raws = placed("A.NEF", "A.ARW", "scene.NEF", "scene.001.NEF")
+    index = build_index([coco("train.json", ["A.NEF", "scene.001"])], raws)
+    assert {name for name in raws if index.lookup(name)} == {"A.NEF", "scene.001.NEF"}
+
+
+def test_a_refused_record_costs_the_raw_of_its_folder_only() -> None:
+    document = {
+        "images": [
+            {"id": 1, "file_name": "101/D.NEF", "width": 100, "height": 60},
+            {"id": 2, "file_name": "102/D.NEF", "width": 0, "height": 60},
+        ],
+        "annotations": [],
+    }
+    file = load_coco(json.dumps(document).encode(), name="train.json")
+    index = build_index([file], placed("101/D.NEF", "102/D.NEF"))
+    assert len(index.lookup("101/D.NEF")) == 1
+    with pytest.raises(AnnotationError, match="width"):
+        index.lookup("102/D.NEF")
+
+
+def test_a_contradiction_within_one_file_names_it_once() -> None:
+    document = {
+        "images": [{"id": n, "file_name": "D.NEF", "width": 9, "height": 9} for n in (1, 2)],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+    }
+    file = load_coco(json.dumps(document).encode(), name="train.json")
+    with pytest.raises(AnnotationError) as caught:
+        build_index([file]).lookup("D.NEF")
+    assert caught.value.message.count("train.json") == 1
+    assert caught.value.mend.count("train.json") == 1
+
+
+def test_folders_of_raws_name_the_split_where_the_file_does_not() -> None:
+    raws = placed("train/A.NEF", "valid/B.NEF", "C.NEF")
+    index = build_index([coco("all.json", ["A.NEF", "B.NEF", "C.NEF"])], raws)
+    splits = [index.lookup(name)[0].split for name in raws]
+    assert splits == ["train", "val", None]
+    (line,) = [finding for finding in index.findings if finding.code == "folder-split"]
+    assert "1 train, 1 val" in line.message
+    named = build_index([coco("all_test.json", ["A.NEF"])], raws)
+    assert named.lookup("train/A.NEF")[0].split == "test"
+
+
+def test_many_folders_of_one_name_are_joined_in_time_that_grows_with_their_number() -> None:
+    names = [f"scene{number:04d}/0001.NEF" for number in range(2000)]
+    start = time.process_time()
+    index = build_index([coco("train.json", names, bboxes=[])], placed(*names))
+    assert time.process_time() - start < 5
+    assert len(index) == 2000
+    assert index.findings == ()
 
 
 def test_an_empty_index_answers() -> None:

@@ -86,26 +86,26 @@ def test_a_turned_frame_stays_as_it_is_when_the_boxes_were_drawn_unturned(flag: 
 
 @pytest.mark.parametrize("flag", [6, 8])
 def test_a_centred_crop_is_turned_too(flag: int) -> None:
-    frame = frame_of((400, 300), flag=flag, wanted=(280, 376))
-    assert frame.crop == rect(12, 10, 376, 280)
-    assert (frame.orientation, frame.size) == (flag, (280, 376))
+    frame = frame_of((4000, 3000), flag=flag, wanted=(2980, 3976))
+    assert frame.crop == rect(12, 10, 3976, 2980)
+    assert (frame.orientation, frame.size) == (flag, (2980, 3976))
 
 
 @pytest.mark.parametrize("flag", [6, 8])
 def test_a_centred_crop_stays_as_it_is_when_the_boxes_were_drawn_unturned(flag: int) -> None:
-    frame = frame_of((400, 300), flag=flag, wanted=(376, 280))
-    assert frame.crop == rect(12, 10, 376, 280)
-    assert (frame.orientation, frame.size) == (1, (376, 280))
+    frame = frame_of((4000, 3000), flag=flag, wanted=(3976, 2980))
+    assert frame.crop == rect(12, 10, 3976, 2980)
+    assert (frame.orientation, frame.size) == (1, (3976, 2980))
 
 
 def test_the_centre_is_that_of_the_active_area_not_of_the_sensor() -> None:
-    frame = frame_of((440, 320), active=(40, 20, 400, 300), wanted=(376, 284))
-    assert frame.crop == rect(52, 28, 376, 284)
+    frame = frame_of((4040, 3020), active=(40, 20, 4000, 3000), wanted=(3976, 2984))
+    assert frame.crop == rect(52, 28, 3976, 2984)
 
 
 def test_an_odd_centre_is_rounded_to_the_cell_before() -> None:
-    frame = frame_of((400, 300), wanted=(390, 286))  # the middle is at (5, 7)
-    assert frame.crop == rect(4, 6, 390, 286)
+    frame = frame_of((4000, 3000), wanted=(3990, 2986))  # the middle is at (5, 7)
+    assert frame.crop == rect(4, 6, 3990, 2986)
 
 
 def test_upside_down_cannot_be_told_by_size_so_it_is_applied_and_reported() -> None:
@@ -148,8 +148,14 @@ def test_a_crop_beyond_the_sensor_is_not_believed(crop: tuple[int, int, int, int
 
 @pytest.mark.parametrize(
     ("wanted", "flag"),
-    [((200, 150), 1), ((402, 300), 1), ((300, 400), 1), ((335, 300), 1), ((200, 150), 6)],
-    ids=["far smaller", "larger", "turned without a flag", "65 less", "far smaller, turned"],
+    [
+        pytest.param((200, 160), 1, id="another shape"),
+        pytest.param((160, 200), 6, id="another shape, turned"),
+        pytest.param((402, 300), 1, id="larger"),
+        pytest.param((780, 580), 1, id="twice as large"),
+        pytest.param((300, 400), 1, id="turned without a flag"),
+        pytest.param((335, 300), 1, id="65 less"),
+    ],
 )
 def test_an_annotation_of_another_frame_is_refused_naming_both_sizes(
     wanted: Size, flag: int
@@ -181,6 +187,56 @@ def test_a_crop_without_a_whole_cell_is_refused(crop: tuple[int, int, int, int])
     with pytest.raises(UnsupportedRawError, match="nothing to keep") as caught:
         frame_of((400, 300), crop=crop)
     assert caught.value.path == "DSC01088.ARW"
+
+
+NEF_FRAME = (6016, 4016)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scale", "code"),
+    [
+        ((3008, 2008), (2, 2), "scaled-boxes"),
+        ((5836, 3896), (6016 / 5836, 4016 / 3896), "scaled-boxes"),  # 97 %, rounded
+        ((1920, 1282), (6016 / 1920, 4016 / 1282), "scaled-boxes"),
+        ((1198, 800), (6016 / 1198, 4016 / 800), "scaled-boxes"),
+        ((1920, 1280), (6016 / 1920, 4016 / 1280), "size-guess"),  # nearly its shape: 3:2
+        ((5956, 3976), (6016 / 5956, 4016 / 3976), "size-guess"),  # 99 %, or 60 and 40 px cut off
+    ],
+)
+@pytest.mark.parametrize("flag", [1, 8])
+def test_a_smaller_copy_of_the_frame_scales_its_boxes(
+    wanted: Size, scale: tuple[float, float], code: str, flag: int
+) -> None:
+    if flag == 8:
+        wanted, scale = wanted[::-1], scale[::-1]
+    frame = frame_of(NEF_FRAME, crop=(0, 0, *NEF_FRAME), flag=flag, wanted=wanted)
+    assert frame.crop == rect(0, 0, *NEF_FRAME)
+    assert frame.box_scale == pytest.approx(scale)
+    assert frame.size == (NEF_FRAME if flag == 1 else NEF_FRAME[::-1])
+    (finding,) = frame_findings(frame, annotated=True, where="a.NEF")
+    assert finding.code == code
+
+
+def test_a_copy_of_97_per_cent_of_a_small_frame_is_no_crop_though_few_pixels_are_missing() -> None:
+    frame = frame_of((192, 128), wanted=(186, 124))
+    assert (frame.size, frame.crop_source) == ((192, 128), "active")
+    assert frame.box_scale == pytest.approx((192 / 186, 128 / 124))
+    (finding,) = frame_findings(frame, annotated=True, where="a.NEF")
+    assert (finding.code, finding.severity.value) == ("size-guess", "warning")
+
+
+def test_a_crop_of_the_sensors_own_shape_is_a_crop_but_said_to_be_a_guess() -> None:
+    frame = frame_of((6048, 4032), wanted=(6000, 4000))  # both 3:2, and the file names no crop
+    assert (frame.crop, frame.box_scale) == (rect(24, 16, 6000, 4000), (1, 1))
+    codes = [finding.code for finding in frame_findings(frame, annotated=True, where="")]
+    assert codes == ["centred-crop", "size-guess"]
+
+
+def test_a_frame_that_is_not_scaled_says_nothing_of_a_scale() -> None:
+    """Sidecars written before keep their bytes."""
+    scaled = frame_of(NEF_FRAME, wanted=(3008, 2008))
+    assert "box_scale" not in frame_of(NEF_FRAME, wanted=NEF_FRAME).model_dump(mode="json")
+    assert Frame.model_validate_json(scaled.model_dump_json()) == scaled
 
 
 @st.composite
@@ -224,7 +280,10 @@ def test_a_chosen_frame_lies_on_the_sensor_and_holds_whole_cells(
     assert [value % 2 for value in (frame.crop.x, frame.crop.y)] == [0, 0]
     assert [value % 2 for value in (frame.crop.width, frame.crop.height)] == [0, 0]
     assert frame.size == turned((frame.crop.width, frame.crop.height), frame.orientation)
-    if wanted is not None:  # up to the odd row or column that is no whole cell
+    if wanted is not None and frame.box_scale != (1, 1):
+        kept = [scale * side for scale, side in zip(frame.box_scale, wanted, strict=True)]
+        assert all(0 <= whole - side < 3 for whole, side in zip(kept, frame.size, strict=True))
+    elif wanted is not None:  # up to the odd row or column that is no whole cell
         assert all(0 <= w - s <= 2 for w, s in zip(wanted, frame.size, strict=True))
         if all(side % 2 == 0 for side in wanted) and frame.crop_source == "centred":
             assert frame.size == wanted

@@ -41,3 +41,50 @@ def test_a_file_too_large_is_refused_before_it_is_read(raws: Path) -> None:
     assert name == "huge.json"
     assert f"more than {MAX_FILE_BYTES:,} are not read" in error.message
     assert "Split it" in error.mend
+
+
+def annotated(name: str) -> str:
+    image = {"id": 1, "file_name": name, "width": 48, "height": 32}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}
+    return json.dumps({"images": [image], "annotations": [box], "categories": []})
+
+
+@pytest.mark.parametrize("root", [".", "train"])
+def test_folders_name_the_splits_and_one_line_says_so(tmp_path: Path, root: str) -> None:
+    for folder in ("train", "valid", "test"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.NEF").write_bytes(b"raw")
+        text = annotated(f"{folder}.NEF")
+        (tmp_path / folder / "_annotations.coco.json").write_text(text)
+    found = gather([str(tmp_path / root)], [], [])
+    splits = [image.split for raw in found.raws for image in found.index.lookup(raw.name)]
+    assert splits == (["test", "train", "val"] if root == "." else ["train"])
+    (line,) = found.findings
+    assert line.code == "folder-split"
+    said = ", ".join(f"1 {split}" for split in splits)
+    assert line.message.endswith(said)
+    assert all(finding.code != "no-split" for finding in found.index.findings)
+
+
+def test_a_files_own_name_and_the_user_come_before_folders(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "A.NEF").write_bytes(b"raw")
+    own = tmp_path / "train" / "boxes_val.json"
+    own.write_text(annotated("A.NEF"))
+    assert gather([str(tmp_path)], [], []).index.lookup("A.NEF")[0].split == "val"
+    plain = own.rename(tmp_path / "train" / "boxes.json")
+    found = gather([str(tmp_path)], [], [("extra", str(plain))])
+    assert found.index.lookup("A.NEF")[0].split == "extra"
+    assert found.findings == ()
+
+
+def test_detections_beside_raws_are_passed_over_with_a_line_and_refused_if_named(
+    raws: Path,
+) -> None:
+    results = raws / "results.json"
+    results.write_text(json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]))
+    found = gather([str(raws)], [], [])
+    assert found.problems == ()
+    assert [(one.code, one.where) for one in found.findings] == [("detections", "results.json")]
+    ((_, error),) = gather([str(raws)], [str(results)], []).problems
+    assert "what a detector found" in error.message

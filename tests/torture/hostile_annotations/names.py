@@ -274,7 +274,8 @@ class _Twins:
             return "" if len(set(ids)) == len(ids) else f"one id twice: {ids}"
 
         what = f"{first!a} beside {second!a}, {'the same' if self._same else 'other'} boxes"
-        sign = () if self._same else ("disagree",)
+        apart = len({Path(name.replace("\\", "/")).parent for name in self._names}) > 1
+        sign = () if self._same or apart else ("disagree",)
         return [Variant(f"{what}, {self._files} annotation files", sign, judge)]
 
 

@@ -123,12 +123,15 @@ def _usable(box: Sequence[float]) -> bool:
 def kept(source: str, document: dict[str, Any], image_id: object, signs: tuple[str, ...]) -> Judge:
     """A judge: the sample has just the boxes a plain parse finds, and trains on the usable ones.
 
-    The last may be left out where its `signs` are told.
+    Where its `signs` are told, the last may be left out; or the image is refused, which would lack
+    that object.
     """
     expected = plain_boxes(document, image_id)
 
     def judge(result: Result) -> str:
         found = result.boxes(source)
+        if signs and source not in result.sidecars and result.told(source):
+            return ""
         left_out = expected[:-1] if signs and result.told(*signs) else expected
         if found is None or not (_same(found, expected) or _same(found, left_out)):
             return f"{source} has the boxes {str(found)[:200]}, not {str(expected)[:200]}"
