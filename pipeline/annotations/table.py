@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pipeline.annotations.coco_file import CocoReader
 from pipeline.annotations.reader import AnnotationReader
+from pipeline.annotations.text_files import TEXT_SUFFIXES
+from pipeline.annotations.voc_file import VocReader
 
 #: In the order in which they are asked. COCO stands last, because it also takes files that are not
 #: whole JSON.
-READERS: tuple[AnnotationReader, ...] = (CocoReader(),)
+READERS: tuple[AnnotationReader, ...] = (VocReader(), CocoReader())
 
 
 def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | None:
@@ -28,5 +30,5 @@ def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | N
 
 
 def annotation_suffixes() -> frozenset[str]:
-    """What the names of annotation files end in."""
-    return frozenset(suffix for reader in READERS for suffix in reader.suffixes)
+    """What the names of files end in that annotate images, or say something about such files."""
+    return TEXT_SUFFIXES.union(*(reader.suffixes for reader in READERS))
