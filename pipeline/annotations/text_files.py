@@ -184,15 +184,20 @@ def _are_labels_of(labels: PurePosixPath, folder: PurePosixPath, place: str) -> 
     """Whether labels are those of the images in a place that a data.yaml in `folder` names.
 
     Roboflow's ``../train/images`` means ``train/images`` beside the file, and ``path`` is often
-    where the set lay on another machine. So only the last parts of a place are compared.
+    where the set lay on another machine, as absolute places do. So only last parts are compared.
     """
-    wanted = [part.lower() for part in PurePosixPath(place).parts if part not in ("..", ".", "/")]
+    parts = PurePosixPath(place).parts
+    wanted = [part.lower() for part in parts if part not in ("..", ".", "/")]
     below = [part.lower() for part in labels.parent.parts[len(folder.parts) :]]
     images = ["images" if part == _LABELS else part for part in below]
     above = [part.lower() for part in folder.parts]
-    return bool(wanted) and any(
-        (above + images[:count])[-len(wanted) :] == wanted for count in range(1, len(images) + 1)
-    )
+    for count in range(1, len(images) + 1):
+        given = images[:count]
+        if wanted and (above + given)[-len(wanted) :] == wanted:
+            return True
+        if parts[:1] == ("/",) and wanted[-count:] == given:
+            return True
+    return False
 
 
 def stems_by_folder(raws: Iterable[PurePosixPath]) -> dict[PurePosixPath, frozenset[str]]:

@@ -137,7 +137,7 @@ def test_classes_are_named_by_the_lists_in_the_folder_and_above() -> None:
 def test_below_a_list_that_cannot_be_read_nothing_is_known() -> None:
     lists = SetLists()
     lists.add_unreadable(path("set/data.yaml"), "data.yaml: not valid YAML")
-    with pytest.raises(ValueError, match="classes are not known: data.yaml: not valid YAML"):
+    with pytest.raises(ValueError, match=r"classes are not known: data\.yaml: not valid YAML"):
         lists.classes_of(path("set/labels/A.txt"))
 
 

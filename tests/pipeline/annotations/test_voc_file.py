@@ -191,15 +191,18 @@ def test_other_xml_is_left_alone(data: bytes, is_voc: bool) -> None:
     assert looks_like_voc(data) == is_voc
 
 
+TAGS = (
+    *("annotation", "filename", "size", "width", "height", "object", "name", "bndbox"),
+    *("xmin", "ymin", "xmax", "ymax", "difficult", "part"),
+)
+
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), max_size=12)
 numbers = st.integers(-5, 70).map(str) | st.floats(0, 60).map(str) | words
 trees = st.recursive(
     words,
     lambda inner: st.lists(
         st.tuples(
-            st.sampled_from(
-                ["annotation", "filename", "size", "width", "height", "object", "name", "bndbox", "xmin", "ymin", "xmax", "ymax", "difficult", "part"]
-            ),
+            st.sampled_from(TAGS),
             inner | numbers,
         ),
         max_size=5,
