@@ -9,9 +9,12 @@ from pipeline.annotations.text_files import (
     SetLists,
     in_labels_folder,
     is_label_place,
-    split_of_folders,
     stems_by_folder,
 )
+
+
+def split_of(lists: SetLists, name: str) -> str | None:
+    return lists.split_of(path(name), name, str(path(name)))
 
 
 def path(text: str) -> PurePosixPath:
@@ -69,27 +72,36 @@ def test_a_list_names_the_split_of_images_below_its_set(folder: str) -> None:
     lists.add_split(path(f"{folder}/train.txt"), "train", b"2014_000001\n2014_000002  1\n\n")
     lists.add_split(path(f"{folder}/val.txt"), "val", b"./images/2014_000003.png\nscene.001\n")
     found = [
-        lists.split_of(path(f"VOC/Annotations/{name}.xml"), f"Annotations/{name}.xml")
+        split_of(lists, f"VOC/Annotations/{name}.xml")
         for name in ("2014_000001", "2014_000002", "2014_000003", "scene.001", "2014_000004")
     ]
     assert found == ["train", "train", "val", "val", None]
-    assert lists.split_of(path("Other/2014_000001.xml"), "2014_000001.xml") is None
+    assert split_of(lists, "Other/2014_000001.xml") is None
 
 
 def test_an_image_in_two_lists_has_no_split() -> None:
     lists = SetLists()
     lists.add_split(path("train.txt"), "train", b"A\nB")
     lists.add_split(path("val.txt"), "val", b"B")
-    assert lists.split_of(path("x/A.xml"), "x/A.xml") == "train"
+    assert split_of(lists, "x/A.xml") == "train"
     with pytest.raises(ValueError, match="lists name B in train and in val"):
-        lists.split_of(path("x/B.xml"), "x/B.xml")
+        split_of(lists, "x/B.xml")
 
 
-def test_else_a_folder_names_the_split() -> None:
-    assert split_of_folders("set/valid/labels/A.txt") == "val"
-    assert split_of_folders("set/labels/Train/A.txt") == "train"
-    assert split_of_folders("test_drive/A.txt") is None
-    assert split_of_folders("labels/train.txt") is None, "a picture of a train"
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("set/valid/labels/A.txt", "val"),
+        ("set/labels/Train/A.txt", "train"),
+        ("set/test_drive/A.txt", None),
+        ("labels/train.txt", None),
+        ("labels/train_0001.xml", None),
+    ],
+)
+def test_else_a_folder_names_the_split_and_never_the_name_of_an_image(
+    name: str, split: str | None
+) -> None:
+    assert split_of(SetLists(), name) == split
 
 
 def yaml(**folders: tuple[str, ...]) -> ClassNames:
@@ -112,7 +124,7 @@ def test_a_data_yaml_says_which_folder_is_which_split(
 ) -> None:
     lists = SetLists()
     lists.add_classes(path("set/data.yaml"), yaml(**places))
-    assert lists.split_of(path(f"set/{labels}"), labels) == split
+    assert split_of(lists, f"set/{labels}") == split
 
 
 def test_a_data_yaml_may_name_lists() -> None:

@@ -34,7 +34,7 @@ def boxes(text: str, classes: ClassNames = NAMES, frame: tuple[int, int] = (200,
 def why(file: LoadedFile) -> str:
     assert len(file.images) == 0
     (finding,) = file.refused.values()
-    assert list(file.refused) == ["A"]
+    assert list(file.refused) == ["images/A"]
     assert finding.mend
     return finding.message
 
