@@ -21,12 +21,15 @@ def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | N
         The file.
     is_named
         Whether the user says that it holds annotations: one that nobody recognises is then read as
-        COCO, and refused with what is wrong with it.
+        its suffix says, or as COCO, and refused with what is wrong with it.
     """
     for reader in READERS:
         if reader.recognises(data, name):
             return reader
-    return READERS[-1] if is_named else None
+    if not is_named:
+        return None
+    meant = (reader for reader in READERS if name.lower().endswith(reader.suffixes))
+    return next(meant, READERS[-1])
 
 
 def annotation_suffixes() -> frozenset[str]:

@@ -36,6 +36,7 @@ _MAX_VALUE: Final = 4096
 
 _EDGES: Final = ("xmin", "ymin", "xmax", "ymax")
 _OF_IMAGE: Final = {"annotation/filename", "annotation/size/width", "annotation/size/height"}
+_ROOT_TAG: Final = "annotation"
 _OBJECT: Final = "annotation/object"
 _OF_OBJECT: Final = {
     *(f"{_OBJECT}/{name}" for name in ("name", *VOC_FLAGS)),
@@ -111,6 +112,11 @@ class _Document:
             what = f"nests {_MAX_DEPTH} deep" if len(self._path) > _MAX_DEPTH else "has too many"
             raise LabelsError(f"line {self.line}: it {what} elements", mend=_AGAIN)
         path = "/".join(self._path)
+        if self._elements == 1 and path != _ROOT_TAG:
+            raise LabelsError(
+                f"its root is <{shortened(tag)[1:-1]}>, not <{_ROOT_TAG}>: no Pascal VOC",
+                mend="Export the annotations as Pascal VOC, or leave this file out.",
+            )
         if path == _OBJECT:
             if len(self.objects) == MAX_OBJECTS:
                 raise LabelsError(f"more than {MAX_OBJECTS:,} objects", mend=_AGAIN)
