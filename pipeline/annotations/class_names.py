@@ -23,6 +23,9 @@ YAML_SUFFIXES: Final = frozenset({".yaml", ".yml"})
 _TEXT_NAMES: Final = frozenset({"classes.txt", "predefined_classes.txt"})
 _NAMES_SUFFIX: Final = ".names"
 
+_ESCAPES: Final = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
+"""What PyYAML lets through where a tag and its value do not fit, such as ``!!int ''``."""
+
 _MEND: Final = "Mend it, or leave it out and name the classes in a classes.txt, one a line."
 
 
@@ -82,10 +85,10 @@ def _of_yaml(text: str, name: str) -> ClassNames | None:
     try:
         _require_plain(text)
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, *_ESCAPES) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
         raise AnnotationError(
             f"not valid YAML: {shortened(problem, 120)}{place}", path=name, mend=_MEND
         ) from None
