@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME=FILE",
     show_envvar=True,
-    help="An annotation file and the split it defines; else its name says train, val or test. Repeatable.",
+    help="An annotation file and the split it defines; else its name says train, val or test. "
+    "Repeatable.",
 )
 @click.option(
     "--category",
