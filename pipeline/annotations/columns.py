@@ -286,7 +286,11 @@ class AnnotatedImages:
     def __iter__(self) -> Iterator[ImageAnnotation]:
         return map(self.annotation, range(len(self)))
 
-    def __getitem__(self, index: int) -> Annotation:
+    def __getitem__(self, index: int) -> ImageAnnotation:
+        return self.annotation(index)
+
+    def as_annotated(self, index: int) -> Annotation:
+        """One image, of which the frame may have to be found yet."""
         return self.annotation(index) if self.size(index) else UnsizedAnnotation(self, index)
 
     def annotation(self, index: int, frame: Size = (1, 1)) -> ImageAnnotation:

@@ -15,7 +15,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.annotations.boxes import xywh_to_xyxy
-from pipeline.annotations.columns import AnnotatedImages, Annotation, UnsizedAnnotation
+from pipeline.annotations.columns import (
+    AnnotatedImages,
+    Annotation,
+    UnsizedAnnotation,
+    annotation_in,
+)
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.annotations.names import (
     PICTURES,
@@ -72,7 +77,7 @@ class _Record:
 
     @property
     def annotation(self) -> Annotation:
-        return self.images[self.number]
+        return self.images.as_annotated(self.number)
 
     def in_frame(self, frame: tuple[int, int] = (1, 1)) -> ImageAnnotation:
         """What it says, in a frame of this (width, height) if it has none of its own."""
@@ -182,7 +187,19 @@ class AnnotationIndex:
         """
         return tuple(picture.record.in_frame() for picture in self._pictures)
 
-    def lookup(self, file_name: str) -> tuple[Annotation, ...]:
+    def lookup(
+        self, file_name: str, frame: tuple[int, int] = (1, 1)
+    ) -> tuple[ImageAnnotation, ...]:
+        """What is said about a raw, as `candidates` finds it.
+
+        Parameters
+        ----------
+        frame
+            (width, height) of the raw's frame, for annotations that do not say their own.
+        """
+        return tuple(annotation_in(one, frame) for one in self.candidates(file_name))
+
+    def candidates(self, file_name: str) -> tuple[Annotation, ...]:
         """Find what is said about a raw.
 
         Parameters

@@ -46,7 +46,7 @@ def _survey_one(
 ) -> Item:
     sample = state.sample_of(source)
     try:
-        annotations = index.lookup(source.name)
+        annotations = index.candidates(source.name)
         stored = _in_stored_frame(annotations, sample)
     except SourceError as error:
         return Item(source, "new", sample, failure=failure_from(error))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.annotations.columns import annotation_in
 from pipeline.annotations.index import AnnotationIndex
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import choose_frame
@@ -107,9 +106,8 @@ def _tasks(
         if sample is None or sample.damage:
             continue
         try:
-            found = index.lookup(source.name) if index else ()
             frame = sample.frame_size or (1, 1)
-            said = tuple(annotation_in(one, frame) for one in found)
+            said = index.lookup(source.name, frame) if index else ()
         except SourceError:
             said = ()  # unusable: no ingest would have taken it either
         yield RederiveTask(source, files, *sample.entry.key, recipe, said)

@@ -33,7 +33,10 @@ def write_old(path: Path, data: bytes | str) -> Path:
 
 
 def write_raw(path: Path, model: str, *, seed: int = 0) -> Path:
-    """A raw of `SMALL_FRAME` (ARW2 wants a sensor of whole 32 columns) in the camera's own format, or a DNG, by its suffix."""
+    """A raw of `SMALL_FRAME`, an ARW or NEF of that camera or a DNG, by its suffix.
+
+    Its sensor is 96 pixels wide: ARW2 wants whole 32 columns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = SMALL_FRAME[0] + 48, SMALL_FRAME[1] + 16
     rng = np.random.default_rng([seed, *path.name.encode()])

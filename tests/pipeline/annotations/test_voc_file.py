@@ -93,7 +93,7 @@ def test_a_file_without_objects_is_an_image_without_objects() -> None:
 def test_without_a_size_the_boxes_are_in_the_raws_frame(size: str) -> None:
     file = load_voc(voc(size=size), name="A.xml")
     assert [finding.code for finding in file.findings] == ["no-image-size"]
-    unsized = file.images[0]
+    unsized = file.images.as_annotated(0)
     assert isinstance(unsized, UnsizedAnnotation)
     image = unsized.in_frame((30, 4))
     assert (image.size, image.boxes[0].bbox) == ((30, 4), (0, 1, 30, 3))

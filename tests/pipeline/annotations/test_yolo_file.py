@@ -25,7 +25,7 @@ def load(text: str | bytes, classes: ClassNames = NAMES) -> LoadedFile:
 def boxes(text: str, classes: ClassNames = NAMES, frame: tuple[int, int] = (200, 100)) -> list[Box]:
     file = load(text, classes)
     assert file.refused == {}
-    image = file.images[0]
+    image = file.images.as_annotated(0)
     assert isinstance(image, UnsizedAnnotation)
     assert image.size is None
     return list(image.in_frame(frame).boxes)
@@ -151,7 +151,7 @@ def test_every_line_is_a_box_or_the_image_is_refused(
     if file.refused:
         assert why(file)
         return
-    image = file.images[0]
+    image = file.images.as_annotated(0)
     assert isinstance(image, UnsizedAnnotation)
     found = image.in_frame((width, height)).boxes
     full = [line.split() for line in text if line.strip()]

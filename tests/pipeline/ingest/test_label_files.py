@@ -27,10 +27,8 @@ def given(folder: Path, *annotations: Path, **splits: Path) -> Inputs:
 
 
 def said(inputs: Inputs, raw: str) -> ImageAnnotation:
-    (annotation,) = inputs.index.lookup(raw)
-    if isinstance(annotation, ImageAnnotation):
-        return annotation
-    return annotation.in_frame(SMALL_FRAME)
+    (annotation,) = inputs.index.lookup(raw, SMALL_FRAME)
+    return annotation
 
 
 def codes(inputs: Inputs) -> list[str]:

@@ -189,7 +189,7 @@ def _require_one_image(file: Any) -> None:
         raise AssertionError("neither read nor refused")
     try:
         build_index([file])
-        for image in (file.images[number] for number in range(len(file.images))):
+        for image in (file.images.as_annotated(number) for number in range(len(file.images))):
             annotation_in(image, (60, 40))
     except AnnotationError as error:
         _require_words(error)
