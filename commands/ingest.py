@@ -35,14 +35,16 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="FILE",
     show_envvar=True,
-    help="A COCO file outside the sources; those inside are found. Repeatable.",
+    help="An annotation file (COCO, Pascal VOC, YOLO), or a folder of some, outside the sources; "
+    "those inside are found. Repeatable.",
 )
 @click.option(
     "--split",
     multiple=True,
     metavar="NAME=FILE",
     show_envvar=True,
-    help="A COCO file and the split it defines; else its name says train, val or test. Repeatable.",
+    help="An annotation file and the split it defines; else its name says train, val or test. "
+    "Repeatable.",
 )
 @click.option(
     "--category",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -153,6 +153,9 @@ class CocoAnnotation(_InputModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    #: The keys that are conditions of a box.
+    flag_names: ClassVar[tuple[str, ...]] = FLAG_NAMES
+
     id: _InputId
     image_id: _InputId
     category_id: _InputId
@@ -164,19 +167,19 @@ class CocoAnnotation(_InputModel):
 
     @property
     def flags(self) -> dict[str, bool]:
-        """The conditions of `FLAG_NAMES` that the record gives as true/false or 1/0."""
+        """The conditions of `flag_names` that the record gives as true/false or 1/0."""
         extra = self.model_extra
         if not extra:
             return {}
-        return {name: bool(extra[name]) for name in FLAG_NAMES if extra.get(name) in (0, 1)}
+        return {name: bool(extra[name]) for name in self.flag_names if extra.get(name) in (0, 1)}
 
     @property
     def unreadable_flags(self) -> tuple[str, ...]:
-        """Names of `FLAG_NAMES` that are present but neither true nor false (nor null)."""
+        """Names of `flag_names` that are present but neither true nor false (nor null)."""
         extra = self.model_extra
         if not extra:
             return ()
-        return tuple(name for name in FLAG_NAMES if extra.get(name) not in (0, 1, None))
+        return tuple(name for name in self.flag_names if extra.get(name) not in (0, 1, None))
 
 
 class RejectedRecord(RootModel[Any]):

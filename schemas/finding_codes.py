@@ -122,10 +122,33 @@ class FindingCode(StrEnum):
         _WARNING,
         "several annotation records have one id",
     )
+    UNREADABLE_LABELS = (
+        "unreadable-labels",
+        _ERROR,
+        "a file of one image (Pascal VOC, YOLO) cannot be read; its image is refused",
+    )
+    NO_IMAGE_SIZE = (
+        "no-image-size",
+        _WARNING,
+        "a Pascal VOC file does not say the size of the image",
+        "Write <size> into it if the boxes were drawn in another frame than the raw's.",
+    )
+    OTHER_FILE_NAME = (
+        "other-file-name",
+        _WARNING,
+        "a Pascal VOC file is named after another image than its <filename>",
+        "Correct the one that is wrong.",
+    )
+    NO_CLASS_NAMES = (
+        "no-class-names",
+        _WARNING,
+        "nothing names the classes of YOLO labels: they are called by their numbers",
+        "Put a classes.txt (a name a line) or the set's data.yaml beside or above the labels.",
+    )
     UNREADABLE_FLAG = (
         "unreadable-flag",
         _INFO,
-        "one of NOD's flags is neither true nor false",
+        "a flag of NOD's or Pascal VOC's is neither true nor false",
         "Write true or false; the flag is left out.",
     )
 

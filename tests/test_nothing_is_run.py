@@ -22,9 +22,19 @@ FILES = sorted(
     ]
 )
 
-#: Modules that can run what they read. checkpoint.py needs the name of pickle's exception.
+#: Modules that can run what they read. checkpoint.py needs the name of pickle's exception,
+#: class_names.py what of yaml makes plain values only.
 _RUNNING = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml"}
-_HARMLESS = {"pickle.UnpicklingError"}
+_HARMLESS = {
+    "pickle.UnpicklingError",
+    "yaml.AliasEvent",
+    "yaml.CollectionEndEvent",
+    "yaml.CollectionStartEvent",
+    "yaml.SafeLoader",
+    "yaml.YAMLError",
+    "yaml.parse",
+    "yaml.safe_load",
+}
 
 _BUILT_IN = {"eval", "exec", "compile", "__import__"}
 

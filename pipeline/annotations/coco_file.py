@@ -143,7 +143,8 @@ class CocoReader:
 
     def recognises(self, data: bytes, name: str) -> bool:
         """Whether this may be COCO: what is not whole JSON may be a COCO file cut off early."""
-        return looks_like_coco(data) or not is_json(data)
+        is_meant = name.lower().endswith(self.suffixes)
+        return looks_like_coco(data) or (is_meant and not is_json(data))
 
     def read(self, data: bytes, *, name: str, split: str | None) -> LoadedFile:
         """As `load_coco` does."""

@@ -13,11 +13,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from pipeline.annotations.box_checks import BoxTable, box_findings
+from pipeline.errors import AnnotationError
 from schemas.coco import (
     FLAG_NAMES,
     Box,
@@ -38,6 +39,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HASH_MODULUS: Final = 2**61 - 1
 
 Key = RecordId | tuple[str, str]
+Bbox = tuple[float, float, float, float]
+Size = tuple[int, int]
 
 
 def key_of(record_id: RecordId) -> Key:
@@ -61,7 +64,7 @@ def base_name(file_name: str) -> str:
 
 @dataclass
 class ImageColumns:
-    """Image records as they are read, in file order; sizes in pixels."""
+    """Image records as they are read, in file order; sizes in pixels, 0 where none is known."""
 
     ids: list[RecordId] = field(default_factory=list)
     file_names: list[str] = field(default_factory=list)
@@ -70,10 +73,15 @@ class ImageColumns:
 
     def add(self, record: CocoImage) -> int:
         """Take in a record; its number."""
-        self.ids.append(record.id)
-        self.file_names.append(record.file_name)
-        self.widths.append(record.width)
-        self.heights.append(record.height)
+        return self.add_named(record.id, record.file_name, (record.width, record.height))
+
+    def add_named(self, image_id: RecordId, file_name: str, size: tuple[int, int] | None) -> int:
+        """Take in an image of which the size may not be known; its number."""
+        width, height = size or (0, 0)
+        self.ids.append(image_id)
+        self.file_names.append(file_name)
+        self.widths.append(width)
+        self.heights.append(height)
         return len(self.ids) - 1
 
     def is_same(self, number: int, record: CocoImage) -> bool:
@@ -97,7 +105,8 @@ class BoxColumns:
     """Boxes as they are read, in file order.
 
     `is_crowd`, `is_ignored` and `has_mask` hold 0 or 1 a box, `flags` a `FlagState` a box for each
-    name of `FLAG_NAMES`: arrays of bytes, because a list of bool takes eight times that.
+    name of a flag (`FLAG_NAMES` in COCO files): arrays of bytes, because a list of bool takes eight
+    times that.
     """
 
     ids: list[RecordId] = field(default_factory=list)
@@ -113,6 +122,11 @@ class BoxColumns:
     category: array[int] = field(default_factory=lambda: array("q"))
     category_ids: list[RecordId] = field(default_factory=list)
     _category_numbers: dict[Key, int] = field(default_factory=dict)
+
+    @classmethod
+    def with_flags(cls, names: Sequence[str]) -> BoxColumns:
+        """Columns for records whose `CocoAnnotation.flag_names` are these."""
+        return cls(flags={name: array("b") for name in names})
 
     def add(self, record: CocoAnnotation, image: int) -> None:
         """Take in a record that belongs to the image number `image`."""
@@ -140,13 +154,13 @@ class BoxColumns:
             and self.category[number] == self._category_number(record.category_id)
         )
 
-    def bbox_of(self, number: int) -> tuple[float, float, float, float]:
+    def bbox_of(self, number: int) -> Bbox:
         """COCO (x, y, width, height) of a box as it was given."""
         x, y, width, height = self.bbox[4 * number : 4 * number + 4]
         return x, y, width, height
 
     def flag_states(self, number: int) -> tuple[int, ...]:
-        """The `FlagState` of a box for each of `FLAG_NAMES`."""
+        """The `FlagState` of a box for each flag."""
         return tuple(column[number] for column in self.flags.values())
 
     def stated_flags(self, number: int) -> dict[str, bool]:
@@ -170,6 +184,60 @@ class BoxColumns:
         return number
 
 
+@dataclass(frozen=True)
+class UnsizedAnnotation:
+    """What a file says about one image whose size it does not say.
+
+    Its boxes are in widths and heights of the frame (YOLO), or in pixels of a frame that must be
+    the raw's (VOC without ``<size>``). Which frame that is, is known where the raw is.
+    """
+
+    images: AnnotatedImages
+    index: int
+    folder_split: str | None = None
+
+    size: ClassVar[None] = None
+
+    @property
+    def split(self) -> str | None:
+        """The split of the image: the annotation file's or, where that names none, its folder's."""
+        return self.images.split or self.folder_split
+
+    @property
+    def file(self) -> str:
+        """Name of the annotation file."""
+        return self.images.file
+
+    def in_frame(self, frame: Size) -> ImageAnnotation:
+        """The annotation with its boxes in pixels of a frame of this (width, height).
+
+        Raises
+        ------
+        AnnotationError
+            If boxes in pixels lie outside: they were drawn in another frame.
+        """
+        made = self.images.annotation(self.index, frame).model_copy(update={"split": self.split})
+        if not self.images.relative:
+            _require_inside(made)
+        return made
+
+
+Annotation = ImageAnnotation | UnsizedAnnotation
+
+
+def annotation_in(annotation: Annotation, frame: Size) -> ImageAnnotation:
+    """An annotation whose size is known: from its file or, where that says none, the frame's.
+
+    Raises
+    ------
+    AnnotationError
+        As `UnsizedAnnotation.in_frame` does.
+    """
+    if isinstance(annotation, UnsizedAnnotation):
+        return annotation.in_frame(frame)
+    return annotation
+
+
 class AnnotatedImages:
     """Images with their boxes, in file order; items are made anew each time.
 
@@ -184,6 +252,8 @@ class AnnotatedImages:
     categories
         (number as annotated, name in the file) of each of `BoxColumns.category_ids`; the name is
         empty where the file gives none.
+    relative
+        Whether boxes are in widths and heights of frames of unknown size, not in pixels.
     """
 
     def __init__(
@@ -194,8 +264,10 @@ class AnnotatedImages:
         boxes: BoxColumns,
         kept: Sequence[int],
         categories: Sequence[tuple[RecordId, str]],
+        *,
+        relative: bool = False,
     ) -> None:
-        self.file, self.split = file, split
+        self.file, self.split, self.relative = file, split, relative
         self._images, self._kept, self._categories = images, kept, categories
         self._boxes = boxes
         numbers = {"": -1}
@@ -212,18 +284,26 @@ class AnnotatedImages:
         return len(self._kept)
 
     def __iter__(self) -> Iterator[ImageAnnotation]:
-        return map(self.__getitem__, range(len(self)))
+        return map(self.annotation, range(len(self)))
 
     def __getitem__(self, index: int) -> ImageAnnotation:
-        number = self._kept[index]
+        return self.annotation(index)
+
+    def as_annotated(self, index: int) -> Annotation:
+        """One image, of which the frame may have to be found yet."""
+        return self.annotation(index) if self.size(index) else UnsizedAnnotation(self, index)
+
+    def annotation(self, index: int, frame: Size = (1, 1)) -> ImageAnnotation:
+        """One image; `frame` is its (width, height) if it has none of its own."""
+        width, height = self.size(index) or frame
         return ImageAnnotation(
             file=self.file,
-            image_id=self._images.ids[number],
+            image_id=self._images.ids[self._kept[index]],
             file_name=self.file_name(index),
-            width=self._images.widths[number],
-            height=self._images.heights[number],
+            width=width,
+            height=height,
             split=self.split,
-            boxes=self._boxes_of(index),
+            boxes=self._boxes_of(index, (width, height)),
         )
 
     def file_name(self, index: int) -> str:
@@ -234,10 +314,11 @@ class AnnotatedImages:
         """Name of the annotated image as the record has it, folders included."""
         return self._images.file_names[self._kept[index]]
 
-    def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of the annotated frame in pixels."""
+    def size(self, index: int) -> Size | None:
+        """(width, height) of the annotated frame in pixels; None where it is not known."""
         number = self._kept[index]
-        return self._images.widths[number], self._images.heights[number]
+        width, height = self._images.widths[number], self._images.heights[number]
+        return (width, height) if width else None
 
     def box_count(self, index: int) -> int:
         """How many boxes an image has."""
@@ -273,15 +354,16 @@ class AnnotatedImages:
         numbers: list[int] = self._order[self._starts[number] : self._starts[number + 1]].tolist()
         return numbers
 
-    def _boxes_of(self, index: int) -> tuple[Box, ...]:
+    def _boxes_of(self, index: int, frame: Size) -> tuple[Box, ...]:
         columns, numbers = self._boxes, self._numbers(index)
         if not numbers:
             return ()
         image = base_name(self._images.file_names[self._kept[index]])
         where = [f"{self.file}: annotation {columns.ids[n]!r} (image {image})" for n in numbers]
-        found = box_findings(self._table(index, numbers, where))
+        bboxes = [self._in_pixels(columns.bbox_of(box), frame) for box in numbers]
+        found = box_findings(self._table(numbers, bboxes, frame, where))
         made = []
-        for box, place, findings in zip(numbers, where, found, strict=True):
+        for box, bbox, place, findings in zip(numbers, bboxes, where, found, strict=True):
             category_id, name = self._categories[columns.category[box]]
             area = columns.area[box]
             made.append(
@@ -289,7 +371,7 @@ class AnnotatedImages:
                     annotation_id=columns.ids[box],
                     category_id=category_id,
                     category=name if class_key(name) else str(category_id),
-                    bbox=columns.bbox_of(box),
+                    bbox=bbox,
                     iscrowd=bool(columns.is_crowd[box]),
                     ignore=bool(columns.is_ignored[box]),
                     area=area if math.isfinite(area) else None,
@@ -299,13 +381,22 @@ class AnnotatedImages:
             )
         return tuple(made)
 
-    def _table(self, index: int, numbers: list[int], where: list[str]) -> BoxTable:
+    def _in_pixels(self, bbox: Bbox, frame: Size) -> Bbox:
+        """A box as it was given, in pixels of a frame of (width, height)."""
+        if not self.relative:
+            return bbox
+        (x, y, box_width, box_height), (width, height) = bbox, frame
+        return x * width, y * height, box_width * width, box_height * height
+
+    def _table(
+        self, numbers: list[int], bboxes: Sequence[Bbox], frame: Size, where: list[str]
+    ) -> BoxTable:
         columns, count = self._boxes, len(numbers)
         masked = np.array([bool(columns.has_mask[n]) for n in numbers])
         area = np.array([columns.area[n] for n in numbers])
-        width, height = self.size(index)
+        width, height = frame
         return BoxTable(
-            bbox=np.array([columns.bbox_of(n) for n in numbers], dtype=np.float64),
+            bbox=np.array(bboxes, dtype=np.float64),
             category=np.array([self._classes[columns.category[n]] for n in numbers]),
             is_region=np.array(
                 [bool(columns.is_crowd[n] or columns.is_ignored[n]) for n in numbers]
@@ -318,6 +409,24 @@ class AnnotatedImages:
         )
 
 
+def _require_inside(annotation: ImageAnnotation) -> None:
+    """Refuse boxes in pixels that cannot be those of the frame they were put in."""
+    for box in annotation.boxes:
+        x, y, width, height = box.bbox
+        if (
+            x < -1
+            or y < -1
+            or x + width > annotation.width + 1
+            or y + height > annotation.height + 1
+        ):
+            raise AnnotationError(
+                f"{annotation.file} does not say the size of the image, and its box {box.bbox} is "
+                f"not inside the raw's frame of {annotation.width}x{annotation.height}",
+                path=annotation.file_name,
+                mend=f"Write the width and height of the annotated image into {annotation.file}.",
+            )
+
+
 def _area(record: CocoAnnotation) -> float:
     """Area in pixels; NaN for none, infinity for one that is not finite."""
     if record.area is None:
@@ -325,17 +434,14 @@ def _area(record: CocoAnnotation) -> float:
     return record.area if math.isfinite(record.area) else math.inf
 
 
-_NO_FLAGS: Final = (FlagState.ABSENT,) * len(FLAG_NAMES)
-
-
 def _flag_states(record: CocoAnnotation) -> tuple[int, ...]:
-    """What a record says about each of `FLAG_NAMES`."""
+    """What a record says about each of its `flag_names`."""
     if not record.model_extra:
-        return _NO_FLAGS
+        return (FlagState.ABSENT,) * len(record.flag_names)
     stated, unreadable = record.flags, record.unreadable_flags
     return tuple(
         FlagState.UNREADABLE if name in unreadable else _state(stated.get(name))
-        for name in FLAG_NAMES
+        for name in record.flag_names
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from pipeline.annotations.columns import base_name
@@ -105,3 +105,20 @@ class Notes:
             path=self.name,
             mend="Export the annotations as COCO again, or leave this file out.",
         )
+
+
+def bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings of many small files: the first of each kind, and how many more there are."""
+    kept: list[Finding] = []
+    counts: Counter[str] = Counter()
+    last: dict[str, Finding] = {}
+    for finding in findings:
+        counts[finding.code] += 1
+        if counts[finding.code] <= MAX_NAMED:
+            kept.append(finding)
+        last[finding.code] = finding
+    for code, count in counts.items():
+        if count > MAX_NAMED:
+            message = f"and {count - MAX_NAMED:,} more such files ({code})"
+            kept.append(last[code].model_copy(update={"message": message}))
+    return tuple(kept)

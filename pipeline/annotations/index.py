@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from pipeline.annotations.columns import AnnotatedImages
+import numpy as np
+
+from pipeline.annotations.boxes import xywh_to_xyxy
+from pipeline.annotations.columns import (
+    AnnotatedImages,
+    Annotation,
+    UnsizedAnnotation,
+    annotation_in,
+)
 from pipeline.annotations.file_findings import MAX_NAMED
 from pipeline.annotations.names import (
     PICTURES,
@@ -35,6 +43,9 @@ _UNSPLIT = "none"
 
 MAX_NAMESAKES: Final = 20
 """Different images of one raw that are told apart; no set of cameras has more."""
+
+_SAME_EDGES: Final = 1.5
+"""Pixels between edges of one box in two formats: VOC writes whole ones, and from 1."""
 
 
 class MissingRaw(NamedTuple):
@@ -61,12 +72,16 @@ class _Record:
         return self.images.file_name(self.number)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int] | None:
         return self.images.size(self.number)
 
     @property
-    def annotation(self) -> ImageAnnotation:
-        return self.images[self.number]
+    def annotation(self) -> Annotation:
+        return self.images.as_annotated(self.number)
+
+    def in_frame(self, frame: tuple[int, int] = (1, 1)) -> ImageAnnotation:
+        """What it says, in a frame of this (width, height) if it has none of its own."""
+        return self.images.annotation(self.number, frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +181,25 @@ class AnnotationIndex:
 
     @property
     def images(self) -> tuple[ImageAnnotation, ...]:
-        """One record an image, ordered by annotation file name, then as in the file."""
-        return tuple(picture.record.annotation for picture in self._pictures)
+        """One record an image, ordered by annotation file name, then as in the file.
 
-    def lookup(self, file_name: str) -> tuple[ImageAnnotation, ...]:
+        Where a file says no size, a frame of 1x1 takes its place.
+        """
+        return tuple(picture.record.in_frame() for picture in self._pictures)
+
+    def lookup(
+        self, file_name: str, frame: tuple[int, int] = (1, 1)
+    ) -> tuple[ImageAnnotation, ...]:
+        """What is said about a raw, as `candidates` finds it.
+
+        Parameters
+        ----------
+        frame
+            (width, height) of the raw's frame, for annotations that do not say their own.
+        """
+        return tuple(annotation_in(one, frame) for one in self.candidates(file_name))
+
+    def candidates(self, file_name: str) -> tuple[Annotation, ...]:
         """Find what is said about a raw.
 
         Parameters
@@ -202,7 +232,7 @@ class AnnotationIndex:
             if namesakes:
                 raise _as_error(_several_raws(file_name, namesakes, picture.record))
         sizes = {picture.record.size for picture in found}
-        if len(sizes) < len(found):
+        if len(sizes) < len(found) or (len(found) > 1 and None in sizes):
             raise _as_error(_namesakes(file_name, found))
         if not found and file_name in join.refused:
             raise _as_error(join.refused[file_name])
@@ -330,10 +360,14 @@ def build_index(
     return index
 
 
-def _with_split(annotation: ImageAnnotation, raw: str) -> ImageAnnotation:
+def _with_split(annotation: Annotation, raw: str) -> Annotation:
     """The split of the raw's folder, where the annotation file names none."""
     split = split_of_folders(raw) if annotation.split is None else None
-    return annotation.model_copy(update={"split": split}) if split else annotation
+    if split is None:
+        return annotation
+    if isinstance(annotation, UnsizedAnnotation):
+        return replace(annotation, folder_split=split)
+    return annotation.model_copy(update={"split": split})
 
 
 def _same_name(raw: str, raws: Iterable[str]) -> list[str]:
@@ -355,7 +389,8 @@ def _difference(known: _Record, record: _Record) -> str | None:
     extensions = {_extension(known), _extension(record)}
     if len(extensions) == 2 and not extensions & (PICTURES | {""}):
         return None
-    size = known.size != record.size
+    unsized = None in (known.size, record.size)
+    size = known.size != record.size and not unsized
     boxes = _boxes_differ(known, record)
     if size and (boxes or not known.images.box_count(known.number)):
         return None
@@ -366,9 +401,30 @@ def _difference(known: _Record, record: _Record) -> str | None:
 
 def _boxes_differ(known: _Record, record: _Record) -> bool:
     counts = {one.images.box_count(one.number) for one in (known, record)}
-    return len(counts) == 2 or known.images.content(known.number) != record.images.content(
-        record.number
-    )
+    if len(counts) == 2:
+        return True
+    if known.images.relative != record.images.relative:
+        return not _drawn_alike(known, record)
+    return known.images.content(known.number) != record.images.content(record.number)
+
+
+def _drawn_alike(known: _Record, record: _Record) -> bool:
+    """Whether boxes in pixels and boxes in widths and heights are the same, but for rounding."""
+    frame = known.size or record.size
+    if frame is None:
+        return known.images.box_count(known.number) == 0
+    first, second = (one.in_frame(frame).boxes for one in (known, record))
+    left = xywh_to_xyxy([box.bbox for box in first])
+    right = xywh_to_xyxy([box.bbox for box in second])
+    free = np.ones(len(right), dtype=bool)
+    names = np.array([box.category.strip().casefold() for box in second])
+    for box, edges in zip(first, left, strict=True):
+        near = (np.abs(right - edges) <= _SAME_EDGES).all(axis=1)
+        fitting = np.flatnonzero(free & near & (names == box.category.strip().casefold()))
+        if not fitting.size:
+            return False
+        free[fitting[0]] = False
+    return True
 
 
 def _extension(record: _Record) -> str:
@@ -377,17 +433,23 @@ def _extension(record: _Record) -> str:
     return found if found in PICTURES | RAWS else ""
 
 
-def _lacks(record: _Record) -> tuple[bool, bool, bool]:
+def _lacks(record: _Record) -> tuple[bool, ...]:
     """Order twins so that the one that knows most comes first."""
     has_flags = record.images.has_flags(record.number)
-    return record.images.split is None, not has_flags, _extension(record) not in RAWS
+    return (
+        record.size is None,
+        record.images.split is None,
+        not has_flags,
+        _extension(record) not in RAWS,
+    )
 
 
 def _conflict(known: _Record, record: _Record, difference: str) -> Finding:
     def said(one: _Record) -> str:
-        image = one.annotation
+        image = one.in_frame()
+        size = f"{image.width}x{image.height}" if one.size else "of unknown size"
         return (
-            f"image {image.image_id!r}: {image.width}x{image.height}, "
+            f"image {image.image_id!r}: {size}, "
             f"split {image.split or _UNSPLIT}, {len(image.boxes)} boxes"
         )
 

@@ -15,7 +15,7 @@ from schemas.finding import Finding
 MAX_FILE_BYTES: Final = 1 << 28
 """Bytes of an annotation file. RAW-NOD's largest has 3 MB; all of COCO 2017's boxes fit."""
 
-_SPLIT_WORDS = {
+SPLIT_WORDS: Final = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -64,8 +64,8 @@ def split_from_name(name: str) -> str | None:
 def split_of_folders(path: str) -> str | None:
     """The split that the nearest folder of a path names as a whole: ``valid/DSC_0001.NEF``."""
     for folder in reversed(folders_of(path)):
-        if folder.removesuffix("!").removesuffix(".zip") in _SPLIT_WORDS:
-            return _SPLIT_WORDS[folder.removesuffix("!").removesuffix(".zip")]
+        if folder.removesuffix("!").removesuffix(".zip") in SPLIT_WORDS:
+            return SPLIT_WORDS[folder.removesuffix("!").removesuffix(".zip")]
     return None
 
 
@@ -87,7 +87,7 @@ def folder_split(name: str, place: str) -> str | None:
 
 def _splits_in(text: str) -> set[str]:
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)
-    return {_SPLIT_WORDS[word.lower()] for word in words if word.lower() in _SPLIT_WORDS}
+    return {SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS}
 
 
 def refuse_oversized(nbytes: int, name: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pipeline.annotations.coco_file import CocoReader
 from pipeline.annotations.reader import AnnotationReader
+from pipeline.annotations.text_files import TEXT_SUFFIXES
+from pipeline.annotations.voc_file import VocReader
 
 #: In the order in which they are asked. COCO stands last, because it also takes files that are not
 #: whole JSON.
-READERS: tuple[AnnotationReader, ...] = (CocoReader(),)
+READERS: tuple[AnnotationReader, ...] = (VocReader(), CocoReader())
 
 
 def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | None:
@@ -19,14 +21,17 @@ def reader_of(data: bytes, name: str, *, is_named: bool) -> AnnotationReader | N
         The file.
     is_named
         Whether the user says that it holds annotations: one that nobody recognises is then read as
-        COCO, and refused with what is wrong with it.
+        its suffix says, or as COCO, and refused with what is wrong with it.
     """
     for reader in READERS:
         if reader.recognises(data, name):
             return reader
-    return READERS[-1] if is_named else None
+    if not is_named:
+        return None
+    meant = (reader for reader in READERS if name.lower().endswith(reader.suffixes))
+    return next(meant, READERS[-1])
 
 
 def annotation_suffixes() -> frozenset[str]:
-    """What the names of annotation files end in."""
-    return frozenset(suffix for reader in READERS for suffix in reader.suffixes)
+    """What the names of files end in that annotate images, or say something about such files."""
+    return TEXT_SUFFIXES.union(*(reader.suffixes for reader in READERS))

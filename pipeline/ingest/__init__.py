@@ -5,7 +5,7 @@
 Open `run` first: the order of the steps. The coordinator alone gives out rows and writes metadata
 and manifest; workers write chunks and sidecars.
 
-- `inputs`: raws and annotations among the sources.
+- `inputs`: raws and annotations among the sources. `label_files`: those of one image each.
 - `store_state`: what the store holds already, and whether it is whole.
 - `survey`: what each source needs. `placement`: the group and row it goes to. Both are pure.
 - `class_levels`: the levels by which ranges are planned, learned from one file of a class.

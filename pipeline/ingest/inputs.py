@@ -11,6 +11,7 @@ from pipeline.annotations.index import AnnotationIndex, build_index
 from pipeline.annotations.reader import LoadedFile, folder_split, refuse_oversized
 from pipeline.annotations.table import annotation_suffixes, reader_of
 from pipeline.errors import SourceError, UsageError
+from pipeline.ingest.label_files import AnnotationSource, LabelFiles
 from pipeline.sources.discover import discover
 from pipeline.sources.source import MEMBER_MARK, Source
 from schemas.finding import Finding
@@ -66,18 +67,25 @@ def gather(
             path=", ".join(sources),
             mend="name the folder, archive or files that hold them",
         )
-    reading = _Reading()
     named = _named(annotations, splits)
-    known = {source.location for source, _ in named}
-    found_too = ((source, None) for source in found.annotations if source.location not in known)
-    for source, split in (*named, *found_too):
-        is_named = (source, split) in named
+    locations = {one.source.location for one in named}
+    files = [
+        *named,
+        *(AnnotationSource(one) for one in found.annotations if one.location not in locations),
+    ]
+    labels = LabelFiles([one for one in files if one.is_text], found.raws)
+    reading = _Reading()
+    for one in files:
+        if one.is_text and not one.itself:
+            continue
         try:
-            reading.read(source, split, is_named=is_named)
+            reading.read(one, labels)
         except SourceError as error:
-            problems.append((source.name, error))
+            problems.append((one.source.name, error))
+    labels.find_labels()
+    problems += labels.problems
     places = {raw.name: raw.label for raw in found.raws}
-    index = build_index(reading.loaded, places)
+    index = build_index([*reading.loaded, *labels.loaded()], places)
     return Inputs(found.raws, index, tuple(problems), tuple(reading.findings()))
 
 
@@ -90,9 +98,7 @@ def _relative(path: str, sources: Sequence[str]) -> str:
     return path
 
 
-def _named(
-    annotations: Sequence[str], splits: Sequence[tuple[str, str]]
-) -> list[tuple[Source, str | None]]:
+def _named(annotations: Sequence[str], splits: Sequence[tuple[str, str]]) -> list[AnnotationSource]:
     """The annotation files named by the user; none of them is passed over.
 
     Raises
@@ -102,7 +108,16 @@ def _named(
     """
     paths: list[tuple[str, str | None]] = [(path, split) for split, path in splits]
     paths += [(path, None) for path in annotations]
-    return [(source, split) for path, split in paths for source in _annotations_at(path)]
+    return [
+        AnnotationSource(
+            source,
+            split,
+            named=True,
+            itself=source.member is None and source.location in (path, os.path.abspath(path)),
+        )
+        for path, split in paths
+        for source in _annotations_at(path)
+    ]
 
 
 def _annotations_at(path: str) -> tuple[Source, ...]:
@@ -117,7 +132,9 @@ def _annotations_at(path: str) -> tuple[Source, ...]:
         raise UsageError(
             problem.message if problem else "no annotation file there",
             path=problem.path if problem else path,
-            mend=problem.mend if problem else "name a COCO file, or a folder that holds some",
+            mend=problem.mend
+            if problem
+            else "name a COCO, Pascal VOC or YOLO file, or a folder that holds some",
         )
     return files
 
@@ -130,17 +147,23 @@ class _Reading:
     _folder_splits: dict[str, list[str]] = field(default_factory=dict)
     _passed_over: list[Finding] = field(default_factory=list)
 
-    def read(self, source: Source, split: str | None, *, is_named: bool) -> None:
-        """Read one file; one that holds no annotations is passed over, unless the user named it."""
+    def read(self, file: AnnotationSource, labels: LabelFiles) -> None:
+        """Read one file; one that holds no annotations is passed over, unless the user named it.
+
+        Files of single images go to `labels`.
+        """
+        source, split = file.source, file.split
         refuse_oversized(source.size, source.name)
         data = source.read_bytes()
-        reader = reader_of(data, source.name, is_named=is_named)
+        if labels.takes(file, data):
+            return
+        reader = reader_of(data, source.name, is_named=file.named)
         if reader is not None:
             if split is None and (by_folder := folder_split(source.name, source.label)):
                 split = by_folder
                 self._folder_splits.setdefault(split, []).append(source.name)
-            file = reader.read(data, name=source.name, split=split)
-            self.loaded.append(replace(file, place=source.label))
+            loaded = reader.read(data, name=source.name, split=split)
+            self.loaded.append(replace(loaded, place=source.label))
         elif looks_like_detections(data):
             message = "a list of detections with scores, not annotations: passed over"
             self._passed_over.append(FindingCode.DETECTIONS.finding(source.name, message))

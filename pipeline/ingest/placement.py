@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pipeline.annotations.columns import annotation_in
 from pipeline.develop.colour import own_range
 from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
@@ -129,7 +130,7 @@ def _frame_of(item: Item, facts: RawFacts) -> tuple[Frame, ImageAnnotation | Non
         except FrameMismatchError as error:
             mismatch = mismatch or error
             continue
-        return frame, annotation
+        return frame, annotation_in(annotation, frame.size) if annotation else None
     raise mismatch or AssertionError("no candidate")
 
 

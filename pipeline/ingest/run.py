@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from pipeline.annotations.columns import annotation_in
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import StoreError
@@ -242,8 +243,8 @@ class _Run:
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
         elif item.status == "reannotate" and item.sample is not None:
             # New boxes for the same pixels: only the sidecar changes.
-            annotation = item.annotations[0]
             old = read_sidecar(self.files, *item.sample.entry.key)
+            annotation = annotation_in(item.annotations[0], old.frame.size)
             findings = frame_findings(old.frame, annotated=True, where=item.source.name)
             findings += tuple(one for one in old.findings if one.code in _OF_PIXELS)
             update = {

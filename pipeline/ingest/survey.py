@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.annotations.columns import Annotation, annotation_in
 from pipeline.annotations.index import AnnotationIndex
 from pipeline.errors import SourceError
 from pipeline.ingest.failure import Failure, failure_from
@@ -28,7 +29,7 @@ class Item:
     source: Source
     status: Status
     sample: SampleState | None = None
-    annotations: tuple[ImageAnnotation, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     failure: Failure | None = None
     annotated: bool = True
 
@@ -45,7 +46,8 @@ def _survey_one(
 ) -> Item:
     sample = state.sample_of(source)
     try:
-        annotations = index.lookup(source.name)
+        annotations = index.candidates(source.name)
+        stored = _in_stored_frame(annotations, sample)
     except SourceError as error:
         return Item(source, "new", sample, failure=failure_from(error))
     if sample is None:
@@ -60,12 +62,21 @@ def _survey_one(
         return Item(source, "damaged", sample, annotations, annotated=annotated)
     if (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
         return Item(source, "changed", sample, annotations, annotated=annotated)
-    if not annotations or sample.annotation in map(annotation_key, annotations):
+    if not annotations or sample.annotation in map(annotation_key, stored):
         return Item(source, "up-to-date", sample, annotated=annotated)
-    fitting = tuple(a for a in annotations if a.size == sample.frame_size)
+    fitting = tuple(a for a in stored if a.size == sample.frame_size)
     if fitting:
         return Item(source, "reannotate", sample, fitting)
     return Item(source, "changed", sample, annotations)
+
+
+def _in_stored_frame(
+    annotations: Sequence[Annotation], sample: SampleState | None
+) -> tuple[ImageAnnotation, ...]:
+    """What is annotated, in pixels of the frame that the sample has."""
+    if sample is None or sample.frame_size is None:
+        return ()
+    return tuple(annotation_in(one, sample.frame_size) for one in annotations)
 
 
 def _unchanged(source: Source, before: FailedSource) -> bool:

@@ -106,7 +106,8 @@ def _tasks(
         if sample is None or sample.damage:
             continue
         try:
-            said = index.lookup(source.name) if index else ()
+            frame = sample.frame_size or (1, 1)
+            said = index.lookup(source.name, frame) if index else ()
         except SourceError:
             said = ()  # unusable: no ingest would have taken it either
         yield RederiveTask(source, files, *sample.entry.key, recipe, said)

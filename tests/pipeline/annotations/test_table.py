@@ -69,4 +69,4 @@ def test_what_nobody_recognises_is_read_as_coco_only_if_the_user_names_it() -> N
     assert reader_of(other, "a.json", is_named=False) is None
     assert isinstance(reader_of(other, "a.json", is_named=True), CocoReader)
     assert isinstance(reader_of(b'{"images": [', "a.json", is_named=False), CocoReader)
-    assert annotation_suffixes() == {".json"}
+    assert annotation_suffixes() == {".json", ".xml", ".txt", ".names", ".yaml", ".yml"}

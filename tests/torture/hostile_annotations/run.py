@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.torture.campaign import FaultRow, Scale
-from tests.torture.hostile_annotations import documents, names, records, zips
+from tests.torture.hostile_annotations import documents, labels, names, records, zips
 from tests.torture.hostile_annotations.bench import Bench, benches
 
 
@@ -40,6 +40,8 @@ def _records(bench: Bench, scale: Scale) -> Iterator[FaultRow]:
     yield bench.row("numbers of boxes", records.numbers(rng, scale.count(216, 24)))
     yield bench.row("sizes, ids, categories, flags", records.records(rng, scale.count(216, 24)))
     yield bench.row("files that are not whole, not UTF-8, not COCO", documents.documents())
+    yield bench.row("Pascal VOC files of every kind of damage", labels.voc_files())
+    yield bench.row("YOLO labels of every kind of damage", labels.yolo_files())
     yield bench.row("ids given twice, one image in two files", documents.repeats())
 
 

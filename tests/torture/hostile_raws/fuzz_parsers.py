@@ -117,6 +117,87 @@ def _seeds_coco(folder: Path) -> Iterator[bytes]:
     yield json.dumps(coco | {"annotations": [box | {"image_id": 7, "bbox": [0, 0, 0, 0]}]}).encode()
 
 
+def _parse_voc(_: Path) -> Parse:
+    from pipeline.annotations.voc_file import load_voc, looks_like_voc
+
+    def parse(data: bytes) -> None:
+        looks_like_voc(data)
+        _require_one_image(load_voc(data, name="Annotations/A.xml"))
+
+    return parse
+
+
+def _seeds_voc(_: Path) -> Iterator[bytes]:
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>4</ymax></bndbox>"
+    flags = "<difficult>1</difficult><truncated>0</truncated><occluded>maybe</occluded>"
+    part = f"<part><name>head</name>{box}</part>"
+    objects = f"<object><name>car</name>{flags}{box}{part}</object><object><name>a</name></object>"
+    size = "<size><width>60</width><height>40</height></size>"
+    whole = f"<annotation><filename>A.jpg</filename>{size}{objects}</annotation>"
+    yield whole.encode()
+    yield f"<!DOCTYPE a [<!ENTITY e 'x'>]>{whole.replace('car', '&e;')}".encode()
+    yield f"<?xml version='1.0' encoding='utf-16'?>{whole}".encode("utf-16")
+
+
+def _parse_yolo(_: Path) -> Parse:
+    from pipeline.annotations.class_names import ClassNames
+    from pipeline.annotations.yolo_file import load_yolo, looks_like_yolo
+
+    sets = ClassNames(), ClassNames("classes.txt", {0: "a", 2: "b"}, keypoint_numbers=6)
+
+    def parse(data: bytes) -> None:
+        looks_like_yolo(data)
+        for classes in sets:
+            _require_one_image(load_yolo(data, name="labels/A.txt", classes=classes, split=None))
+
+    return parse
+
+
+def _seeds_yolo(_: Path) -> Iterator[bytes]:
+    yield b"0 0.5 0.5 0.2 0.3\n2\t.25 2.5e-1 0.5 1\r\n"
+    yield b"\xef\xbb\xbf0 0.1 0.2 0.5 0.2 0.3 0.8\n"
+    yield b"0 0.5 0.5 0.2 0.3 0.1 0.1 2 0.9 0.9 0\n1 0.5 0.5 0.2 0.3 0.97\n"
+
+
+def _parse_names(_: Path) -> Parse:
+    from pipeline.annotations.class_names import load_class_names
+    from pipeline.errors import AnnotationError
+
+    def parse(data: bytes) -> None:
+        for name in ("data.yaml", "classes.txt"):
+            try:
+                load_class_names(data, name=name)
+            except AnnotationError as error:
+                _require_words(error)
+
+    return parse
+
+
+def _seeds_names(_: Path) -> Iterator[bytes]:
+    yield b"path: ../a\ntrain: [images/a, b]\nval: val.txt\nnames:\n  0: person\n  '1': a b\n"
+    yield b"names: [person, &a car]\nnc: 2\nkpt_shape: [17, 3]\nx: {a: !!int '1', b: 0x1f}\n"
+    yield b"person\ntraffic light\n"
+
+
+def _require_one_image(file: Any) -> None:
+    """It has its image, in whatever frame; or says why not, and how that is mended."""
+    from pipeline.annotations.columns import annotation_in
+    from pipeline.annotations.index import build_index
+    from pipeline.errors import AnnotationError
+
+    if (len(file.images) == 1) == bool(file.refused):
+        raise AssertionError("neither read nor refused")
+    try:
+        build_index([file])
+        for image in (file.images.as_annotated(number) for number in range(len(file.images))):
+            annotation_in(image, (60, 40))
+    except AnnotationError as error:
+        _require_words(error)
+    for finding in file.refused.values():
+        if not (finding.message and finding.mend):
+            raise AssertionError(f"no reason or no mend: {finding!r}")
+
+
 def _parse_zip(_: Path) -> Parse:
     import io
 
@@ -352,6 +433,9 @@ TARGETS: dict[str, Target] = {
             _seeds_coco,
             mutate_json,
         ),
+        Target("voc", ("pipeline.annotations.voc_file",), _parse_voc, _seeds_voc),
+        Target("yolo", ("pipeline.annotations.yolo_file",), _parse_yolo, _seeds_yolo),
+        Target("names", ("pipeline.annotations.class_names",), _parse_names, _seeds_names),
         Target(
             "zip",
             ("pipeline.sources.cut_zip", "pipeline.sources.zip_archive", "zipfile"),
