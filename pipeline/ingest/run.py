@@ -350,7 +350,7 @@ class _Run:
     def _finish(self) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
         self.files.recover()  # workers may have been killed in the middle of a commit
-        remove_orphans(self.files, self.ledger.owners())
+        remove_orphans(self.files, self.ledger.owners(), self.recipe.levels)
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
 

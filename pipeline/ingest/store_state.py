@@ -14,8 +14,9 @@ from pipeline.runtime.threads import in_order
 from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
+from pipeline.store.keys import MANIFEST_NAME
 from pipeline.store.layouts import group_layout
-from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.manifest import entry_for, parse_manifest
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout

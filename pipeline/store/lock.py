@@ -23,6 +23,7 @@ from pipeline.store import disk
 LOCK_NAME = ".lock"
 COMMITS_NAME = ".lock-commits"
 OWNER_NAME = ".lock-owner.json"
+LOCK_FILES = frozenset({LOCK_NAME, COMMITS_NAME, OWNER_NAME})
 
 #: Seconds a writer waits for commits that workers of a killed writer are still in the middle of.
 LAST_COMMITS = 10.0

@@ -17,9 +17,11 @@ from pipeline.annotations.boxes import target_arrays
 from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.format import check_chunk, damaged_chunk, decode_chunk
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import SIDECARS, chunk_key, sidecar_key
+from pipeline.store.keys import GROUP_NAME, SIDECARS, chunk_key, is_key, sidecar_key
 from schemas.recipe import LevelName
-from schemas.sidecar import Sidecar
+from schemas.sidecar import FORMAT_VERSION, Sidecar
+
+_BEGINNING = b'{\n "format_version": %d' % FORMAT_VERSION
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,15 @@ def targets(
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
     """(group, id) of every sidecar there is, by listing folders."""
-    for group in files.names():
+    for group in filter(GROUP_NAME.fullmatch, files.names()):
         for name in files.names(f"{group}/{SIDECARS}"):
-            if name.endswith(".json"):
+            if is_key(f"{group}/{SIDECARS}/{name}"):
                 yield group, name.removesuffix(".json")
+
+
+def looks_like_sidecar(data: bytes) -> bool:
+    """Whether these are the bytes of a sidecar, whole or damaged, and not some other file."""
+    return data.startswith(_BEGINNING) or b'"recipe_fingerprint"' in data
 
 
 def read_sidecar(

@@ -15,9 +15,9 @@ import numpy as np
 
 from pipeline.errors import GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, SIDECARS, chunk_key, sidecar_key
 from pipeline.store.local_files import LocalFiles
-from pipeline.store.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
+from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary
 from schemas.finding import Finding, Severity

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.store.keys import METADATA_NAME, SIDECARS
-from pipeline.store.manifest import MANIFEST_NAME
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, SIDECARS
 from schemas.recipe import Recipe
 from tests.kit.known_store import Damage, Faults, Folder, KnownStore, Link, Rng, flip
 from tests.kit.stored import sealed
