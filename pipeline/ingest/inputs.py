@@ -26,11 +26,14 @@ class Inputs:
         All annotations that could be read.
     problems
         Sources that could not be: (name, error). They cost themselves only.
+    annotation_files
+        Names of the annotation files that could be read.
     """
 
     raws: tuple[Source, ...]
     index: AnnotationIndex
     problems: tuple[tuple[str, SourceError], ...]
+    annotation_files: frozenset[str] = frozenset()
 
 
 def gather(
@@ -70,7 +73,8 @@ def gather(
             loaded += _read(source, split, is_named=is_named)
         except SourceError as error:
             problems.append((source.name, error))
-    return Inputs(found.raws, build_index(loaded), tuple(problems))
+    read = frozenset(file.name for file in loaded)
+    return Inputs(found.raws, build_index(loaded), tuple(problems), annotation_files=read)
 
 
 def _relative(path: str, sources: Sequence[str]) -> str:

@@ -8,19 +8,22 @@ sidecars.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.notices import replaced_finding, survey_findings
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
+from pipeline.ingest.recognise import recognise
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.survey import Item, statuses, survey
 from pipeline.ingest.tasks import (
@@ -36,11 +39,13 @@ from pipeline.raw.cross_check import DecoderTrust
 from pipeline.raw.decoders.table import decoder_packages
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
+from pipeline.sources.source import Source
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
 from pipeline.store.keys import sidecar_key
 from pipeline.store.open_files import StorePlace, open_files
+from pipeline.store.places import Places, write_places
 from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
@@ -48,7 +53,9 @@ from schemas.events import IngestSummary, PlanEvent
 from schemas.exit_code import ExitCode
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
+from schemas.manifest import StoredSample
 from schemas.recipe import Recipe
+from schemas.sidecar import Sidecar
 
 #: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
 #: seconds are for each begun `MANIFEST_SAMPLES`: writing a million lines takes some ten.
@@ -111,7 +118,15 @@ def plan_ingest(
     ledger = Ledger(reporter)
     _report_inputs(inputs, ledger)
     state = read_state(files, reporter, recheck=options.recheck)
-    items = survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
+    items = survey(
+        recognise(inputs.raws, state, reporter),
+        state,
+        inputs.index,
+        inputs.annotation_files,
+        retry_failed=options.retry_failed,
+    )
+    for finding in survey_findings(items):
+        ledger.find(finding)
     for item in items:
         if item.failure is not None:
             ledger.fail(item.source.name, item.failure, item.source)
@@ -181,6 +196,8 @@ class _Run:
     state: StoreState = field(default_factory=StoreState)
     interruption: Interruption = field(default_factory=Interruption)
     store_error: StoreError | None = None
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def stopping(self) -> bool:
@@ -200,17 +217,27 @@ class _Run:
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
         self.writer.write_manifest(self.ledger.entries())
-        items = survey(
-            inputs.raws, self.state, inputs.index, retry_failed=self.options.retry_failed
+        recognised = recognise(
+            inputs.raws, self.state, self.ledger.reporter, stopping=lambda: self.stopping
         )
+        items = survey(
+            recognised,
+            self.state,
+            inputs.index,
+            inputs.annotation_files,
+            retry_failed=self.options.retry_failed,
+        )
+        for finding in survey_findings(items):
+            self.ledger.find(finding)
+        self.places = dict(self.state.places.samples)
         for item in items:
             if not self.stopping:
                 self._settle(item)
         to_do = [item for item in items if item.status in _TO_DEVELOP and item.failure is None]
         if to_do and not self.stopping:
-            self._develop(to_do)
-        self._finish()
-        self._look_for_missing_raws(inputs)
+            self._develop([self._with_kept_boxes(item) for item in to_do])
+        self._finish(items)
+        self._look_for_missing_raws(inputs, [item.called for item in items])
         return self.ledger.summary(
             self.files.location(),
             interrupted=self.interruption.wanted,
@@ -228,19 +255,41 @@ class _Run:
             group, row = (before.group, before.row) if before else (None, None)
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
         elif item.status == "reannotate" and item.sample is not None:
-            # New boxes for the same pixels: only the sidecar changes.
-            annotation = item.annotations[0]
-            old = read_sidecar(self.files, *item.sample.entry.key)
-            findings = frame_findings(old.frame, annotated=True, where=item.source.name)
-            update = {
-                "annotation": annotation,
-                "split": annotation.split,
-                "findings": findings,
-            }
-            new = old.model_copy(update=update).sealed()
-            self.files.put(sidecar_key(new.group, new.id), new.to_json())
-            self.ledger.commit(new)
+            self._reannotate(item, item.sample.entry)
             counts.reannotated += 1
+        elif item.status == "up-to-date" and item.sample is not None:
+            entry, source = item.sample.entry, item.source
+            self.places[entry.key] = item.place
+            if (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
+                self.ledger.renew(self._put_sidecar(entry, _seen(source)))
+
+    def _reannotate(self, item: Item, entry: StoredSample) -> None:
+        """New boxes for the same pixels, or none any more: only the sidecar changes."""
+        annotation = item.annotations[0] if item.annotations else None
+        frame = read_sidecar(self.files, *entry.key).frame
+        where = item.source.name
+        update = {
+            "annotation": annotation,
+            "split": annotation.split if annotation else None,
+            "findings": frame_findings(frame, annotated=annotation is not None, where=where),
+        }
+        self.places[entry.key] = item.place
+        self.ledger.commit(self._put_sidecar(entry, update | _seen(item.source)))
+
+    def _put_sidecar(self, entry: StoredSample, update: Mapping[str, Any]) -> Sidecar:
+        """Change a sidecar; ``source`` of `update` holds the fields of that record to change."""
+        old = read_sidecar(self.files, *entry.key)
+        source = old.source.model_copy(update=update["source"])
+        new = old.model_copy(update={**update, "source": source}).sealed()
+        self.files.put(sidecar_key(new.group, new.id), new.to_json())
+        return new
+
+    def _with_kept_boxes(self, item: Item) -> Item:
+        """A damaged sample that is made again keeps boxes whose annotation file was not given."""
+        if item.old_boxes != "kept" or item.sample is None:
+            return item
+        annotation = read_sidecar(self.files, *item.sample.entry.key).annotation
+        return replace(item, annotations=(annotation,)) if annotation else item
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
@@ -253,6 +302,7 @@ class _Run:
             placement = place(probed, self.state, self.recipe, strict=self.options.strict)
             for source, failure in placement.refused:
                 self.ledger.fail(source.name, failure, source)
+            self._note_places(to_do, placement.placed)
             self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
             self._run_samples(workforce, placement.placed)
@@ -301,6 +351,29 @@ class _Run:
             point = self.writer.groups[one.raw.group].fixed_point
             yield SampleTask(one, destination, point, trust.decide(one.raw.decoder_class))
 
+    def _note_places(self, to_do: Sequence[Item], placed: Sequence[Placed]) -> None:
+        """Say where the samples to be made come from, before any of them is there.
+
+        If the run is killed, and one of these files changes before the next, it is known for the
+        file of that sample and not taken for another one.
+        """
+        items = {item.source.name: item for item in to_do}
+        for one in placed:
+            item = items[one.raw.source.name]
+            self.places[one.raw.group, one.id] = item.place
+            if item.status == "changed" and self._shows_another(one):
+                self.replaced.append(item.source.name)
+        write_places(self.files, Places(self.places, self.state.places.failures))
+
+    def _shows_another(self, one: Placed) -> bool:
+        """Whether a raw is another shot than the one its sample was made from."""
+        try:
+            old = read_sidecar(self.files, *one.raw.previous.key) if one.raw.previous else None
+        except DamagedStoreError:
+            return False
+        new = one.raw.camera, one.raw.capture.captured_at
+        return old is not None and (old.camera, old.capture.captured_at) != new
+
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:
         """Sources that move to another group give up their old places, which others may have."""
         for one in placed:
@@ -338,8 +411,7 @@ class _Run:
         mend += " or --decoder libraw, or leave this file out; the other files are not affected"
         return Failure("crash", reason, mend)
 
-    def _look_for_missing_raws(self, inputs: Inputs) -> None:
-        names = [source.name for source in inputs.raws]
+    def _look_for_missing_raws(self, inputs: Inputs, names: Sequence[str]) -> None:
         if shared := inputs.index.shared(names):
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
@@ -347,12 +419,28 @@ class _Run:
         if missing and inputs.raws:
             self.ledger.find(_missing_raws(missing[0].file, [one.file_name for one in missing]))
 
-    def _finish(self) -> None:
+    def _finish(self, items: Sequence[Item]) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
+        replaced = [name for name in self.replaced if name not in self.ledger.failures]
+        if replaced:
+            self.ledger.find(replaced_finding(replaced))
         self.files.recover()  # workers may have been killed in the middle of a commit
         remove_orphans(self.files, self.ledger.owners(), self.recipe.levels)
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
+        keys = {entry.key for entry in self.ledger.owners()}
+        samples = {key: place for key, place in self.places.items() if key in keys}
+        here = {item.source.name: item.place for item in items}
+        failures = {
+            name: here.get(name) or self.state.places.failures.get(name, "")
+            for name in self.ledger.failures
+        }
+        write_places(self.files, Places(samples, {n: p for n, p in failures.items() if p}))
+
+
+def _seen(source: Source) -> dict[str, Any]:
+    """What a sidecar's record of its source says of the file as it is now."""
+    return {"source": {"size": source.size, "mtime_ns": source.mtime_ns}}
 
 
 def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError
 from pipeline.safe_text import printable
 from pipeline.store.files import StoreFiles, foreign
-from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, PLACES_NAME
 from pipeline.store.lock import LOCK_FILES
 from pipeline.store.manifest import read_header, sealed_header
 from pipeline.store.samples import committed, read_sidecar
@@ -65,7 +65,7 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
         If it does not say how its samples were made, and they were not all made like this.
     """
     files.require_usable()
-    held = [name for name in files.names() if name not in LOCK_FILES]
+    held = [name for name in files.names() if name not in {*LOCK_FILES, PLACES_NAME}]
     if not held:
         return {}
     try:

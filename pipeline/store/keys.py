@@ -11,6 +11,7 @@ from schemas.sidecar import Camera
 
 METADATA_NAME = "zarr.json"
 MANIFEST_NAME = "manifest.jsonl"
+PLACES_NAME = ".places.json"
 SIDECARS = "sidecars"
 _CHUNK_NAME = re.compile(r"c\.(0|[1-9][0-9]{0,15})\.0\.0\.0")
 
@@ -91,7 +92,7 @@ def is_key(key: str) -> bool:
     """Whether a store may have a file of ours here, by its full name and place."""
     group, _, rest = key.partition("/")
     if not rest:
-        return key in (METADATA_NAME, MANIFEST_NAME)
+        return key in (METADATA_NAME, MANIFEST_NAME, PLACES_NAME)
     if not GROUP_NAME.fullmatch(group):
         return False
     folder, _, name = rest.rpartition("/")

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.annotations.index import AnnotationIndex
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
-from pipeline.errors import GenispError, SourceError
+from pipeline.errors import GenispError
+from pipeline.ingest.failure import Failure
 from pipeline.ingest.inputs import gather
-from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.notices import not_given_finding
+from pipeline.ingest.recognise import Recognised, recognise
+from pipeline.ingest.store_state import SampleState, StoreState, read_state
+from pipeline.ingest.survey import annotations_of, boxes_left
 from pipeline.ingest.tasks import ProbeTask
 from pipeline.ingest.worker import probe_source
 from pipeline.raw.decoders.table import reference
@@ -36,7 +39,13 @@ TIME_LIMIT = 300.0
 
 @dataclass(frozen=True)
 class RederiveTask:
-    """One sample, the raw it should follow from, and what is said about that raw."""
+    """One sample, the raw it should follow from, and what is said about that raw.
+
+    Attributes
+    ----------
+    record_gone
+        Whether its annotation file is given, and says nothing of that raw any more.
+    """
 
     source: Source
     files: StoreFiles
@@ -44,6 +53,7 @@ class RederiveTask:
     id: str
     recipe: Recipe
     annotations: tuple[ImageAnnotation, ...]
+    record_gone: bool = False
 
 
 def plan_rederivation(
@@ -51,10 +61,28 @@ def plan_rederivation(
 ) -> tuple[list[RederiveTask], list[Finding]]:
     """One task for every stored sample whose raw is among `inputs`; findings about the others."""
     raws = discover(inputs).raws
-    index = gather(inputs, (), ()).index if raws else None
     state = read_state(files, reporter, recheck=False)
-    tasks = list(_tasks(files, recipe, state, raws, index))
-    findings = []
+    recognised = recognise(raws, state, reporter)
+    given = gather(inputs, (), ()) if raws else None
+    said = annotations_of(recognised, given.index) if given else {}
+    tasks, boxes_not_given, findings = list[RederiveTask](), list[SampleState](), list[Finding]()
+    stored = _stored(recognised, state)
+    for one, sample in stored:
+        if sample.damage:
+            continue
+        _, annotations = said[one.given.name]
+        if isinstance(annotations, Failure):
+            annotations, left = (), ""  # unusable: no ingest would have taken it either
+        else:
+            files_given = given.annotation_files if given else ()
+            left = "" if annotations else boxes_left(one, sample, files_given)
+        if left == "kept":
+            boxes_not_given.append(sample)
+        tasks.append(
+            RederiveTask(one.given, files, *sample.entry.key, recipe, annotations, left == "gone")
+        )
+    if boxes_not_given:
+        findings.append(not_given_finding(boxes_not_given))
     missing = len(state.samples) - len(tasks)
     if missing:
         findings.append(
@@ -64,8 +92,9 @@ def plan_rederivation(
                 severity=Severity.INFO if tasks else Severity.WARNING,
             )
         )
+    known = {one.given.name for one, _ in stored} | state.failures.keys()
     unknown = [
-        raw.name for raw in raws if not state.sample_of(raw) and raw.name not in state.failures
+        one.given.name for one in recognised if one.how != "copy" and one.given.name not in known
     ]
     if unknown:
         findings.append(
@@ -94,22 +123,21 @@ def rederive_all(
                 yield from outcome
 
 
-def _tasks(
-    files: StoreFiles,
-    recipe: Recipe,
-    state: StoreState,
-    raws: Sequence[Source],
-    index: AnnotationIndex | None,
-) -> Iterator[RederiveTask]:
-    for source in raws:
-        sample = state.sample_of(source)
-        if sample is None or sample.damage:
-            continue
-        try:
-            said = index.lookup(source.name) if index else ()
-        except SourceError:
-            said = ()  # unusable: no ingest would have taken it either
-        yield RederiveTask(source, files, *sample.entry.key, recipe, said)
+def _stored(
+    recognised: Sequence[Recognised], state: StoreState
+) -> list[tuple[Recognised, SampleState]]:
+    """Each raw beside its sample.
+
+    A raw of another content may be another picture, or a damaged copy of the one that a sample of
+    its name was made from. If no other raw is that sample's, it is the one to compare it with.
+    """
+    found = [(one, one.sample) for one in recognised if one.sample and one.how != "copy"]
+    matched = {sample.entry.key for _, sample in found}
+    for one in recognised:
+        sample = state.named(one.given.name) if one.how == "apart" else None
+        if sample is not None and sample.entry.key not in matched:
+            found.append((one, sample))
+    return found
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:
@@ -151,7 +179,10 @@ def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[Finding
 
 
 def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    """Boxes against the annotation files given; a raw without any there proves nothing."""
+    """Boxes against the annotation files given."""
+    if task.record_gone and sidecar.annotation is not None:
+        file = sidecar.annotation.file
+        yield FindingCode.BOXES_DIFFER, f"its annotation is not in {file} any more"
     if task.annotations and _boxes(sidecar.annotation) not in map(_boxes, task.annotations):
         yield FindingCode.BOXES_DIFFER, f"its boxes are not those in {task.annotations[0].file}"
 

@@ -41,7 +41,8 @@ def check_sample(
     try:
         sidecar = read_sidecar(files, group, sample_id, every_byte=True)
     except DamagedStoreError as error:
-        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, _mend(files, error, group, sample_id))
+        mend = _mend(files, error, sidecar_key(group, sample_id))
+        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, mend)
         return Checked(group, sample_id, None, None, "", 0, (found,))
     findings = list(check_record(sidecar, recipe, name))
     nbytes = 0
@@ -73,10 +74,10 @@ def check_sample(
     )
 
 
-def _mend(files: StoreFiles, error: DamagedStoreError, group: str, sample_id: str) -> str:
+def _mend(files: StoreFiles, error: DamagedStoreError, key: str) -> str:
     """What mends a sidecar; an ingest leaves alone what does not look like one of ours."""
     with suppress(DamagedStoreError):
-        data = files.get_or_none(sidecar_key(group, sample_id))
+        data = files.get_or_none(key)
         if data is not None and not looks_like_sidecar(data):
             return f"{error.mend}; if the file stays, it is none of the store's: move it elsewhere"
     return error.mend

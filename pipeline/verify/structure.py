@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, chunk_key, is_chunk, sidecar_key
+from pipeline.store.keys import (
+    MANIFEST_NAME,
+    METADATA_NAME,
+    PLACES_NAME,
+    chunk_key,
+    is_chunk,
+    sidecar_key,
+)
 from pipeline.store.layouts import KnownLayouts
 from pipeline.store.manifest import Manifest, dump_manifest, parse_manifest
 from pipeline.store.zarr_metadata import zarr_documents
@@ -179,7 +186,7 @@ def check_strays(
     layouts: KnownLayouts,
 ) -> Iterator[Finding]:
     """Files that belong to no sample."""
-    expected = {METADATA_NAME, MANIFEST_NAME}
+    expected = {METADATA_NAME, MANIFEST_NAME, PLACES_NAME}
     groups = {one.group for one in checked} | {group for group, _ in done}
     for group in groups | {layout.name for layout in layouts.all}:
         expected.add(f"{group}/{METADATA_NAME}")
