@@ -107,7 +107,8 @@ def annotations_of(recognised: Sequence[Recognised], index: AnnotationIndex) -> 
 
     def of_one(one: Recognised) -> Said:
         given, old = one.given.name, one.source.name
-        renamed = one.how == "same-content" and PurePath(old).name.casefold() not in present
+        same = one.how in ("unchanged", "same-content")
+        renamed = same and PurePath(old).name.casefold() not in present
         for name in (given, old) if renamed else (given,):
             try:
                 if annotations := index.lookup(name):

@@ -121,15 +121,13 @@ def first_ingest(folder: Path) -> Scene:
 
 def update(folder: Path) -> Scene:
     """A store that is brought up to date: everything that can change in one, at once."""
-    sources, before = folder / "before" / "nod", folder / "before" / "data.zarr"
+    sources, before = folder / "nod", folder / "before.zarr"
     write_sources(sources, damaged=False)
     if _ingest(sources, before) != 0:
         raise RuntimeError("the sources cannot be ingested")
-    changed = folder / "nod"
-    shutil.copytree(sources, changed)
-    _change(changed)
+    _change(sources)
     _damage(before)
-    return _scene("update", changed, before, folder)
+    return _scene("update", sources, before, folder)
 
 
 def many_samples(folder: Path) -> Scene:
