@@ -5,6 +5,7 @@ All of them are checked as they are read: a sidecar by its digest, a chunk by it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +20,7 @@ from pipeline.store.chunk.format import check_chunk, damaged_chunk, decode_chunk
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import GROUP_NAME, SIDECARS, chunk_key, is_key, sidecar_key
 from schemas.recipe import LevelName
-from schemas.sidecar import FORMAT_VERSION, Sidecar
-
-_BEGINNING = b'{\n "format_version": %d' % FORMAT_VERSION
+from schemas.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,17 @@ def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
 
 
 def looks_like_sidecar(data: bytes) -> bool:
-    """Whether these are the bytes of a sidecar, whole or damaged, and not some other file."""
-    return data.startswith(_BEGINNING) or b'"recipe_fingerprint"' in data
+    """Whether these may be the bytes of a sidecar, whole or damaged, and not a file of the user's.
+
+    It is the user's if it is some other JSON, or does not even begin like an object.
+    """
+    if b'"recipe_fingerprint"' in data:
+        return True
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return data[:1] in (b"", b"\0", b"{")
+    return False
 
 
 def read_sidecar(

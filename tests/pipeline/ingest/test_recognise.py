@@ -383,6 +383,7 @@ def test_what_people_keep_in_a_store_stays_and_is_no_interrupted_ingests(
         ".work/thesis.tmp-final.txt",
         f"{group}/sidecars/notes.json",
         f"{group}/sidecars/my notes.json",
+        f"{group}/sidecars/todo.json",
         f"{group}/sidecars/.notes.json.tmp-1~",
         f"{group}/masks/c.9.0.0.0",
         f"{group}/packed/.DS_Store",
@@ -392,7 +393,7 @@ def test_what_people_keep_in_a_store_stays_and_is_no_interrupted_ingests(
     )
     for name in mine:
         (store / name).parent.mkdir(parents=True, exist_ok=True)
-        (store / name).write_bytes(b'{"mine": 1}')
+        (store / name).write_bytes(b"buy film" if "todo" in name else b'{"mine": 1}')
     recorder = Recorder()
     run_verify(LocalFiles(store), recorder, VerifyOptions())
     advised = {one.where: one.mend for one in recorder.findings}
