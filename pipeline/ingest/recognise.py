@@ -87,6 +87,23 @@ def recognise(
     return match(sources, where, contents, state)
 
 
+def with_samples(
+    recognised: Sequence[Recognised], state: StoreState
+) -> list[tuple[Recognised, SampleState]]:
+    """Each raw beside the sample that it is to be compared with; those without are left out.
+
+    A raw of another content may be another picture, or a damaged copy of the one that a sample of
+    its name was made from. If no other raw is that sample's, it is the one to compare it with.
+    """
+    found = [(one, one.sample) for one in recognised if one.sample and one.how != "copy"]
+    matched = {sample.entry.key for _, sample in found}
+    for one in recognised:
+        sample = state.named(one.given.name) if one.how == "apart" else None
+        if sample is not None and sample.entry.key not in matched:
+            found.append((one, sample))
+    return found
+
+
 def places_of(sources: Sequence[Source]) -> dict[str, str]:
     """A digest of where each source is, by its name: 16 hex digits, different for each.
 

@@ -8,22 +8,21 @@ sidecars.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 
 from pipeline.console.progress import Reporter
-from pipeline.develop.frame import frame_findings
-from pipeline.errors import DamagedStoreError, StoreError
+from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.notices import replaced_finding, survey_findings
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
 from pipeline.ingest.recognise import recognise
+from pipeline.ingest.renew import re_dated, reannotated, shows_another, with_kept_boxes
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.survey import Item, statuses, survey
 from pipeline.ingest.tasks import (
@@ -39,23 +38,18 @@ from pipeline.raw.cross_check import DecoderTrust
 from pipeline.raw.decoders.table import decoder_packages
 from pipeline.runtime.executor import Executor, WorkerDied, executor, require_handles
 from pipeline.runtime.interruption import Interruption
-from pipeline.sources.source import Source
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
-from pipeline.store.keys import sidecar_key
 from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.places import Places, write_places
-from pipeline.store.samples import read_sidecar
 from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
 from schemas.exit_code import ExitCode
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
-from schemas.manifest import StoredSample
 from schemas.recipe import Recipe
-from schemas.sidecar import Sidecar
 
 #: The manifest is rewritten this often during a run; a crash costs re-reading newer sidecars. These
 #: seconds are for each begun `MANIFEST_SAMPLES`: writing a million lines takes some ten.
@@ -235,7 +229,7 @@ class _Run:
                 self._settle(item)
         to_do = [item for item in items if item.status in _TO_DEVELOP and item.failure is None]
         if to_do and not self.stopping:
-            self._develop([self._with_kept_boxes(item) for item in to_do])
+            self._develop([with_kept_boxes(self.files, item) for item in to_do])
         self._finish(items)
         self._look_for_missing_raws(inputs, [item.called for item in items])
         return self.ledger.summary(
@@ -254,42 +248,14 @@ class _Run:
             before = self.state.failures.get(item.source.name)
             group, row = (before.group, before.row) if before else (None, None)
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
-        elif item.status == "reannotate" and item.sample is not None:
-            self._reannotate(item, item.sample.entry)
-            counts.reannotated += 1
-        elif item.status == "up-to-date" and item.sample is not None:
-            entry, source = item.sample.entry, item.source
+        elif item.sample is not None and item.status in ("reannotate", "up-to-date"):
+            entry = item.sample.entry
             self.places[entry.key] = item.place
-            if (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
-                self.ledger.renew(self._put_sidecar(entry, _seen(source)))
-
-    def _reannotate(self, item: Item, entry: StoredSample) -> None:
-        """New boxes for the same pixels, or none any more: only the sidecar changes."""
-        annotation = item.annotations[0] if item.annotations else None
-        frame = read_sidecar(self.files, *entry.key).frame
-        where = item.source.name
-        update = {
-            "annotation": annotation,
-            "split": annotation.split if annotation else None,
-            "findings": frame_findings(frame, annotated=annotation is not None, where=where),
-        }
-        self.places[entry.key] = item.place
-        self.ledger.commit(self._put_sidecar(entry, update | _seen(item.source)))
-
-    def _put_sidecar(self, entry: StoredSample, update: Mapping[str, Any]) -> Sidecar:
-        """Change a sidecar; ``source`` of `update` holds the fields of that record to change."""
-        old = read_sidecar(self.files, *entry.key)
-        source = old.source.model_copy(update=update["source"])
-        new = old.model_copy(update={**update, "source": source}).sealed()
-        self.files.put(sidecar_key(new.group, new.id), new.to_json())
-        return new
-
-    def _with_kept_boxes(self, item: Item) -> Item:
-        """A damaged sample that is made again keeps boxes whose annotation file was not given."""
-        if item.old_boxes != "kept" or item.sample is None:
-            return item
-        annotation = read_sidecar(self.files, *item.sample.entry.key).annotation
-        return replace(item, annotations=(annotation,)) if annotation else item
+            if item.status == "reannotate":
+                self.ledger.commit(reannotated(self.files, entry, item))
+                counts.reannotated += 1
+            elif sidecar := re_dated(self.files, entry, item.source):
+                self.ledger.renew(sidecar)
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
@@ -361,18 +327,9 @@ class _Run:
         for one in placed:
             item = items[one.raw.source.name]
             self.places[one.raw.group, one.id] = item.place
-            if item.status == "changed" and self._shows_another(one):
+            if item.status == "changed" and shows_another(self.files, one):
                 self.replaced.append(item.source.name)
         write_places(self.files, Places(self.places, self.state.places.failures))
-
-    def _shows_another(self, one: Placed) -> bool:
-        """Whether a raw is another shot than the one its sample was made from."""
-        try:
-            old = read_sidecar(self.files, *one.raw.previous.key) if one.raw.previous else None
-        except DamagedStoreError:
-            return False
-        new = one.raw.camera, one.raw.capture.captured_at
-        return old is not None and (old.camera, old.capture.captured_at) != new
 
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:
         """Sources that move to another group give up their old places, which others may have."""
@@ -436,11 +393,6 @@ class _Run:
             for name in self.ledger.failures
         }
         write_places(self.files, Places(samples, {n: p for n, p in failures.items() if p}))
-
-
-def _seen(source: Source) -> dict[str, Any]:
-    """What a sidecar's record of its source says of the file as it is now."""
-    return {"source": {"size": source.size, "mtime_ns": source.mtime_ns}}
 
 
 def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:

@@ -6,14 +6,12 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import is_plain
 from pipeline.errors import DamagedStoreError
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
-from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
 from pipeline.store.keys import MANIFEST_NAME
@@ -85,7 +83,6 @@ class StoreState:
     _by_place: dict[str, SampleState] = field(default_factory=dict)
     _by_content: dict[str, list[SampleState]] = field(default_factory=dict)
     _by_name: dict[str, SampleState] = field(default_factory=dict)
-    _by_file: dict[tuple[str, int, int | None], list[SampleState]] = field(default_factory=dict)
 
     def add(self, sample: SampleState) -> None:
         """Remember a sample under its own name and its source's."""
@@ -97,9 +94,6 @@ class StoreState:
             self._by_content.setdefault(sample.digest, []).append(sample)
         if (place := self.places.samples.get(entry.key)) is not None:
             self._by_place[place] = sample
-        self._by_file.setdefault(_file_key(entry.source, entry.size, entry.mtime_ns), []).append(
-            sample
-        )
 
     @property
     def names(self) -> set[str]:
@@ -117,18 +111,6 @@ class StoreState:
     def of_content(self, digest: str) -> Sequence[SampleState]:
         """The samples made from raws of that SHA-256."""
         return self._by_content.get(digest, ())
-
-    def sample_of(self, source: Source) -> SampleState | None:
-        """The sample made from a source: by its name, else by file name, size and time.
-
-        The second way finds it again when the same files are named from another folder. It is a
-        guess, for those who look at the content afterwards; `recognise` makes sure.
-        """
-        found = self._by_name.get(source.name)
-        if found is None:
-            twins = self._by_file.get(_file_key(source.name, source.size, source.mtime_ns), [])
-            found = twins[0] if len(twins) == 1 else None
-        return found
 
     def rows(self, group: str) -> set[int]:
         """Rows of a group that belong to a sample or are reserved for a failed source."""
@@ -262,7 +244,3 @@ def _recorded(files: StoreFiles) -> tuple[tuple[StoredSample, ...], tuple[Failed
     if manifest.header.recipe != read_root(files)[0]:
         return (), ()
     return manifest.samples, manifest.failures
-
-
-def _file_key(name: str, size: int, mtime_ns: int | None) -> tuple[str, int, int | None]:
-    return PurePosixPath(name).name.casefold(), size, mtime_ns

@@ -15,8 +15,8 @@ from pipeline.errors import GenispError
 from pipeline.ingest.failure import Failure
 from pipeline.ingest.inputs import gather
 from pipeline.ingest.notices import not_given_finding
-from pipeline.ingest.recognise import Recognised, recognise
-from pipeline.ingest.store_state import SampleState, StoreState, read_state
+from pipeline.ingest.recognise import recognise, with_samples
+from pipeline.ingest.store_state import SampleState, read_state
 from pipeline.ingest.survey import annotations_of, boxes_left
 from pipeline.ingest.tasks import ProbeTask
 from pipeline.ingest.worker import probe_source
@@ -66,7 +66,7 @@ def plan_rederivation(
     given = gather(inputs, (), ()) if raws else None
     said = annotations_of(recognised, given.index) if given else {}
     tasks, boxes_not_given, findings = list[RederiveTask](), list[SampleState](), list[Finding]()
-    stored = _stored(recognised, state)
+    stored = with_samples(recognised, state)
     for one, sample in stored:
         if sample.damage:
             continue
@@ -121,23 +121,6 @@ def rederive_all(
                 )
             else:
                 yield from outcome
-
-
-def _stored(
-    recognised: Sequence[Recognised], state: StoreState
-) -> list[tuple[Recognised, SampleState]]:
-    """Each raw beside its sample.
-
-    A raw of another content may be another picture, or a damaged copy of the one that a sample of
-    its name was made from. If no other raw is that sample's, it is the one to compare it with.
-    """
-    found = [(one, one.sample) for one in recognised if one.sample and one.how != "copy"]
-    matched = {sample.entry.key for _, sample in found}
-    for one in recognised:
-        sample = state.named(one.given.name) if one.how == "apart" else None
-        if sample is not None and sample.entry.key not in matched:
-            found.append((one, sample))
-    return found
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:
