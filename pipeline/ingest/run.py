@@ -251,6 +251,8 @@ class _Run:
         elif item.sample is not None and item.status in ("reannotate", "up-to-date"):
             entry = item.sample.entry
             self.places[entry.key] = item.place
+            # It may have failed to close what it had written: whole all the same.
+            self.ledger.failures.pop(entry.source, None)
             if item.status == "reannotate":
                 self.ledger.commit(reannotated(self.files, entry, item))
                 counts.reannotated += 1
