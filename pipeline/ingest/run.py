@@ -251,7 +251,7 @@ class _Run:
         elif item.sample is not None and item.status in ("reannotate", "up-to-date"):
             entry = item.sample.entry
             self.places[entry.key] = item.place
-            # It may have failed to close what it had written: whole all the same.
+            # Its worker may have been ended after the commit and before it could say so.
             self.ledger.failures.pop(entry.source, None)
             if item.status == "reannotate":
                 self.ledger.commit(reannotated(self.files, entry, item))

@@ -104,7 +104,8 @@ class FolderLock:
             yield
         finally:
             if held is not None:
-                os.close(held)
+                with disk.writing(self._root):
+                    os.close(held)
 
     def _path(self, name: str) -> Path:
         return self._root / name
