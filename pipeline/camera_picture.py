@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.console.progress import PlainReporter
 from pipeline.develop.frame import turned
 from pipeline.develop.resample import AxisWeights
 from pipeline.develop.steps import upright
 from pipeline.errors import UnsupportedRawError, UsageError
-from pipeline.ingest.store_state import SampleState, StoreState
+from pipeline.ingest.recognise import recognise, with_samples
+from pipeline.ingest.store_state import read_state
 from pipeline.raw.decoders.libraw import default_picture
 from pipeline.raw.facts import LEAVE_OUT
 from pipeline.raw.reader import check_container
@@ -76,7 +78,7 @@ class CameraPictures:
 def camera_pictures(
     path: str, split: str | None, level: LevelName, inputs: Sequence[str]
 ) -> CameraPictures:
-    """Find the raw of every sample of a split: by name, else by file name, size and time.
+    """Find the raw of every sample of a split, as an ingest would.
 
     Raises
     ------
@@ -86,15 +88,11 @@ def camera_pictures(
         If there is no store.
     """
     store = open_store(path)
-    state = StoreState()
-    for entry in store.entries.values():
-        state.add(SampleState(entry))
-    raws: dict[tuple[str | None, str | None], Source] = {}
-    for source in discover(inputs).raws:
-        sample = state.sample_of(source)
-        if sample is not None:
-            raws[sample.entry.group, sample.entry.id] = source
-    places = {name: (store.entry(name).group, store.entry(name).id) for name in store.ids(split)}
+    silent = PlainReporter(lambda _: None)
+    state = read_state(store.files, silent, recheck=False)
+    recognised = recognise(discover(inputs).raws, state, silent)
+    raws = {sample.entry.key: one.given for one, sample in with_samples(recognised, state)}
+    places = {name: store.entry(name).key for name in store.ids(split)}
     missing = [name for name, place in places.items() if place not in raws]
     if missing:
         raise UsageError(

@@ -184,6 +184,34 @@ class FindingCode(StrEnum):
         "annotated images have no raw among the sources",
         "add the missing raws to the sources and run the same command",
     )
+    ANNOTATION_GONE = (
+        "annotation-gone",
+        _WARNING,
+        "what a sample was annotated with is gone: it loses its boxes and split",
+        "if they are still right, put the records back and run the same command",
+    )
+    ANNOTATION_NOT_GIVEN = (
+        "annotation-not-given",
+        _WARNING,
+        "samples keep the boxes and split of annotation files that are not among the sources",
+        "name these files, too; to be rid of the boxes, give the file without their records",
+    )
+
+    # A raw and the sample of its name
+    NAME_TAKEN = (
+        "name-taken",
+        _WARNING,
+        "another picture of the store has the name of a raw; both are kept, under names of their "
+        "own",
+        "nothing, if both are wanted; if one should replace the other, put it where that one was",
+    )
+    RAW_REPLACED = (
+        "raw-replaced",
+        _WARNING,
+        "a file now holds another picture than the one its sample was made from; the sample shows "
+        "the new one",
+        "if both are wanted, copy them into folders of their own and ingest these",
+    )
 
     NAMES_DIFFER = (
         "names-differ",

@@ -90,6 +90,12 @@ def turned(size: Size, orientation: Orientation) -> Size:
     return (size[1], size[0]) if orientation in QUARTER_TURNED else size
 
 
+def is_plain(frame: Frame) -> bool:
+    """Whether `choose_frame` would choose the same frame without an annotation."""
+    upright = frame.orientation == _known_orientation(frame.orientation_flag)
+    return frame.crop_source != "centred" and upright
+
+
 def frame_findings(frame: Frame, *, annotated: bool, where: str) -> tuple[Finding, ...]:
     """What a user should know about the choice: guesses by size, and ambiguous orientation."""
     findings = []

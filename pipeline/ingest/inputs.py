@@ -32,12 +32,15 @@ class Inputs:
         Sources that could not be: (name, error). They cost themselves only.
     findings
         What was passed over, and which splits folders name. Those of annotations are the index's.
+    annotation_files
+        Names of the annotation files that could be read.
     """
 
     raws: tuple[Source, ...]
     index: AnnotationIndex
     problems: tuple[tuple[str, SourceError], ...]
     findings: tuple[Finding, ...] = ()
+    annotation_files: frozenset[str] = frozenset()
 
 
 def gather(
@@ -84,9 +87,14 @@ def gather(
             problems.append((one.source.name, error))
     labels.find_labels()
     problems += labels.problems
-    places = {raw.name: raw.label for raw in found.raws}
-    index = build_index([*reading.loaded, *labels.loaded()], places)
-    return Inputs(found.raws, index, tuple(problems), tuple(reading.findings()))
+    loaded = [*reading.loaded, *labels.loaded()]
+    return Inputs(
+        raws=found.raws,
+        index=build_index(loaded, {raw.name: raw.label for raw in found.raws}),
+        problems=tuple(problems),
+        findings=tuple(reading.findings()),
+        annotation_files=frozenset(file.name for file in loaded),
+    )
 
 
 def _relative(path: str, sources: Sequence[str]) -> str:

@@ -86,6 +86,10 @@ class Ledger:
             for finding in box.findings:
                 self.find(finding)
 
+    def renew(self, sidecar: Sidecar) -> None:
+        """A sample's record says something new of its source; nothing else is another."""
+        self.samples[sidecar.group, sidecar.id] = entry_for(sidecar)
+
     def fail(
         self,
         name: str,

@@ -15,15 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from pipeline.annotations.columns import annotation_in
 from pipeline.console.progress import Reporter
-from pipeline.develop.frame import frame_findings
 from pipeline.errors import StoreError
 from pipeline.ingest.class_levels import settle_levels
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.notices import replaced_finding, survey_findings
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
+from pipeline.ingest.recognise import recognise
+from pipeline.ingest.renew import re_dated, reannotated, shows_another, with_kept_boxes
 from pipeline.ingest.store_state import StoreState, read_state
 from pipeline.ingest.survey import Item, statuses, survey
 from pipeline.ingest.tasks import (
@@ -45,9 +46,8 @@ from pipeline.sources.source import Source
 from pipeline.store.cleanup import remove_orphans, remove_sample
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import store_recipe
-from pipeline.store.keys import sidecar_key
 from pipeline.store.open_files import StorePlace, open_files
-from pipeline.store.samples import read_sidecar
+from pipeline.store.places import Places, write_places
 from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
@@ -65,8 +65,6 @@ MANIFEST_SAMPLES = 100_000
 #: for a thread that got no memory to start with.
 LEAST_MEMORY = 1 << 26
 
-#: Findings that new boxes do not change.
-_OF_PIXELS = (FindingCode.ABOVE_WHITE, FindingCode.NO_DARK_SAMPLE)
 #: Names of each kind among which the most alike pair is looked for.
 _COMPARED = 30
 
@@ -122,7 +120,15 @@ def plan_ingest(
     ledger = Ledger(reporter)
     _report_inputs(inputs, recipe, ledger)
     state = read_state(files, reporter, recheck=options.recheck)
-    items = survey(inputs.raws, state, inputs.index, retry_failed=options.retry_failed)
+    items = survey(
+        recognise(inputs.raws, state, reporter),
+        state,
+        inputs.index,
+        inputs.annotation_files,
+        retry_failed=options.retry_failed,
+    )
+    for finding in survey_findings(items):
+        ledger.find(finding)
     for item in items:
         if item.failure is not None:
             ledger.fail(item.source.name, item.failure, item.source)
@@ -195,6 +201,8 @@ class _Run:
     state: StoreState = field(default_factory=StoreState)
     interruption: Interruption = field(default_factory=Interruption)
     store_error: StoreError | None = None
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def stopping(self) -> bool:
@@ -214,17 +222,27 @@ class _Run:
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
         self.writer.write_manifest(self.ledger.entries())
-        items = survey(
-            inputs.raws, self.state, inputs.index, retry_failed=self.options.retry_failed
+        recognised = recognise(
+            inputs.raws, self.state, self.ledger.reporter, stopping=lambda: self.stopping
         )
+        items = survey(
+            recognised,
+            self.state,
+            inputs.index,
+            inputs.annotation_files,
+            retry_failed=self.options.retry_failed,
+        )
+        for finding in survey_findings(items):
+            self.ledger.find(finding)
+        self.places = dict(self.state.places.samples)
         for item in items:
             if not self.stopping:
                 self._settle(item)
         to_do = [item for item in items if item.status in _TO_DEVELOP and item.failure is None]
         if to_do and not self.stopping:
-            self._develop(to_do)
-        self._finish()
-        self._look_for_missing_raws(inputs)
+            self._develop([with_kept_boxes(self.files, item) for item in to_do])
+        self._finish(items)
+        self._look_for_missing_raws(inputs, [item.called for item in items])
         return self.ledger.summary(
             self.files.location(),
             interrupted=self.interruption.wanted,
@@ -241,21 +259,16 @@ class _Run:
             before = self.state.failures.get(item.source.name)
             group, row = (before.group, before.row) if before else (None, None)
             self.ledger.fail(item.source.name, item.failure, item.source, group=group, row=row)
-        elif item.status == "reannotate" and item.sample is not None:
-            # New boxes for the same pixels: only the sidecar changes.
-            old = read_sidecar(self.files, *item.sample.entry.key)
-            annotation = annotation_in(item.annotations[0], old.frame.size)
-            findings = frame_findings(old.frame, annotated=True, where=item.source.name)
-            findings += tuple(one for one in old.findings if one.code in _OF_PIXELS)
-            update = {
-                "annotation": annotation,
-                "split": annotation.split,
-                "findings": findings,
-            }
-            new = old.model_copy(update=update).sealed()
-            self.files.put(sidecar_key(new.group, new.id), new.to_json())
-            self.ledger.commit(new)
-            counts.reannotated += 1
+        elif item.sample is not None and item.status in ("reannotate", "up-to-date"):
+            entry = item.sample.entry
+            self.places[entry.key] = item.place
+            # Its worker may have been ended after the commit and before it could say so.
+            self.ledger.failures.pop(entry.source, None)
+            if item.status == "reannotate":
+                self.ledger.commit(reannotated(self.files, entry, item))
+                counts.reannotated += 1
+            elif sidecar := re_dated(self.files, entry, item.source):
+                self.ledger.renew(sidecar)
 
     def _develop(self, to_do: Sequence[Item]) -> None:
         workers = min(self.options.workers, len(to_do))
@@ -276,6 +289,7 @@ class _Run:
             placement = place(levels.probed, self.state, self.recipe, strict=self.options.strict)
             for source, failure in placement.refused:
                 self.ledger.fail(source.name, failure, source)
+            self._note_places(to_do, placement.placed)
             self._leave_old_places(placement.placed)
             self.writer.write_metadata(self.state.groups | placement.groups)
             self._run_samples(workforce, placement.placed, trust)
@@ -338,6 +352,20 @@ class _Run:
             point = self.writer.groups[one.raw.group].fixed_point
             yield SampleTask(one, destination, point, trust.decide(one.raw.decoder_class))
 
+    def _note_places(self, to_do: Sequence[Item], placed: Sequence[Placed]) -> None:
+        """Say where the samples to be made come from, before any of them is there.
+
+        If the run is killed, and one of these files changes before the next, it is known for the
+        file of that sample and not taken for another one.
+        """
+        items = {item.source.name: item for item in to_do}
+        for one in placed:
+            item = items[one.raw.source.name]
+            self.places[one.raw.group, one.id] = item.place
+            if item.status == "changed" and shows_another(self.files, one):
+                self.replaced.append(item.source.name)
+        write_places(self.files, Places(self.places, self.state.places.failures))
+
     def _leave_old_places(self, placed: Sequence[Placed]) -> None:
         """Sources that move to another group give up their old places, which others may have."""
         for one in placed:
@@ -375,8 +403,7 @@ class _Run:
         mend += " or --decoder libraw, or leave this file out; the other files are not affected"
         return Failure("crash", reason, mend)
 
-    def _look_for_missing_raws(self, inputs: Inputs) -> None:
-        names = [source.name for source in inputs.raws]
+    def _look_for_missing_raws(self, inputs: Inputs, names: Sequence[str]) -> None:
         if shared := inputs.index.shared(names):
             self.ledger.find(_shared_annotations(shared))
         missing = inputs.index.unmatched(names)
@@ -389,12 +416,23 @@ class _Run:
         else:
             self.ledger.find(_missing_raws(missing[0].file, wanted))
 
-    def _finish(self) -> None:
+    def _finish(self, items: Sequence[Item]) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
+        replaced = [name for name in self.replaced if name not in self.ledger.failures]
+        if replaced:
+            self.ledger.find(replaced_finding(replaced))
         self.files.recover()  # workers may have been killed in the middle of a commit
-        remove_orphans(self.files, self.ledger.owners())
+        remove_orphans(self.files, self.ledger.owners(), self.recipe.levels)
         self.writer.trim(self.ledger.rows_in_use())
         self.writer.write_manifest(self.ledger.entries())
+        keys = {entry.key for entry in self.ledger.owners()}
+        samples = {key: place for key, place in self.places.items() if key in keys}
+        here = {item.source.name: item.place for item in items}
+        failures = {
+            name: here.get(name) or self.state.places.failures.get(name, "")
+            for name in self.ledger.failures
+        }
+        write_places(self.files, Places(samples, {n: p for n, p in failures.items() if p}))
 
 
 def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 from pipeline.console.progress import Reporter
+from pipeline.develop.frame import is_plain
 from pipeline.errors import DamagedStoreError
 from pipeline.runtime.interruption import never
 from pipeline.runtime.threads import in_order
-from pipeline.sources.source import Source
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
+from pipeline.store.keys import MANIFEST_NAME
 from pipeline.store.layouts import group_layout
-from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.manifest import entry_for, parse_manifest
+from pipeline.store.places import Places, read_places
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from schemas.coco import ImageAnnotation
 from schemas.layout import GroupLayout
@@ -36,12 +38,21 @@ class SampleState:
         What is wrong with it, "" if it is whole.
     annotation
         `annotation_key` of what its sidecar says.
+    annotation_file
+        The file that said it, "" if there is none.
+    plain_frame
+        Whether its frame is the one it would have without an annotation.
+    digest
+        SHA-256 of the raw it was made from, "" if its sidecar is lost.
     frame_size
         (width, height) an annotation must have for the stored pixels to fit it; None if unknown.
     """
 
     entry: StoredSample
     annotation: str = ""
+    annotation_file: str = ""
+    plain_frame: bool = True
+    digest: str = ""
     frame_size: tuple[int, int] | None = None
     damage: str = ""
 
@@ -58,33 +69,48 @@ class StoreState:
         Remembered failed sources, by source name.
     groups
         Layout of every group with a readable sidecar; ``rows`` counts committed rows.
+    places
+        Where sources were seen last; to be set before samples are added.
+    sizes
+        Bytes of all raws that samples were made from.
     """
 
     samples: dict[tuple[str, str], SampleState] = field(default_factory=dict)
     failures: dict[str, FailedSource] = field(default_factory=dict)
     groups: dict[str, GroupLayout] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
+    sizes: set[int] = field(default_factory=set)
+    _by_place: dict[str, SampleState] = field(default_factory=dict)
+    _by_content: dict[str, list[SampleState]] = field(default_factory=dict)
     _by_name: dict[str, SampleState] = field(default_factory=dict)
-    _by_file: dict[tuple[str, int, int | None], list[SampleState]] = field(default_factory=dict)
 
     def add(self, sample: SampleState) -> None:
         """Remember a sample under its own name and its source's."""
         entry = sample.entry
         self.samples[entry.key] = sample
+        self.sizes.add(entry.size)
         self._by_name[entry.source] = sample
-        self._by_file.setdefault(_file_key(entry.source, entry.size, entry.mtime_ns), []).append(
-            sample
-        )
+        if sample.digest:
+            self._by_content.setdefault(sample.digest, []).append(sample)
+        if (place := self.places.samples.get(entry.key)) is not None:
+            self._by_place[place] = sample
 
-    def sample_of(self, source: Source) -> SampleState | None:
-        """The sample made from a source: by its name, else by file name, size and time.
+    @property
+    def names(self) -> set[str]:
+        """Names of the sources of all samples."""
+        return set(self._by_name)
 
-        The second way finds it again when the same files are named from another folder.
-        """
-        found = self._by_name.get(source.name)
-        if found is None:
-            twins = self._by_file.get(_file_key(source.name, source.size, source.mtime_ns), [])
-            found = twins[0] if len(twins) == 1 else None
-        return found
+    def named(self, source_name: str) -> SampleState | None:
+        """The sample of a source of that name."""
+        return self._by_name.get(source_name)
+
+    def at(self, place: str) -> SampleState | None:
+        """The sample whose source was last seen at a place."""
+        return self._by_place.get(place)
+
+    def of_content(self, digest: str) -> Sequence[SampleState]:
+        """The samples made from raws of that SHA-256."""
+        return self._by_content.get(digest, ())
 
     def rows(self, group: str) -> set[int]:
         """Rows of a group that belong to a sample or are reserved for a failed source."""
@@ -121,7 +147,7 @@ def read_state(
     stopping
         Asked after each sample; if true, this ends with `KeyboardInterrupt`.
     """
-    state = StoreState()
+    state = StoreState(places=read_places(files))
     stored, failures = _recorded(files)
     state.failures = {entry.source: entry for entry in failures}
     known = {entry.key: entry for entry in stored}
@@ -190,6 +216,9 @@ def _sample_state(sidecar: Sidecar, damage: str) -> SampleState:
     return SampleState(
         entry=entry_for(sidecar),
         annotation=annotation_key(annotation),
+        annotation_file=sys.intern(annotation.file) if annotation else "",
+        plain_frame=is_plain(sidecar.frame),
+        digest=sidecar.source.sha256,
         frame_size=annotation.size if annotation else sidecar.frame.size,
         damage=damage,
     )
@@ -215,7 +244,3 @@ def _recorded(files: StoreFiles) -> tuple[tuple[StoredSample, ...], tuple[Failed
     if manifest.header.recipe != read_root(files)[0]:
         return (), ()
     return manifest.samples, manifest.failures
-
-
-def _file_key(name: str, size: int, mtime_ns: int | None) -> tuple[str, int, int | None]:
-    return PurePosixPath(name).name.casefold(), size, mtime_ns

@@ -15,7 +15,8 @@ docs/reference/store-format.md.
 - `header`: how the store was made. `manifest`: the list of all sources ever seen, as text.
 - `samples`: sidecars and chunks, checked as they are read.
 - `layouts`: what groups look like. `zarr_metadata`: the same as zarr says it to everybody else.
-- `writer`: metadata and manifest during an ingest. `cleanup`: what is no sample goes.
+- `writer`: metadata and manifest during an ingest. `places`: where it found the sources.
+  `cleanup`: what is no sample goes.
 - `summary`: what `prep info` says.
 - `chunk`: one image as bytes.
 """

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 from pipeline.errors import REDO, DamagedStoreError, StoreError
 
-TEMPORARY_MARK = ".tmp-"
+#: What a file is called while it is written: its name between these, then the process' id.
+_TEMPORARY = re.compile(r"\.(.+)\.tmp-[0-9]+")
 
 #: What the system says of one file that cannot be read, as opposed to the machine being at its end.
 _DAMAGE = {
@@ -67,7 +69,7 @@ def replace_file(target: Path, data: bytes | memoryview) -> None:
     StoreError
         If the file system refuses: full, read-only, no permission. Nothing is left behind.
     """
-    temporary = target.with_name(f".{target.name}{TEMPORARY_MARK}{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     with writing(target):
         _make_folders(target.parent)
         try:
@@ -107,17 +109,31 @@ def remove_empty_folder(folder: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def recover(root: Path) -> None:
+def target_of(name: str) -> str | None:
+    """The file that a temporary one of this name would become; None if it is no such name."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] if found else None
+
+
+def recover(root: Path, is_unfinished: Callable[[str], bool]) -> None:
     """Tidy up below a folder after writers that were killed.
 
     Temporary files go. What was renamed or deleted, but not synced any more, becomes durable: the
     next writer takes it for done, so it has to be.
+
+    Parameters
+    ----------
+    is_unfinished
+        Whether a path below `root` (with POSIX slashes) is that of a temporary file of ours. Only
+        these are deleted, and only if they are files.
     """
     with writing(root):
         for folder, _, names in os.walk(root):
             for name in names:
-                if TEMPORARY_MARK in name:
-                    os.unlink(os.path.join(folder, name))
+                path = Path(folder, name)
+                ours = is_unfinished(path.relative_to(root).as_posix())
+                if ours and stat.S_ISREG(path.lstat().st_mode):
+                    os.unlink(path)
             _sync_folder(Path(folder))
         _sync_folder(root.parent)
 

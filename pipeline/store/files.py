@@ -108,7 +108,10 @@ class StoreFiles(Protocol):
         ...
 
     def is_unfinished(self, key: str) -> bool:
-        """Whether a key that `walk` gave is what an unfinished put left; `recover` removes it."""
+        """Whether a key that `walk` gave is what an unfinished put of ours left.
+
+        `recover` removes these and nothing else: so it must be certain, by full name and place.
+        """
         ...
 
     def recover(self) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreError
+from pipeline.safe_text import printable
 from pipeline.store.files import StoreFiles, foreign
-from pipeline.store.keys import METADATA_NAME
-from pipeline.store.manifest import MANIFEST_NAME, read_header, sealed_header
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, PLACES_NAME
+from pipeline.store.lock import LOCK_FILES
+from pipeline.store.manifest import read_header, sealed_header
 from pipeline.store.samples import committed, read_sidecar
 from schemas.manifest import ManifestHeader
 from schemas.recipe import Recipe
@@ -56,17 +58,20 @@ def store_recipe(files: StoreFiles, wanted: Recipe) -> dict[str, str]:
     IncompatibleStoreError
         If the store there was made with another recipe.
     NoStoreError
-        If something that is no store is there.
+        If it holds anything that is not ours, and is no store.
     StoreError
         If it cannot be reached, as a link that leads nowhere.
     DamagedStoreError
         If it does not say how its samples were made, and they were not all made like this.
     """
     files.require_usable()
-    if all(name.startswith(".") for name in files.names()):
+    held = [name for name in files.names() if name not in {*LOCK_FILES, PLACES_NAME}]
+    if not held:
         return {}
     try:
         recipe, versions = read_root(files)
+    except NoStoreError:
+        raise _occupied(files, held) from None
     except DamagedStoreError:
         # Both files that describe the store are gone, but every sample knows its recipe.
         if not made_with(files, wanted):
@@ -125,6 +130,16 @@ def _no_header(files: StoreFiles) -> NoStoreError | DamagedStoreError:
         f"neither {METADATA_NAME} nor {MANIFEST_NAME} can be read: both are missing or damaged",
         path=files.location(),
         mend="prep ingest with the same sources, options and store writes both again",
+    )
+
+
+def _occupied(files: StoreFiles, held: Sequence[str]) -> NoStoreError:
+    shown = ", ".join(map(printable, held[:3])) + (", ..." if len(held) > 3 else "")
+    return NoStoreError(
+        f"no store is made here: the folder is not empty (it holds {shown}), and it is none of our "
+        "stores (no readable zarr.json or manifest.jsonl of ours)",
+        path=files.location(),
+        mend="name a folder that does not exist yet, such as one inside this one",
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import get_args
 
 from schemas.recipe import LevelName
 from schemas.sidecar import Camera
 
 METADATA_NAME = "zarr.json"
+MANIFEST_NAME = "manifest.jsonl"
+PLACES_NAME = ".places.json"
 SIDECARS = "sidecars"
 _CHUNK_NAME = re.compile(r"c\.(0|[1-9][0-9]{0,15})\.0\.0\.0")
 
@@ -20,7 +23,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.tmp-.*|z
 _DIGEST_LENGTHS = (8, 16, 64)
 
 #: What `group_name` makes; other folders in a store are left alone.
-GROUP_NAME = re.compile(r".+_\d+x\d+")
+GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9-]*_[1-9][0-9]*x[1-9][0-9]*")
+
+LEVELS: tuple[LevelName, ...] = get_args(LevelName)
 
 
 def group_name(camera: Camera, frame_size: tuple[int, int]) -> str:
@@ -74,3 +79,25 @@ def chunk_row(name: str) -> int | None:
 def sidecar_key(group: str, sample_id: str) -> str:
     """Where a sample's sidecar is."""
     return f"{group}/{SIDECARS}/{sample_id}.json"
+
+
+def is_chunk(key: str) -> bool:
+    """Whether this is where some row's chunk would be."""
+    folder, _, name = key.rpartition("/")
+    group, _, level = folder.partition("/")
+    return bool(GROUP_NAME.fullmatch(group)) and level in LEVELS and chunk_row(name) is not None
+
+
+def is_key(key: str) -> bool:
+    """Whether a store may have a file of ours here, by its full name and place."""
+    group, _, rest = key.partition("/")
+    if not rest:
+        return key in (METADATA_NAME, MANIFEST_NAME, PLACES_NAME)
+    if not GROUP_NAME.fullmatch(group):
+        return False
+    folder, _, name = rest.rpartition("/")
+    if folder == SIDECARS:
+        stem, dot, suffix = name.rpartition(".")
+        plain = _PLAIN_ID.fullmatch(stem) is not None and not _RESERVED.fullmatch(stem)
+        return dot + suffix == ".json" and plain
+    return (name == METADATA_NAME and folder in ("", *LEVELS)) or is_chunk(key)

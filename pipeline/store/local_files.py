@@ -12,11 +12,9 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.safe_text import printable
 from pipeline.store import disk
-from pipeline.store.disk import TEMPORARY_MARK
 from pipeline.store.files import StoreFiles, foreign
-from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME, FolderLock
-
-_LOCK_FILES = frozenset({LOCK_NAME, COMMITS_NAME, OWNER_NAME})
+from pipeline.store.keys import is_key
+from pipeline.store.lock import LOCK_FILES, FolderLock
 
 
 class LocalFiles(StoreFiles):
@@ -88,28 +86,32 @@ class LocalFiles(StoreFiles):
 
     def names(self, key: str = "") -> list[str]:
         try:
-            with os.scandir(self.path(key)) as entries:
-                return sorted(entry.name for entry in entries if TEMPORARY_MARK not in entry.name)
+            found = sorted(os.listdir(self.path(key)))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             if error.errno == errno.ELOOP:  # a link to itself
                 return []
             raise
+        return [name for name in found if not self.is_unfinished(f"{key}/{name}".lstrip("/"))]
 
     def walk(self) -> Iterator[str]:
         for folder, folders, names in os.walk(self.root):
             folders.sort()
             for name in sorted(names):
                 key = (Path(folder) / name).relative_to(self.root).as_posix()
-                if key not in _LOCK_FILES:
+                if key not in LOCK_FILES:
                     yield key
 
     def is_unfinished(self, key: str) -> bool:
-        return TEMPORARY_MARK in key.rpartition("/")[2]
+        folder, slash, name = key.rpartition("/")
+        target = disk.target_of(name)
+        if target is None:
+            return False
+        return is_key(folder + slash + target) or (not folder and target in LOCK_FILES)
 
     def recover(self) -> None:
-        disk.recover(self.root)
+        disk.recover(self.root, self.is_unfinished)
 
     def lock(self) -> AbstractContextManager[str]:
         return FolderLock(self.root).hold()

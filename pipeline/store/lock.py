@@ -23,6 +23,7 @@ from pipeline.store import disk
 LOCK_NAME = ".lock"
 COMMITS_NAME = ".lock-commits"
 OWNER_NAME = ".lock-owner.json"
+LOCK_FILES = frozenset({LOCK_NAME, COMMITS_NAME, OWNER_NAME})
 
 #: Seconds a writer waits for commits that workers of a killed writer are still in the middle of.
 LAST_COMMITS = 10.0
@@ -103,7 +104,8 @@ class FolderLock:
             yield
         finally:
             if held is not None:
-                os.close(held)
+                with disk.writing(self._root):
+                    os.close(held)
 
     def _path(self, name: str) -> Path:
         return self._root / name

@@ -20,8 +20,6 @@ from schemas.manifest import (
 )
 from schemas.sidecar import Sidecar
 
-MANIFEST_NAME = "manifest.jsonl"
-
 
 @dataclass(frozen=True)
 class Manifest:

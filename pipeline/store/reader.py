@@ -18,7 +18,8 @@ from pathlib import Path
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.files import StoreFiles
 from pipeline.store.header import read_root
-from pipeline.store.manifest import MANIFEST_NAME, entry_for, parse_manifest
+from pipeline.store.keys import MANIFEST_NAME
+from pipeline.store.manifest import entry_for, parse_manifest
 from pipeline.store.open_files import StorePlace, open_files
 from pipeline.store.samples import Sample, committed, read_level, read_sidecar
 from schemas.choices import DEFAULT_STORE

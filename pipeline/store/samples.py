@@ -5,6 +5,7 @@ All of them are checked as they are read: a sidecar by its digest, a chunk by it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from pipeline.annotations.boxes import Targets, label_as_annotated, target_array
 from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.format import check_chunk, damaged_chunk, decode_chunk
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import SIDECARS, chunk_key, sidecar_key
+from pipeline.store.keys import GROUP_NAME, SIDECARS, chunk_key, is_key, sidecar_key
 from schemas.coco import Box
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar
@@ -87,10 +88,24 @@ def targets(
 
 def committed(files: StoreFiles) -> Iterator[tuple[str, str]]:
     """(group, id) of every sidecar there is, by listing folders."""
-    for group in files.names():
+    for group in filter(GROUP_NAME.fullmatch, files.names()):
         for name in files.names(f"{group}/{SIDECARS}"):
-            if name.endswith(".json"):
+            if is_key(f"{group}/{SIDECARS}/{name}"):
                 yield group, name.removesuffix(".json")
+
+
+def looks_like_sidecar(data: bytes) -> bool:
+    """Whether these may be the bytes of a sidecar, whole or damaged, and not a file of the user's.
+
+    It is the user's if it is some other JSON, or does not even begin like an object.
+    """
+    if b'"recipe_fingerprint"' in data:
+        return True
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return data[:1] in (b"", b"\0", b"{")
+    return False
 
 
 def read_sidecar(

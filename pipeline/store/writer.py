@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import SIDECARS
-from pipeline.store.manifest import MANIFEST_NAME, dump_manifest
+from pipeline.store.keys import MANIFEST_NAME, SIDECARS
+from pipeline.store.manifest import dump_manifest
 from pipeline.store.zarr_metadata import zarr_documents
 from schemas.layout import GroupLayout, StoreLayout
 from schemas.manifest import ManifestEntry, ManifestHeader

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.annotations.index import AnnotationIndex
+from pipeline.annotations.columns import Annotation
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
 from pipeline.errors import GenispError, SourceError
-from pipeline.ingest.inputs import gather
-from pipeline.ingest.store_state import StoreState, read_state
+from pipeline.ingest.failure import Failure
+from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.notices import not_given_finding
+from pipeline.ingest.recognise import Recognised, recognise, with_samples
+from pipeline.ingest.store_state import SampleState, read_state
+from pipeline.ingest.survey import OldBoxes, annotations_of, boxes_left, in_stored_frame
 from pipeline.ingest.tasks import ProbeTask
 from pipeline.ingest.worker import probe_source
 from pipeline.raw.decoders.table import reference
@@ -36,7 +40,13 @@ TIME_LIMIT = 300.0
 
 @dataclass(frozen=True)
 class RederiveTask:
-    """One sample, the raw it should follow from, and what is said about that raw."""
+    """One sample, the raw it should follow from, and what is said about that raw.
+
+    Attributes
+    ----------
+    record_gone
+        Whether its annotation file is given, and says nothing of that raw any more.
+    """
 
     source: Source
     files: StoreFiles
@@ -44,6 +54,7 @@ class RederiveTask:
     id: str
     recipe: Recipe
     annotations: tuple[ImageAnnotation, ...]
+    record_gone: bool = False
 
 
 def plan_rederivation(
@@ -51,10 +62,23 @@ def plan_rederivation(
 ) -> tuple[list[RederiveTask], list[Finding]]:
     """One task for every stored sample whose raw is among `inputs`; findings about the others."""
     raws = discover(inputs).raws
-    index = gather(inputs, (), ()).index if raws else None
     state = read_state(files, reporter, recheck=False)
-    tasks = list(_tasks(files, recipe, state, raws, index))
-    findings = []
+    recognised = recognise(raws, state, reporter)
+    given = gather(inputs, (), ()) if raws else None
+    said = annotations_of(recognised, given.index) if given else {}
+    tasks, boxes_not_given, findings = list[RederiveTask](), list[SampleState](), list[Finding]()
+    stored = with_samples(recognised, state)
+    for one, sample in stored:
+        if sample.damage:
+            continue
+        annotations, left = _said(one, sample, said[one.given.name][1], given)
+        if left == "kept":
+            boxes_not_given.append(sample)
+        tasks.append(
+            RederiveTask(one.given, files, *sample.entry.key, recipe, annotations, left == "gone")
+        )
+    if boxes_not_given:
+        findings.append(not_given_finding(boxes_not_given))
     missing = len(state.samples) - len(tasks)
     if missing:
         findings.append(
@@ -64,8 +88,9 @@ def plan_rederivation(
                 severity=Severity.INFO if tasks else Severity.WARNING,
             )
         )
+    known = {one.given.name for one, _ in stored} | state.failures.keys()
     unknown = [
-        raw.name for raw in raws if not state.sample_of(raw) and raw.name not in state.failures
+        one.given.name for one in recognised if one.how != "copy" and one.given.name not in known
     ]
     if unknown:
         findings.append(
@@ -75,6 +100,22 @@ def plan_rederivation(
             )
         )
     return tasks, findings
+
+
+def _said(
+    one: Recognised,
+    sample: SampleState,
+    said: tuple[Annotation, ...] | Failure,
+    given: Inputs | None,
+) -> tuple[tuple[ImageAnnotation, ...], OldBoxes]:
+    """What is annotated about a stored sample, and what becomes of its boxes where nothing is."""
+    try:
+        annotations = () if isinstance(said, Failure) else in_stored_frame(said, sample)
+    except SourceError:
+        return (), ""
+    if annotations or isinstance(said, Failure):
+        return annotations, ""  # unusable: no ingest would have taken it either
+    return (), boxes_left(one, sample, given.annotation_files if given else ())
 
 
 def rederive_all(
@@ -92,25 +133,6 @@ def rederive_all(
                 )
             else:
                 yield from outcome
-
-
-def _tasks(
-    files: StoreFiles,
-    recipe: Recipe,
-    state: StoreState,
-    raws: Sequence[Source],
-    index: AnnotationIndex | None,
-) -> Iterator[RederiveTask]:
-    for source in raws:
-        sample = state.sample_of(source)
-        if sample is None or sample.damage:
-            continue
-        try:
-            frame = sample.frame_size or (1, 1)
-            said = index.lookup(source.name, frame) if index else ()
-        except SourceError:
-            said = ()  # unusable: no ingest would have taken it either
-        yield RederiveTask(source, files, *sample.entry.key, recipe, said)
 
 
 def rederive(task: RederiveTask) -> tuple[Finding, ...]:
@@ -152,7 +174,10 @@ def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[Finding
 
 
 def _wrong_boxes(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    """Boxes against the annotation files given; a raw without any there proves nothing."""
+    """Boxes against the annotation files given."""
+    if task.record_gone and sidecar.annotation is not None:
+        file = sidecar.annotation.file
+        yield FindingCode.BOXES_DIFFER, f"its annotation is not in {file} any more"
     if task.annotations and _boxes(sidecar.annotation) not in map(_boxes, task.annotations):
         yield FindingCode.BOXES_DIFFER, f"its boxes are not those in {task.annotations[0].file}"
 

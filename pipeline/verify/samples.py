@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import DamagedStoreError
 from pipeline.store.chunk.format import decode_chunk
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import chunk_key
+from pipeline.store.keys import chunk_key, sidecar_key
 from pipeline.store.layouts import group_layout
 from pipeline.store.manifest import entry_for
-from pipeline.store.samples import read_chunk, read_sidecar, sample_damage
+from pipeline.store.samples import looks_like_sidecar, read_chunk, read_sidecar, sample_damage
 from pipeline.verify.records import check_record, damaged
 from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
@@ -40,7 +41,8 @@ def check_sample(
     try:
         sidecar = read_sidecar(files, group, sample_id, every_byte=True)
     except DamagedStoreError as error:
-        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, error.mend)
+        mend = _mend(files, error, sidecar_key(group, sample_id))
+        found = damaged(FindingCode.DAMAGED_SIDECAR, name, error.message, mend)
         return Checked(group, sample_id, None, None, "", 0, (found,))
     findings = list(check_record(sidecar, recipe, name))
     nbytes = 0
@@ -70,3 +72,12 @@ def check_sample(
         nbytes,
         tuple(findings),
     )
+
+
+def _mend(files: StoreFiles, error: DamagedStoreError, key: str) -> str:
+    """What mends a sidecar; an ingest leaves alone what does not look like one of ours."""
+    with suppress(DamagedStoreError):
+        data = files.get_or_none(key)
+        if data is not None and not looks_like_sidecar(data):
+            return f"{error.mend}; if the file stays, it is none of the store's: move it elsewhere"
+    return error.mend

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 
 from pipeline.errors import REDO, DamagedStoreError
 from pipeline.store.files import StoreFiles
-from pipeline.store.keys import METADATA_NAME, chunk_key, chunk_row, sidecar_key
+from pipeline.store.keys import (
+    MANIFEST_NAME,
+    METADATA_NAME,
+    PLACES_NAME,
+    chunk_key,
+    is_chunk,
+    sidecar_key,
+)
 from pipeline.store.layouts import KnownLayouts
-from pipeline.store.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
+from pipeline.store.manifest import Manifest, dump_manifest, parse_manifest
 from pipeline.store.zarr_metadata import zarr_documents
 from pipeline.verify.records import damaged, redo
 from pipeline.verify.samples import Checked
@@ -154,7 +161,7 @@ def check_manifest(
             message=f"{len(failed)} of the sources seen could not be ingested, such as {failed[0]}",
         )
     present = {(one.group, one.id): one.entry for one in checked}
-    behind = sum(key not in listed.done for key in present)
+    behind = sum(key not in listed.done for key, entry in present.items() if entry)
     if behind:
         yield FindingCode.MANIFEST_BEHIND.finding(
             where=MANIFEST_NAME,
@@ -179,7 +186,7 @@ def check_strays(
     layouts: KnownLayouts,
 ) -> Iterator[Finding]:
     """Files that belong to no sample."""
-    expected = {METADATA_NAME, MANIFEST_NAME}
+    expected = {METADATA_NAME, MANIFEST_NAME, PLACES_NAME}
     groups = {one.group for one in checked} | {group for group, _ in done}
     for group in groups | {layout.name for layout in layouts.all}:
         expected.add(f"{group}/{METADATA_NAME}")
@@ -190,10 +197,10 @@ def check_strays(
         if entry.row is not None:
             expected.update(chunk_key(entry.group, level, entry.row) for level in recipe.levels)
     for key in files.walk():
-        *folders, name = key.split("/")
-        chunk = len(folders) == 2 and folders[1] in recipe.levels and chunk_row(name) is not None
+        group, _, rest = key.partition("/")
+        chunk = is_chunk(key) and rest.partition("/")[0] in recipe.levels
         left = chunk or files.is_unfinished(key)
-        if key in expected or (chunk and folders[0] in lost):
+        if key in expected or (chunk and group in lost):
             continue
         yield FindingCode.STRAY_FILE.finding(
             where=key,

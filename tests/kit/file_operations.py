@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-from pipeline.store.disk import TEMPORARY_MARK
+from pipeline.store.disk import target_of
 
 Kind = Literal[
     "make folder", "open", "write", "sync", "rename", "sync folder", "delete", "remove folder"
@@ -43,8 +43,7 @@ class Operation:
         """The store's key it is about, without the temporary file's marks."""
         path = Path(self.target or self.path)
         name = path.name
-        if TEMPORARY_MARK in name:
-            name = name[1:].partition(TEMPORARY_MARK)[0]
+        name = target_of(name) or name
         return str(path.with_name(name))
 
     def __str__(self) -> str:

@@ -15,9 +15,16 @@ import numpy as np
 
 from pipeline.errors import GenispError
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.keys import METADATA_NAME, SIDECARS, chunk_key, sidecar_key
+from pipeline.store.keys import (
+    MANIFEST_NAME,
+    METADATA_NAME,
+    PLACES_NAME,
+    SIDECARS,
+    chunk_key,
+    sidecar_key,
+)
 from pipeline.store.local_files import LocalFiles
-from pipeline.store.manifest import MANIFEST_NAME, dump_manifest, parse_manifest
+from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary
 from schemas.finding import Finding, Severity
@@ -198,8 +205,8 @@ class KnownStore:
 
     @property
     def keys(self) -> list[str]:
-        """Every file of the store."""
-        return sorted(self.whole)
+        """Every file of the store but the note of where its sources were."""
+        return sorted(self.whole.keys() - {PLACES_NAME})
 
     def owner(self, key: str) -> str:
         """What a finding about damage to this file must name."""

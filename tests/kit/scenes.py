@@ -121,15 +121,13 @@ def first_ingest(folder: Path) -> Scene:
 
 def update(folder: Path) -> Scene:
     """A store that is brought up to date: everything that can change in one, at once."""
-    sources, before = folder / "before" / "nod", folder / "before" / "data.zarr"
+    sources, before = folder / "nod", folder / "before.zarr"
     write_sources(sources, damaged=False)
     if _ingest(sources, before) != 0:
         raise RuntimeError("the sources cannot be ingested")
-    changed = folder / "nod"
-    shutil.copytree(sources, changed)
-    _change(changed)
+    _change(sources)
     _damage(before)
-    return _scene("update", changed, before, folder)
+    return _scene("update", sources, before, folder)
 
 
 def many_samples(folder: Path) -> Scene:
@@ -176,14 +174,14 @@ def write_sources(folder: Path, *, damaged: bool = True, images: int = 3) -> Non
 
 
 def _change(folder: Path) -> None:
-    """New raws, other pixels, other boxes, other frames, and a raw that went bad."""
+    """New raws, other pixels, boxes, frames and times, and a raw that went bad."""
     rng = np.random.default_rng(8)
     sony, nikon = sorted(folder.glob("*/*.ARW")), sorted(folder.glob("*/*.NEF"))
     write_small_raw(sony[0], rng)
     write_small_raw(folder / "Sony" / "DSC00001.ARW", rng)
     data = sony[2].read_bytes()
     sony[2].write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
-    for path in (sony[0], sony[2], folder / "Sony" / "DSC00001.ARW"):
+    for path in (sony[0], sony[2], nikon[0], folder / "Sony" / "DSC00001.ARW"):
         os.utime(path, (LONG_AGO + 1, LONG_AGO + 1))
     boxes = json.loads((folder / "Nikon" / "raw_val.json").read_text())
     boxes["annotations"][0]["bbox"][0] += 0.5

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.store.keys import PLACES_NAME
+
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below `root` with its bytes."""
+    """Every file below `root` with its bytes; but where sources were, for that is no content."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != PLACES_NAME
     }
 
 

@@ -97,7 +97,7 @@ def test_what_a_source_leaves_for_another_group_is_free_whether_it_has_left_yet_
     other = entry("x/a.NEF", 0)
     known = facts(size=(640, 480))
     for state in (state_with(other, leaver), state_with(other)):
-        moving = Item(raw("x/b.NEF"), "changed", state.sample_of(raw("x/b.NEF")))
+        moving = Item(raw("x/b.NEF"), "changed", state.named("x/b.NEF"))
         items = [probed(moving), probed(Item(raw("y/b.NEF"), "new"), known)]
         items.append(probed(Item(raw("y/c.NEF"), "new"), known))
         placement = place(items, state, Recipe(), strict=False)

@@ -14,6 +14,8 @@ from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.store.local_files import LocalFiles
 from tests.kit.file_operations import Operation, watched
 
+GROUP = "nikon-d750_48x32"
+
 
 def test_what_the_system_writes_in_part_is_written_on(
     files: LocalFiles, monkeypatch: pytest.MonkeyPatch
@@ -89,13 +91,68 @@ def test_what_a_killed_writer_left_is_removed_or_made_durable(
     files: LocalFiles, told: list[str]
 ) -> None:
     """It may have renamed a sidecar without syncing the folder: now the sample counts as there."""
-    files.put("group/sidecars/key", b"a")
-    files.path("group/.key.tmp-17").write_bytes(b"half")
+    files.put(f"{GROUP}/sidecars/key.json", b"a")
+    files.path(f"{GROUP}/sidecars/.key.json.tmp-17").write_bytes(b"half")
     told.clear()
     files.recover()
-    assert list(files.walk()) == ["group/sidecars/key"]
-    synced = {"sync folder .", "sync folder group", "sync folder group/sidecars", "sync folder .."}
+    assert list(files.walk()) == [f"{GROUP}/sidecars/key.json"]
+    synced = {f"sync folder {place}" for place in (".", "..", GROUP, f"{GROUP}/sidecars")}
     assert synced <= set(told)
+
+
+#: Temporary files as `put` calls them, where it makes them.
+OURS = (
+    ".zarr.json.tmp-1",
+    ".manifest.jsonl.tmp-22",
+    "..lock-owner.json.tmp-333",
+    f"{GROUP}/.zarr.json.tmp-4",
+    f"{GROUP}/packed/.zarr.json.tmp-4",
+    f"{GROUP}/resized/.c.12.0.0.0.tmp-5",
+    f"{GROUP}/sidecars/.DSC_1.json.tmp-6",
+)
+#: What only resembles them: another name, or another place.
+NOT_OURS = (
+    ".work/thesis.tmp-final.txt",
+    "notes.tmp-7",
+    ".notes.txt.tmp-7",
+    "zarr.json.tmp-7",
+    ".zarr.json.tmp-",
+    ".zarr.json.tmp-7a",
+    ".zarr.json.tmp-7.bak",
+    "..zarr.json.tmp-7.tmp-7",
+    ".DSC_1.json.tmp-7",
+    f".{GROUP}.tmp-7",
+    "mine/.zarr.json.tmp-7",
+    "mine/packed/.c.1.0.0.0.tmp-7",
+    "mine/sidecars/.DSC_1.json.tmp-7",
+    f"{GROUP}/.manifest.jsonl.tmp-7",
+    f"{GROUP}/.c.1.0.0.0.tmp-7",
+    f"{GROUP}/masks/.c.1.0.0.0.tmp-7",
+    f"{GROUP}/packed/.c.01.0.0.0.tmp-7",
+    f"{GROUP}/packed/.DSC_1.json.tmp-7",
+    f"{GROUP}/packed/deep/.zarr.json.tmp-7",
+    f"{GROUP}/sidecars/.zarr.json.tmp-7",
+    f"{GROUP}/sidecars/.my notes.json.tmp-7",
+    f"{GROUP}/sidecars/x.tmp-1.json",
+)
+
+
+def test_only_what_is_ours_by_full_name_and_place_is_removed(files: LocalFiles) -> None:
+    for key in (*OURS, *NOT_OURS):
+        files.path(key).parent.mkdir(parents=True, exist_ok=True)
+        files.path(key).write_bytes(b"anything")
+    assert {key for key in files.walk() if files.is_unfinished(key)} == set(OURS)
+    files.recover()
+    assert set(files.walk()) == set(NOT_OURS)
+
+
+def test_a_link_or_folder_is_never_taken_for_a_temporary_file(files: LocalFiles) -> None:
+    files.path(".zarr.json.tmp-8").mkdir(parents=True)
+    files.path(".zarr.json.tmp-8/mine").write_bytes(b"mine")
+    files.path(".zarr.json.tmp-9").symlink_to("elsewhere")
+    files.recover()
+    assert files.path(".zarr.json.tmp-8/mine").exists()
+    assert files.path(".zarr.json.tmp-9").is_symlink()
 
 
 def test_a_folder_that_may_be_entered_but_not_read_is_no_hindrance(

@@ -21,9 +21,10 @@ def test_put_if_changed_writes_only_changes(files: LocalFiles) -> None:
 
 
 def test_temporaries_are_invisible(files: LocalFiles) -> None:
-    files.put("group/key", b"a")
-    files.path("group/.key.tmp-17").write_bytes(b"half")
-    assert files.names("group") == ["key"]
+    files.put("a-b_48x32/zarr.json", b"a")
+    files.path("a-b_48x32/.zarr.json.tmp-17").write_bytes(b"half")
+    files.path("a-b_48x32/.mine.tmp-17").write_bytes(b"mine")
+    assert files.names("a-b_48x32") == [".mine.tmp-17", "zarr.json"]
 
 
 def test_a_file_below_a_file_is_missing(files: LocalFiles) -> None:

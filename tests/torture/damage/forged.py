@@ -24,8 +24,8 @@ from pipeline.develop.steps import develop
 from pipeline.raw.reader import decode
 from pipeline.store.chunk.encode import encode_chunk
 from pipeline.store.chunk.format import chunk_crc, decode_chunk
-from pipeline.store.keys import METADATA_NAME, chunk_key
-from pipeline.store.manifest import MANIFEST_NAME, entry_for
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, chunk_key
+from pipeline.store.manifest import entry_for
 from schemas.manifest import StoredSample
 from schemas.recipe import LevelName
 from schemas.sidecar import Sidecar

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.store.keys import METADATA_NAME, SIDECARS
-from pipeline.store.manifest import MANIFEST_NAME
+from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, SIDECARS
 from schemas.recipe import Recipe
 from tests.kit.known_store import Damage, Faults, Folder, KnownStore, Link, Rng, flip
 from tests.kit.stored import sealed
@@ -282,7 +281,13 @@ def _strays(known: KnownStore) -> FaultRow:
     """Files that belong to nobody: reported, and removed only if an ingest could have left them."""
     row = FaultRow("files that do not belong there")
     group = known.sidecar_keys[0].split("/")[0]
-    left = (f"{group}/packed/c.9.0.0.0", f"{group}/resized/c.12.0.0.0", ".zarr.json.tmp-99")
+    left = (
+        f"{group}/packed/c.9.0.0.0",
+        f"{group}/resized/c.12.0.0.0",
+        f"{group}/packed/.c.9.0.0.0.tmp-7",
+        f"{group}/sidecars/.DSC_0550.json.tmp-7",
+        ".zarr.json.tmp-99",
+    )
     mine = (
         "notes.txt",
         f"{group}/packed/c.0.0.0.0.bak",
@@ -293,6 +298,12 @@ def _strays(known: KnownStore) -> FaultRow:
         f"{group}/sidecars/old.json.txt",
         "other/notes.txt",
         "other/zarr.json",
+        "other/packed/c.0.0.0.0",
+        "notes/a.tmp-1.txt",
+        ".work/thesis.tmp-final.txt",
+        f"{group}/masks/c.9.0.0.0",
+        f"{group}/.notes.txt.tmp-7",
+        f"{group}/sidecars/my notes.json",
     )
     for key in (*left, *mine):
         known.apply({key: b"anything"})

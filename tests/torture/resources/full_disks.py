@@ -109,9 +109,7 @@ def _write_manifest_every(seconds: float) -> None:
 
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:
     """What is wrong with a run on a bad disk, "" if nothing; and whether it noticed the disk."""
-    left = [
-        path.name for path in store.rglob("*") if pipeline.store.disk.TEMPORARY_MARK in path.name
-    ]
+    left = [path.name for path in store.rglob("*") if pipeline.store.disk.target_of(path.name)]
     if ended.code == scene.exit_code:
         return scene.wrong(store), False
     if ended.code != 1:
