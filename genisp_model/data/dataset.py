@@ -191,6 +191,10 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
             known = self._records[position] = SampleRecord.of(sidecar, self.level)
         return known
 
+    def known_record(self, position: int) -> SampleRecord | None:
+        """`record`, if it has been read already."""
+        return self._records.get(position)
+
     def has_boxes(self) -> bool:
         """Whether any sample has a box to train on; reads sidecars up to the first that has.
 

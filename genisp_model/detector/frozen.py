@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, get_model_weights, list_models
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
@@ -55,6 +55,14 @@ _OWN_BOX_LOSS: tuple[tuple[type[nn.Module], BoxLoss], ...] = (
     (FCOS, "giou"),
     (SSD, "smooth_l1"),
     (GeneralizedRCNN, "smooth_l1"),
+)
+
+# The same, by how torchvision names them.
+_OWN_BOX_LOSS_BY_NAME: tuple[tuple[str, BoxLoss], ...] = (
+    ("fcos", "giou"),
+    ("ssd", "smooth_l1"),
+    ("fasterrcnn", "smooth_l1"),
+    ("maskrcnn", "smooth_l1"),
 )
 
 # Published by torchvision with FrozenBatchNorm2d and eps 0 (its overwrite_eps).
@@ -198,16 +206,27 @@ def load_frozen_detector(
         path = _find_weights(name, weights)
         install_weights(model, read_weights(path, sha256=sha256), path=path, name=name)
         _match_published_norms(model, name, path)
+    if isinstance(model, MaskRCNN):
+        _drop_masks(model)
     return FrozenDetector(model, name=name, weights=str(weights), box_loss=box_loss)
 
 
 def detector_names() -> list[str]:
-    """Names `load_frozen_detector` knows; those that need masks or keypoints are left out."""
-    models = list_models(torchvision_detection, exclude=["maskrcnn*", "keypointrcnn*"])
+    """Names `load_frozen_detector` knows: all of torchvision's but those that find persons only."""
+    models = list_models(torchvision_detection, exclude=["keypointrcnn*"])
     return [SAMPLE_DETECTOR, *models]
 
 
+def only_box_loss(name: str) -> BoxLoss | None:
+    """The box loss of a detector that has one only; None where there is a choice."""
+    found = (loss for prefix, loss in _OWN_BOX_LOSS_BY_NAME if name.startswith(prefix))
+    return next(found, None)
+
+
 def _build(name: str, sizes: dict[str, int]) -> nn.Module:
+    if name.startswith("keypointrcnn"):
+        message = f"{name} finds persons only: boxes of other classes would have no label in it"
+        raise UsageError(message, mend="one of " + ", ".join(detector_names()))
     if name not in detector_names():
         raise UsageError(
             f"there is no detector {name!r}", mend="one of " + ", ".join(detector_names())
@@ -244,6 +263,16 @@ def _match_published_norms(model: nn.Module, name: str, path: Path) -> None:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
+
+
+def _drop_masks(model: MaskRCNN) -> None:
+    """Make it the Faster R-CNN that it contains: there are no masks to be guided by.
+
+    torchvision takes a model without these three for one that has no masks.
+    """
+    model.roi_heads.mask_roi_pool = None
+    model.roi_heads.mask_head = None
+    model.roi_heads.mask_predictor = None
 
 
 def _set_box_loss(model: nn.Module, name: str, box_loss: BoxLoss | None) -> BoxLoss:
