@@ -25,9 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class NamedPath(click.Path):
     """A path that has a name: an empty one would mean the working directory."""
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if str(value) == "":
             self.fail("the path is empty.", param, ctx)
         return super().convert(value, param, ctx)

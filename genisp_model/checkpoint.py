@@ -96,7 +96,9 @@ class Checkpoint:
 def continue_with(last: Path) -> str:
     """The mend of a run that could not write; there is something to go on from or not."""
     again = "free space or fix permissions, then run the same command"
-    return f"{again} with --resume: it goes on after the last checkpoint" if last.exists() else again
+    return (
+        f"{again} with --resume: it goes on after the last checkpoint" if last.exists() else again
+    )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -170,7 +172,9 @@ def _read(path: Path, mend: str) -> bytes:
         raise TrainingError("there is no checkpoint here", path=str(path), mend=mend) from error
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
-        raise TrainingError(message, path=str(path), mend="check its permissions and disk") from error
+        raise TrainingError(
+            message, path=str(path), mend="check its permissions and disk"
+        ) from error
 
 
 def _sealed(archive: bytes) -> bytes:

@@ -78,7 +78,8 @@ class FrozenDetector(nn.Module):
     Parameters
     ----------
     model
-        RetinaNet, FCOS, SSD or Faster R-CNN; taken over, and frozen.
+        RetinaNet, FCOS, SSD, Faster R-CNN, or Mask R-CNN, whose masks are left out; taken over, and
+        frozen.
     name, weights
         What it is and where its numbers come from; for messages and records.
     box_loss
@@ -102,6 +103,8 @@ class FrozenDetector(nn.Module):
         self.name = name
         self.weights = weights
         self.box_loss = _set_box_loss(model, name, box_loss)
+        if isinstance(model, MaskRCNN):
+            _drop_masks(model)
         self.model = model.requires_grad_(False)
         _keep_boxes_exact(model)
         self.eval()
@@ -206,8 +209,6 @@ def load_frozen_detector(
         path = _find_weights(name, weights)
         install_weights(model, read_weights(path, sha256=sha256), path=path, name=name)
         _match_published_norms(model, name, path)
-    if isinstance(model, MaskRCNN):
-        _drop_masks(model)
     return FrozenDetector(model, name=name, weights=str(weights), box_loss=box_loss)
 
 

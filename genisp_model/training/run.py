@@ -22,7 +22,6 @@ from schemas.choices import DEFAULT_DETECTOR
 from schemas.exit_code import ExitCode
 from schemas.training import TrainConfig
 
-
 #: What a recipe decides unless an option says otherwise.
 _OF_RECIPE = ("epochs", "batch_size", "lr", "lr_steps", "flip", "seed", "box_loss")
 

@@ -72,9 +72,7 @@ class RunLog:
         if table is None:
             return
         if table.unreadable:
-            _log.warning(
-                "%s: left out %d lines that cannot be read", self.path, table.unreadable
-            )
+            _log.warning("%s: left out %d lines that cannot be read", self.path, table.unreadable)
         kept = [row for row in table.rows if int(row["step"]) <= step]
         self._write(table.names, kept, mend)
 

@@ -84,8 +84,7 @@ def test_one_of_an_earlier_version_loads_with_a_warning(
     path = tmp_path / "best.pt"
     now = checkpoint()
     fields = {
-        name: getattr(now, name)
-        for name in ("step", "epoch", "optimiser", "loader", "rng", "best")
+        name: getattr(now, name) for name in ("step", "epoch", "optimiser", "loader", "rng", "best")
     }
     isp = GenISP().state_dict()
     config = now.config.model_dump_json()
@@ -99,9 +98,7 @@ def test_one_of_an_earlier_version_loads_with_a_warning(
         load_checkpoint(path)
 
 
-def test_a_folder_is_no_checkpoint_and_the_one_in_it_is_named(
-    whole: bytes, tmp_path: Path
-) -> None:
+def test_a_folder_is_no_checkpoint_and_the_one_in_it_is_named(whole: bytes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a folder"):
         load_checkpoint(tmp_path)
     inside = tmp_path / "checkpoints" / "best.pt"

@@ -37,9 +37,9 @@ def test_a_second_training_is_refused_by_name_until_the_first_is_dead(tmp_path: 
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(RunLockedError, match="process 4711 on elsewhere") as raised:
-            with folder.only_writer():
-                pass
+        refused = pytest.raises(RunLockedError, match="process 4711 on elsewhere")
+        with refused as raised, folder.only_writer():
+            pass
         assert raised.value.exit_code == ExitCode.LOCKED
         holder.kill()
     with folder.only_writer(), folder.only_writer():
