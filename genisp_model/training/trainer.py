@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -313,8 +313,7 @@ class Trainer:
         """The first batch of the first epoch, also in a run that is continued."""
         state = self.loader.state_dict()
         self.loader.set_epoch(0)
-        with closing(iter(self.loader)) as batches:
-            first = next(batches, None)
+        first = next(iter(self.loader), None)  # the pass is over with its last reference
         self.loader.load_state_dict(state)
         if first is None:
             message = "every sample of the first batch is damaged"

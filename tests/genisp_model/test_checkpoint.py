@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from genisp_model import files
 from genisp_model.checkpoint import Checkpoint, load_checkpoint, load_isp
 from genisp_model.isp import GenISP
 from pipeline.errors import TrainingError, UsageError
@@ -126,7 +125,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TrainingError, match="No space left on device") as raised:
         checkpoint().save(path)
     assert "--resume" in raised.value.mend

@@ -219,7 +219,8 @@ def test_a_two_stage_detector_guides_as_well(images: Tensor) -> None:
 @pytest.mark.parametrize("name", detector_names())
 def test_every_detector_guides_with_the_options_of_a_plain_run(name: str) -> None:
     """Its losses reach the picture, and it finds boxes, with the box loss that a run gives it."""
-    sizes = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 96}
+    small: dict[str, Any] = {"min_size": 64, "max_size": 96}
+    sizes = {} if name.startswith("ssd") else small  # which have one size
     box_loss = only_box_loss(name)
     frozen = load_frozen_detector(name, "none", box_loss=box_loss, **sizes)
     assert frozen.box_loss == (box_loss or "smooth_l1")
