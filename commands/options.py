@@ -107,7 +107,7 @@ _detector_weights_option = click.option(
 _box_loss_option = click.option(
     "--box-loss",
     type=click.Choice(get_args(BoxLoss)),
-    show_default="smooth_l1, or the detector's only one",
+    show_default="the recipe's, else smooth_l1; some detectors have one only",
     show_envvar=True,
     help="Box term of the guidance loss.",
 )

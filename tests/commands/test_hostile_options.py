@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli import genisp
+from genisp_model import export_onnx
 from genisp_model.checkpoint import Checkpoint
 from genisp_model.recipes import RECIPES
 from genisp_model.training import trainer as trainer_module
@@ -46,13 +47,14 @@ VALUES = (
 
 #: What an option takes of `VALUES`, because it is what it says: a number in range, a new folder.
 TAKEN: dict[tuple[str, str], set[str]] = {
-    ("train", "--epochs"): set(),
     ("train", "--seed"): {"-1"},
     ("train", "--lr-steps"): {"", " ", "9" * 30},
     ("train", "--val-split"): {""},
     ("train", "--output-dir"): {*VALUES} - {"", "file"},
     ("enhance", "--output-dir"): {*VALUES} - {"", "file"},
-    ("export", "--output"): set(),
+    ("train", "--lr"): {"9" * 30},
+    ("train", "--gray-world"): {"9" * 30},
+    ("export", "--output"): {*VALUES} - {"", "folder"},
 }
 
 
@@ -79,6 +81,9 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     # What is taken need not be trained: the options have been looked at by then.
     monkeypatch.setattr(trainer_module.Trainer, "fit", lambda run: True)
+    monkeypatch.setattr(export_onnx, "export_isp", lambda isp, path, opset, facts: None)
+    same = export_onnx.Difference(0.0, 0.0)
+    monkeypatch.setattr(export_onnx, "compare_exported", lambda isp, path: same)
 
 
 def arguments(command: str) -> list[str]:
