@@ -7,6 +7,7 @@ A value is refused as wrong usage (2), as a store that is not there (10), or by 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ TAKEN: dict[tuple[str, str], set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small store, a checkpoint, a file and a folder."""
     folder = tmp_path_factory.mktemp("hostile")
     write_sample_set(folder / "nod", images=4, seed=11)
@@ -74,6 +75,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = torch.get_rng_state()
     Checkpoint(config, 1, 1, isp, {}, {}, rng, best=0.5).save(folder / "best.pt")
     return folder
+
+
+@pytest.fixture
+def place(_place: Path, tmp_path: Path) -> Path:
+    """This test's own copy: what one test writes is no folder in another's way."""
+    return Path(shutil.copytree(_place, tmp_path / "here", ignore=shutil.ignore_patterns("nod")))
 
 
 @pytest.fixture(autouse=True)
