@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from commands.exits import command
-from commands.options import LEVEL, checkpoint_option, device_option
+from commands.options import LEVEL, NamedPath, checkpoint_option, device_option
 from commands.output import say, warn
 from schemas.choices import DEFAULT_PICTURE_FORMAT, PictureFormat
 from schemas.exit_code import ExitCode
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @checkpoint_option
 @click.option(
     "--store",
-    type=click.Path(),
+    type=NamedPath(),
     show_envvar=True,
     help="Take samples of this store; INPUT is then their ids.",
 )
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     default=Path("enhanced"),
     show_envvar=True,
     help="Where the pictures go, one an input, named after it.",

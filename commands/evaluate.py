@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from commands.exits import command
-from commands.options import detector_options, json_option, level_option, store_option
+from commands.options import NamedPath, detector_options, json_option, level_option, store_option
 from commands.output import say, warn
 from schemas.choices import DEFAULT_VAL_SPLIT
 from schemas.exit_code import ExitCode
@@ -20,7 +20,7 @@ from schemas.exit_code import ExitCode
 @level_option("Which array is read.")
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     show_envvar=True,
     help="A run's network; without one only the fixed renderings are scored.",
 )

@@ -79,7 +79,7 @@ class ExitCodes(click.Group):
             click.echo(_error_text(error), err=True)
             code = error.exit_code
         except (MemoryError, OSError, RuntimeError, ImportError) as error:
-            text = _exhausted_text(error)
+            text = _exhausted_text(error, continues=self.name == "prep")
             if text is None:
                 raise
             click.echo(text, err=True)
@@ -95,14 +95,19 @@ def _error_text(error: GenispError) -> str:
     return f"{text}\n  mend: {visible_lines(error.mend)}" if error.mend else text
 
 
-def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -> str | None:
-    """What the machine ran out of, with the mend; None if this is a mistake of ours."""
+def _exhausted_text(
+    error: MemoryError | OSError | RuntimeError | ImportError, *, continues: bool
+) -> str | None:
+    """What the machine ran out of, with the mend; None if this is a mistake of ours.
+
+    `continues` says that the command goes on where it stopped, and has ``--workers``.
+    """
     from pipeline.safe_text import visible
 
-    again = "then run the same command: it continues"
-    unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
-    if isinstance(error, MemoryError) or unmapped:
-        return f"error: not enough memory\n  mend: free memory or give fewer --workers, {again}"
+    again = "then run the same command" + (": it continues" if continues else "")
+    fewer = " or give fewer --workers" if continues else ""
+    if _is_out_of_memory(error):
+        return f"error: not enough memory\n  mend: free memory{fewer}, {again}"
     if isinstance(error, ImportError):
         return None
     if isinstance(error, RuntimeError):
@@ -111,9 +116,19 @@ def _exhausted_text(error: MemoryError | OSError | RuntimeError | ImportError) -
             return None
         return (
             "error: the system starts no more threads\n"
-            f"  mend: allow more (ulimit -u) or give fewer --workers, {again}"
+            f"  mend: allow more (ulimit -u){fewer}, {again}"
         )
+    assert isinstance(error, OSError)
     exhausted = error.errno in (errno.EMFILE, errno.ENFILE)
     mend = "allow more open files (ulimit -n)" if exhausted else "check the path and its disk"
     place = visible(str(error.filename or "system"))
     return f"error: {place}: {error.strerror or error}\n  mend: {mend}, {again}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also where a library cannot be loaded for it, and where torch has no type for it."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, ImportError) and "failed to map segment" in str(error))
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )

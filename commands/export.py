@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from commands.exits import command
-from commands.options import checkpoint_option
+from commands.options import NamedPath, checkpoint_option
 from commands.output import say
 from schemas.exit_code import ExitCode
 
@@ -16,7 +16,7 @@ from schemas.exit_code import ExitCode
 @checkpoint_option
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     required=True,
     show_envvar=True,
     help="The ONNX file; one that is there is replaced once the new one has passed.",

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, get_args
 import click
 
 from schemas.choices import (
-    DEFAULT_BOX_LOSS,
     DEFAULT_DETECTOR,
     DEFAULT_DETECTOR_WEIGHTS,
     DEFAULT_DEVICE,
@@ -21,6 +20,15 @@ from schemas.choices import (
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class NamedPath(click.Path):
+    """A path that has a name: an empty one would mean the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) == "":
+            self.fail("the path is empty.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -43,7 +51,7 @@ store_argument = click.argument("store", type=click.Path(), default=DEFAULT_STOR
 
 store_option = click.option(
     "--store",
-    type=click.Path(),
+    type=NamedPath(),
     default=DEFAULT_STORE,
     show_envvar=True,
     help="The store's folder.",
@@ -68,7 +76,7 @@ workers_option = click.option(
 #: Without it there is no network.
 checkpoint_option = click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     required=True,
     show_envvar=True,
     help="The network: a run's checkpoints/best.pt or last.pt.",
@@ -108,7 +116,7 @@ _detector_classes_option = click.option(
 _box_loss_option = click.option(
     "--box-loss",
     type=click.Choice(get_args(BoxLoss)),
-    default=DEFAULT_BOX_LOSS,
+    show_default="the recipe's, else smooth_l1; some detectors have one only",
     show_envvar=True,
     help="Box term of the guidance loss.",
 )

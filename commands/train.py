@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from commands.exits import command
-from commands.options import detector_options, level_option, store_option
+from commands.options import NamedPath, detector_options, level_option, store_option
 from commands.output import say
 from schemas.choices import (
     DEFAULT_TRAIN_RECIPE,
@@ -35,7 +35,7 @@ from schemas.exit_code import ExitCode
     type=click.Choice(get_args(TrainRecipeName)),
     default=DEFAULT_TRAIN_RECIPE,
     show_envvar=True,
-    help="Network start, bounds and schedule; the options below override the schedule.",
+    help="Network start, bounds and schedule; options override the schedule.",
 )
 @click.option(
     "--epochs",
@@ -66,14 +66,24 @@ from schemas.exit_code import ExitCode
     "--lr-steps",
     show_default="recipe's",
     show_envvar=True,
-    help="Epochs at which lr falls tenfold: 5,10.",
+    help="Epochs after which lr falls tenfold, counted from 1: 5,10; '' for none.",
 )
 @click.option("--amp", is_flag=True, show_envvar=True, help="bfloat16 autocast.")
 @detector_options
 @click.option("--gray-world", type=float, default=0.0, show_envvar=True, help="Weight of eq. 4.")
-@click.option("--flip", type=float, default=0.5, show_envvar=True, help="Chance of mirroring.")
 @click.option(
-    "--seed", type=int, default=0, show_envvar=True, help="Of start, order and mirroring."
+    "--flip",
+    type=float,
+    show_default="recipe's",
+    show_envvar=True,
+    help="Chance of mirroring.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    show_default="recipe's",
+    show_envvar=True,
+    help="Of start, order and mirroring.",
 )
 @click.option(
     "--deterministic",
@@ -83,8 +93,14 @@ from schemas.exit_code import ExitCode
 )
 @click.option("--resume", is_flag=True, show_envvar=True, help="Continue the run in --output-dir.")
 @click.option(
+    "--accept-changed-store",
+    is_flag=True,
+    show_envvar=True,
+    help="With --resume: go on although samples have changed since the run was started.",
+)
+@click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     default=Path("runs/train"),
     show_envvar=True,
     help="The run's folder.",
@@ -94,13 +110,13 @@ from schemas.exit_code import ExitCode
     type=click.IntRange(min=0),
     default=0,
     show_envvar=True,
-    help="Stop after so many optimiser steps; 0 for no limit.",
+    help="Stop after so many optimiser steps, score and save; 0 for no limit.",
 )
 @click.option(
     "--overfit-one-batch",
     is_flag=True,
     show_envvar=True,
-    help="Train on the first batch again and again: a quick test.",
+    help="Train on the first batch again and again, and score on it: a quick test.",
 )
 @click.option(
     "--checkpoint-activations",
@@ -124,5 +140,6 @@ def train(**options: Any) -> ExitCode:
     """Train GenISP under a frozen detector, streaming a store."""
     from genisp_model.training.run import run_training
 
-    resume, folder = options.pop("resume"), options.pop("output_dir")
-    return run_training(options, folder, resume=resume, say=say)
+    resume, accept = options.pop("resume"), options.pop("accept_changed_store")
+    folder = options.pop("output_dir")
+    return run_training(options, folder, resume=resume, accept_changes=accept, say=say)

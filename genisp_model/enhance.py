@@ -15,6 +15,7 @@ import torch
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.device import Say, choose_device
+from genisp_model.files import check_replaceable, output_folder, whole_file
 from genisp_model.isp import ISP
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
 from pipeline.store.header import read_root
@@ -109,6 +110,7 @@ def run_enhance(
     isp, config = load_isp(checkpoint)
     isp = isp.to(choose_device(how.device, lambda _: None))
     read = _reader(config, how, develop, warn)
+    output_folder(how.output_dir, mend="fix permissions, or name another --output-dir")
     failed = 0
     for name, path in zip(inputs, paths, strict=True):
         try:
@@ -146,6 +148,7 @@ def picture_paths(inputs: Sequence[str], how: EnhanceOptions) -> list[Path]:
         if path.exists() and not how.overwrite:
             mend = "add --overwrite to replace it, or name another --output-dir"
             raise UsageError("there is a file already", path=str(path), mend=mend)
+        check_replaceable(path)
     return paths
 
 
@@ -199,10 +202,18 @@ def render(isp: ISP, xyz: npt.NDArray[np.float32], brightness: float) -> Picture
 
 
 def write_picture(picture: Picture, path: Path, format: PictureFormat) -> None:
-    """Write (h, w, 3) values in 0..1; `path` is the old file or the whole new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    """Write (h, w, 3) values in 0..1; `path` is the old file or the whole new one, never half.
+
+    Raises
+    ------
+    TrainingError
+        If the file system refuses.
+    """
+    mend = (
+        "free space or fix permissions, then run the command for the inputs that are left, or for "
+        "all of them with --overwrite"
+    )
+    with whole_file(path, mend=mend) as temporary:
         if format == "png":
             from PIL import Image
 
@@ -212,9 +223,6 @@ def write_picture(picture: Picture, path: Path, format: PictureFormat) -> None:
 
             codes = np.rint(picture * 65535).astype(np.uint16)
             tifffile.imwrite(temporary, codes, photometric="rgb", compression="zlib")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reader(

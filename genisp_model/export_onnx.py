@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genisp_model.checkpoint import load_isp
 from genisp_model.device import Say
+from genisp_model.files import whole_file
 from genisp_model.isp import ISP, GenISP
 from pipeline.errors import TrainingError, UsageError
 from schemas.exit_code import ExitCode
@@ -81,18 +82,14 @@ def run_export(checkpoint: Path, output: Path, opset: int, say: Say) -> ExitCode
     """
     require_packages()
     isp, config = load_isp(checkpoint)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
+    mend = "free space or fix permissions, then run the same command"
+    with whole_file(output, mend=mend) as temporary:
         export_isp(isp, temporary, opset, _described(config))
         found = compare_exported(isp, temporary)
         if not found.exact <= TOLERANCE:  # not "greater": nan must not pass
             message = f"the exported network differs by {found.exact:.1e}, more than {TOLERANCE:g}"
             mend = "try another --opset or version of onnxruntime; no file was written"
             raise TrainingError(message, path=str(output), mend=mend)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
     say(f"{output}: opset {opset}, {output.stat().st_size / 1e6:.1f} MB")
     say(
         f"largest difference in onnxruntime: {found.exact:.1e} to the network in double precision, "

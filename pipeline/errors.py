@@ -9,6 +9,7 @@
     │   ├── FrameMismatchError                 the annotation belongs to another frame
     │   └── AnnotationError                    a COCO file or record that cannot be used
     ├── TrainingError                exit 1    training cannot start, or cannot go on
+    │   └── RunLockedError           exit 11   another training writes this run folder
     └── StoreError                   exit 1
         ├── NoStoreError             exit 10   nothing there, or not one of ours
         ├── StoreLockedError         exit 11   another ingest is writing
@@ -94,6 +95,12 @@ class AnnotationError(SourceError, ValueError):
 
 class TrainingError(GenispError, RuntimeError):
     """Raised when weights or a checkpoint do not fit, or the loss is no number any more."""
+
+
+class RunLockedError(TrainingError):
+    """Raised when another process trains into the same run folder."""
+
+    exit_code = ExitCode.LOCKED
 
 
 class StoreError(GenispError):

@@ -24,6 +24,9 @@ __all__ = ["BoxLoss", "Speedup", "TrainConfig", "TrainRecipeName"]
 #: What may differ between a run and its continuation: how long, and where the store is now.
 _FREE = frozenset({"store", "epochs", "limit_steps"})
 
+#: More than anybody counts to; what counts takes no more than a machine's word.
+_MANY = 10**12
+
 
 class TrainConfig(StrictModel):
     """Every choice of a training run that can change a number it gives.
@@ -41,7 +44,7 @@ class TrainConfig(StrictModel):
     epochs, batch_size, accumulate
         The optimiser steps once every ``accumulate`` batches of ``batch_size``.
     lr, lr_steps, lr_gamma
-        Adam's rate, times ``lr_gamma`` at the beginning of each epoch in ``lr_steps``.
+        Adam's rate, times ``lr_gamma`` after each epoch in ``lr_steps`` (counted from 1).
     amp
         bfloat16 autocast.
     detector, detector_weights, box_loss
@@ -59,7 +62,8 @@ class TrainConfig(StrictModel):
     limit_steps
         Stop after this many optimiser steps; 0 for no limit.
     overfit_one_batch
-        Train on the first batch again and again: the test everyone does by hand.
+        Train on the first batch again and again, unmirrored, and score on it: the test everyone
+        does by hand.
     checkpoint_activations
         Compute GenISP's activations again in the backward pass instead of keeping them.
     speedups
@@ -72,9 +76,9 @@ class TrainConfig(StrictModel):
     val_split: str = DEFAULT_VAL_SPLIT
     level: LevelName = DEFAULT_LEVEL
     recipe: TrainRecipeName = DEFAULT_TRAIN_RECIPE
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    accumulate: int = Field(default=1, ge=1)
+    epochs: int = Field(ge=1, le=_MANY)
+    batch_size: int = Field(ge=1, le=_MANY)
+    accumulate: int = Field(default=1, ge=1, le=_MANY)
     lr: float = Field(gt=0)
     lr_steps: tuple[int, ...] = ()
     lr_gamma: float = 0.1
@@ -86,9 +90,9 @@ class TrainConfig(StrictModel):
     plain_detector: bool = False
     gray_world: float = Field(default=0.0, ge=0)
     flip: float = Field(default=0.0, ge=0, le=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 63)
     deterministic: bool = False
-    limit_steps: int = Field(default=0, ge=0)
+    limit_steps: int = Field(default=0, ge=0, le=_MANY)
     overfit_one_batch: bool = False
     skip_damaged: bool = False
     checkpoint_activations: bool = False

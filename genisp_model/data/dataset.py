@@ -213,6 +213,10 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
             return box.label
         return self.labels.get(class_key(self.recipe.class_of(box.category)))
 
+    def known_record(self, position: int) -> SampleRecord | None:
+        """`record`, if it has been read already."""
+        return self._records.get(position)
+
     def has_boxes(self) -> bool:
         """Whether any sample has a box to train on; reads sidecars up to the first that has.
 

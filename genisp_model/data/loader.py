@@ -15,6 +15,7 @@ works on earlier batches: the training loop finds the next batch on the device a
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -109,6 +110,9 @@ class StreamLoader:
     after a pass that was broken off, the next pass continues behind the last batch handed out.
     `set_epoch` starts an epoch from its beginning.
 
+    A loader belongs to the process that made it: its threads do not live on in a fork, and both
+    would get the same samples. Iterating it in another process raises `UsageError`.
+
     Attributes
     ----------
     dataset
@@ -156,6 +160,7 @@ class StreamLoader:
 
     def __post_init__(self) -> None:
         self._check()
+        self._process = os.getpid()
         self._device = torch.device(self.device)
         index = self.dataset.index
         self._plan = BatchPlan(
@@ -173,7 +178,7 @@ class StreamLoader:
         self._on_cuda = self._device.type == "cuda"
         largest = index.largest
         value_bytes = 2 if self._on_cuda else 4
-        size = self.batch_size * largest * value_bytes
+        size = min(self.batch_size, len(index)) * largest * value_bytes
         self._pool = BufferPool(size, pinned=self._on_cuda)
         self._scratch = threading.local()
         self._copies = _cuda.Stream(self._device) if self._on_cuda else None
@@ -191,6 +196,20 @@ class StreamLoader:
                 f"threads={self.threads}, prefetch={self.prefetch}, flip={self.flip}",
                 mend="at least one thread and one batch ahead; flip is a probability, 0 to 1",
             )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"this loader was made in process {self._process}, and is read in its fork "
+                f"{os.getpid()}: both would get the same samples",
+                path=self.dataset.files.location(),
+                mend="make a StreamLoader in each process, after the fork, with its rank and world",
+            )
+
+    def _end(self, executor: ThreadPoolExecutor) -> None:
+        """Wait for threads; in a fork there are none, and their locks may be held for ever."""
+        if os.getpid() == self._process:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     @property
     def epoch(self) -> int:
@@ -234,6 +253,7 @@ class StreamLoader:
         self._epoch, self._done = cursor.epoch, cursor.done
 
     def __iter__(self) -> Iterator[Batch]:
+        self._check_process()
         plan, epoch, done = self._plan, self._epoch, self._done
         total = len(plan.all_batches(epoch))
         batches = plan.batches(epoch, done)
@@ -254,10 +274,11 @@ class StreamLoader:
                     if batch is not None:
                         yield batch
                         del batch  # else its memory would wait for the next one
+                        self._check_process()
         finally:
             # Reached when the consumer breaks off, too: the generator is closed with its last
             # reference. What was read ahead is dropped, buffers and all.
-            executor.shutdown(wait=True, cancel_futures=True)
+            self._end(executor)
         self.set_epoch(epoch + 1)
 
     def _made(self, make: Callable[[], _Finished | None], count: int) -> Generator[Batch | None]:
@@ -281,7 +302,7 @@ class StreamLoader:
                 yield batch
                 del batch
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            self._end(executor)
 
     def _start(
         self, executor: ThreadPoolExecutor, positions: npt.NDArray[np.int64], epoch: int

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, get_model_weights, list_models
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
@@ -56,6 +56,14 @@ _OWN_BOX_LOSS: tuple[tuple[type[nn.Module], BoxLoss], ...] = (
     (GeneralizedRCNN, "smooth_l1"),
 )
 
+# The same, by how torchvision names them.
+_OWN_BOX_LOSS_BY_NAME: tuple[tuple[str, BoxLoss], ...] = (
+    ("fcos", "giou"),
+    ("ssd", "smooth_l1"),
+    ("fasterrcnn", "smooth_l1"),
+    ("maskrcnn", "smooth_l1"),
+)
+
 # Published by torchvision with FrozenBatchNorm2d and eps 0 (its overwrite_eps).
 _WITHOUT_NORM_EPS = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn")
 
@@ -69,7 +77,8 @@ class FrozenDetector(nn.Module):
     Parameters
     ----------
     model
-        RetinaNet, FCOS, SSD or Faster R-CNN; taken over, and frozen.
+        RetinaNet, FCOS, SSD, Faster R-CNN, or Mask R-CNN, whose masks are left out; taken over, and
+        frozen.
     name, weights
         What it is and where its numbers come from; for messages and records.
     classes
@@ -101,6 +110,8 @@ class FrozenDetector(nn.Module):
         self.name = name
         self.weights = weights
         self.box_loss = _set_box_loss(model, name, box_loss)
+        if isinstance(model, MaskRCNN):
+            _drop_masks(model)
         self.model = model.requires_grad_(False)
         self.class_names = dict(classes or COCO_CLASSES)
         _keep_boxes_exact(model)
@@ -223,8 +234,8 @@ def load_frozen_detector(
 
 
 def detector_names() -> list[str]:
-    """Names `load_frozen_detector` knows; those that need masks or keypoints are left out."""
-    models = list_models(torchvision_detection, exclude=["maskrcnn*", "keypointrcnn*"])
+    """Names `load_frozen_detector` knows: all of torchvision's but those that find persons only."""
+    models = list_models(torchvision_detection, exclude=["keypointrcnn*"])
     return [SAMPLE_DETECTOR, *models]
 
 
@@ -252,7 +263,16 @@ def _named_classes(name: str, count: int, classes: Mapping[int, str] | None) -> 
     return classes
 
 
+def only_box_loss(name: str) -> BoxLoss | None:
+    """The box loss of a detector that has one only; None where there is a choice."""
+    found = (loss for prefix, loss in _OWN_BOX_LOSS_BY_NAME if name.startswith(prefix))
+    return next(found, None)
+
+
 def _build(name: str, sizes: dict[str, int]) -> nn.Module:
+    if name.startswith("keypointrcnn"):
+        message = f"{name} finds persons only: boxes of other classes would have no label in it"
+        raise UsageError(message, mend="one of " + ", ".join(detector_names()))
     if name not in detector_names():
         raise UsageError(
             f"there is no detector {name!r}", mend="one of " + ", ".join(detector_names())
@@ -289,6 +309,16 @@ def _match_published_norms(model: nn.Module, name: str, path: Path) -> None:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
+
+
+def _drop_masks(model: MaskRCNN) -> None:
+    """Make it the Faster R-CNN that it contains: there are no masks to be guided by.
+
+    torchvision takes a model without these three for one that has no masks.
+    """
+    model.roi_heads.mask_roi_pool = None
+    model.roi_heads.mask_head = None
+    model.roi_heads.mask_predictor = None
 
 
 def _set_box_loss(model: nn.Module, name: str, box_loss: BoxLoss | None) -> BoxLoss:

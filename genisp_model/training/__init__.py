@@ -8,6 +8,8 @@ Open `trainer` first: the loop, from a batch to the network's next step.
 - `run`: what the command ``train`` does with its options.
 - `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
   `genisp_model.checkpoint`: evaluation, enhance and export read them too.
+- `run_lock`, `run_log`: its one writer, and its tables.
+- `same_store`: whether the store still holds what a run was started with.
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from genisp_model.detector.classes import read_classes
-from genisp_model.detector.frozen import load_frozen_detector
+from genisp_model.detector.frozen import load_frozen_detector, only_box_loss
 from genisp_model.device import Say, choose_device
 from genisp_model.recipes import RECIPES
 from genisp_model.training.run_folder import RunFolder
@@ -17,50 +19,90 @@ from genisp_model.training.trainer import Trainer
 from pipeline.errors import UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
+from schemas.choices import DEFAULT_DETECTOR
 from schemas.exit_code import ExitCode
 from schemas.training import TrainConfig
+
+#: What a recipe decides unless an option says otherwise.
+_OF_RECIPE = ("epochs", "batch_size", "lr", "lr_steps", "flip", "seed", "box_loss")
 
 
 def train_config(options: Mapping[str, Any]) -> TrainConfig:
     """The config that options mean: what is None comes from the recipe.
 
+    The box loss is the detector's own where that leaves no choice. One batch is overfitted without
+    mirroring.
+
     Raises
     ------
     UsageError
-        If ``lr_steps`` are no numbers, or the detector's classes cannot be read.
+        If an option is out of its range, two contradict each other, or the detector's classes
+        cannot be read.
     NoStoreError
         If there is no store.
     """
     chosen = {name: value for name, value in options.items() if value is not None}
     recipe = RECIPES[chosen["recipe"]]
-    try:
-        if "lr_steps" in chosen:
-            text = chosen["lr_steps"].split(",")
-            chosen["lr_steps"] = tuple(int(part) for part in text if part.strip())
-    except ValueError:
-        message = f"--lr-steps {options['lr_steps']!r} are not whole numbers"
-        raise UsageError(message, mend="write epochs by comma: --lr-steps 5,10") from None
     if "detector_classes" in chosen:
         chosen["detector_classes"] = read_classes(chosen["detector_classes"])
-    defaults = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "lr_steps")}
+    defaults = {name: getattr(recipe, name) for name in _OF_RECIPE}
+    own = only_box_loss(chosen.get("detector", DEFAULT_DETECTOR))
+    if own is not None:
+        defaults["box_loss"] = own
+    if chosen.get("overfit_one_batch"):
+        if chosen.get("flip"):
+            message = "--overfit-one-batch shows one batch again and again, --flip mirrors it"
+            raise UsageError(message, mend="leave one of them out")
+        defaults["flip"] = 0.0
+    if "lr_steps" in chosen:
+        chosen["lr_steps"] = _lr_steps(chosen["lr_steps"])
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
-    return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
+    try:
+        return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + "-".join(str(first["loc"][0]).split("_"))
+        message = f"{option} {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise UsageError(message, mend="genisp train --help names the ranges") from error
 
 
-def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say) -> ExitCode:
+def _lr_steps(text: str) -> tuple[int, ...]:
+    """``"5,10"`` -> (5, 10); ``""`` -> ()."""
+    parts = text.split(",") if text.strip() else []
+    mend = "write epochs by comma, counted from 1 and rising: --lr-steps 5,10"
+    try:
+        steps = tuple(int(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"--lr-steps {text!r} are not whole numbers", mend=mend) from None
+    if any(later <= earlier for earlier, later in pairwise((0, *steps))):
+        raise UsageError(f"--lr-steps {text!r} do not rise from 1", mend=mend)
+    return steps
+
+
+def run_training(
+    options: dict[str, Any],
+    path: Path,
+    *,
+    resume: bool,
+    accept_changes: bool = False,
+    say: Say,
+) -> ExitCode:
     """Train, or go on training; `ExitCode.DONE` or `ExitCode.INTERRUPTED`.
 
     Raises
     ------
     UsageError
         If the folder holds a run and `resume` is False, or the other way round.
+    RunLockedError
+        If another process trains into the folder.
     """
     device = choose_device(options.pop("device"), say)
     config = train_config(options)
     last = path / "checkpoints" / "last.pt"
-    if last.exists() and not resume:
-        mend = "add --resume to go on with it, or name another --output-dir"
-        raise UsageError("there is a run in this folder", path=str(path), mend=mend)
+    if resume and not last.exists():
+        mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
+        raise UsageError("there is no run to continue here", path=str(path), mend=mend)
+    torch.manual_seed(config.seed)  # random weights are the same when the run is continued
     detector = load_frozen_detector(
         config.detector,
         weights=config.detector_weights,
@@ -68,18 +110,24 @@ def run_training(options: dict[str, Any], path: Path, *, resume: bool, say: Say)
         classes=config.detector_classes or None,
     )
     folder = RunFolder(path)
-    interruption = Interruption()
-    trainer = Trainer(
-        config, detector.to(device), folder, device, say, stop=lambda: interruption.wanted
-    )
-    if resume and last.exists():
-        trainer.resume(last)
-    folder.describe(config, {"device": str(device), "detector_state": detector.state_hash()})
-    try:
-        with interruption.watched():
-            finished = trainer.fit()
-    finally:
-        folder.close()
+    with folder.only_writer():
+        if last.exists() and not resume:
+            mend = "add --resume to go on with it, or name another --output-dir"
+            raise UsageError("there is a run in this folder", path=str(path), mend=mend)
+        interruption = Interruption()
+        trainer = Trainer(
+            config, detector.to(device), folder, device, say, stop=lambda: interruption.wanted
+        )
+        if resume:
+            trainer.resume(last, accept_changes=accept_changes)
+        else:
+            trainer.begin()
+        folder.describe(config, {"device": str(device), "detector_state": detector.state_hash()})
+        try:
+            with interruption.watched():
+                finished = trainer.fit()
+        finally:
+            folder.close()
     if device.type == "cuda":
         say(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
     if not finished:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,26 @@ import torchvision
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from genisp_model.checkpoint import continue_with
+from genisp_model.files import output_folder, whole_file, writing
 from genisp_model.renderings import render_classical
+from genisp_model.training.run_lock import only_writer
+from genisp_model.training.run_log import RunLog, free_name
 from schemas.training import TrainConfig
+
+_log = logging.getLogger(__name__)
+
+#: What a run writes and another one must not be mixed with.
+_WRITTEN = (
+    "config.json",
+    "environment.json",
+    "steps.csv",
+    "results.csv",
+    "curves.png",
+    "pictures",
+    "checkpoints",
+    "events.out.tfevents.*",
+)
 
 _COLOURS = {1: (235, 80, 70), 2: (90, 200, 90), 3: (80, 170, 255)}
 
@@ -52,14 +72,21 @@ class RunFolder:
     path
         Made if missing. ``config.json``, ``environment.json``, ``steps.csv``, ``results.csv``,
         ``curves.png``, ``pictures/``, ``checkpoints/``, and TensorBoard's events.
+
+    Raises
+    ------
+    UsageError
+        If there is a file in its place. Everything that writes raises `TrainingError` where the
+        file system refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self._board = SummaryWriter(str(path))
+        output_folder(path, mend="fix permissions, or name another --output-dir")
+        self._steps, self._results = RunLog(path / "steps.csv"), RunLog(path / "results.csv")
+        self._board: Any = None
+        self._first_step = 1
+        self._lock: AbstractContextManager[None] | None = None
 
     @property
     def last(self) -> Path:
@@ -71,10 +98,49 @@ class RunFolder:
         """The checkpoint with the lowest validation loss."""
         return self.path / "checkpoints" / "best.pt"
 
+    @property
+    def mend(self) -> str:
+        """What to do when the file system has refused."""
+        return continue_with(self.last)
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Hold the folder's lock while inside; inside of that it is held already.
+
+        Raises
+        ------
+        RunLockedError
+            If another process trains into it.
+        """
+        if self._lock is not None:
+            yield
+            return
+        self._lock = only_writer(self.path)
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._lock = None
+
+    def begin(self) -> Path | None:
+        """Make room for a new run: what an earlier one left is moved into a folder of its own.
+
+        Returns
+        -------
+        That folder; None if no step was logged or saved here.
+        """
+        if not any(path.exists() for path in (self._steps.path, self.last, self.best)):
+            return None
+        found = [path for pattern in _WRITTEN for path in sorted(self.path.glob(pattern))]
+        aside = free_name(self.path / "run")
+        with writing(aside, mend=self.mend):
+            aside.mkdir()
+            for path in found:
+                path.rename(aside / path.name)
+        return aside
+
     def describe(self, config: TrainConfig, facts: Mapping[str, str]) -> None:
         """Write what the run was told, and where it ran."""
-        text = json.dumps(config.model_dump(mode="json"), indent=1)
-        (self.path / "config.json").write_text(text + "\n")
         environment = {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -82,40 +148,45 @@ class RunFolder:
             "machine": platform.machine(),
             **facts,
         }
-        (self.path / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+        told = {"config.json": config.model_dump(mode="json"), "environment.json": environment}
+        for name, content in told.items():
+            with whole_file(self.path / name, mend=self.mend) as path:
+                path.write_text(json.dumps(content, indent=1) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop what was logged beyond a checkpoint: those steps are about to be done again."""
-        for name in ("steps.csv", "results.csv"):
-            path = self.path / name
-            if path.exists():
-                with path.open(newline="") as file:
-                    rows = list(csv.DictReader(file))
-                path.unlink()
-                for row in rows:
-                    if int(row["step"]) <= step:
-                        self._append(name, row)
+        for log in (self._steps, self._results):
+            log.forget_after(step, mend=self.mend)
+        self._first_step = step + 1
 
     def log_step(self, values: Mapping[str, float | int]) -> None:
-        """One optimiser step; `values` has ``step``."""
-        self._append("steps.csv", values)
-        for name, value in values.items():
-            if name != "step":
-                self._board.add_scalar(f"train/{name}", value, values["step"])
+        """One optimiser step; `values` has ``step``, and ``epoch`` counted from 1."""
+        self._steps.append(values, mend=self.mend)
+        self._show("train", values)
 
     def log_epoch(self, values: Mapping[str, float | int]) -> None:
-        """One epoch's validation; `values` has ``step`` and ``epoch``."""
-        self._append("results.csv", values)
-        for name, value in values.items():
-            if name not in ("step", "epoch"):
-                self._board.add_scalar(f"val/{name}", value, values["step"])
+        """One validation; `values` has ``step``, and ``epoch`` counted from 1."""
+        self._results.append(values, mend=self.mend)
+        self._show("val", values)
         self.draw_curves()
+
+    def _show(self, group: str, values: Mapping[str, float | int]) -> None:
+        """Give TensorBoard a row."""
+        with writing(self.path, mend=self.mend):
+            if self._board is None:
+                from torch.utils.tensorboard.writer import SummaryWriter
+
+                # What a run that was killed had shown of these steps and later ones is dropped.
+                self._board = SummaryWriter(str(self.path), purge_step=self._first_step)
+            for name, value in values.items():
+                if name not in ("step", "epoch"):
+                    self._board.add_scalar(f"{group}/{name}", value, values["step"])
 
     def draw_curves(self) -> None:
         """``curves.png``: loss by step, validation loss and AP by epoch."""
         from matplotlib.figure import Figure
 
-        steps, epochs = self._read("steps.csv"), self._read("results.csv")
+        steps, epochs = self._steps.numbers(), self._results.numbers()
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         losses, scores = figure.subplots(1, 2)
         if steps:
@@ -134,7 +205,8 @@ class RunFolder:
         losses.set(xlabel="optimiser step", ylabel="guidance loss", title="Loss")
         losses.legend()
         scores.set(xlabel="optimiser step", ylabel="COCO AP", title="Validation")
-        figure.savefig(self.path / "curves.png", dpi=120)
+        with whole_file(self.path / "curves.png", mend=self.mend) as path:
+            figure.savefig(path, dpi=120, format="png")
 
     def draw_pictures(self, epoch: int, rows: Sequence[PictureRow]) -> None:
         """``pictures/epoch_NNN.png``: a row a sample: classical rendering | GenISP."""
@@ -153,31 +225,19 @@ class RunFolder:
             sheet.paste(left, (0, top))
             sheet.paste(right, (width + 4, top))
             top += left.height + 4
-        folder = self.path / "pictures"
-        folder.mkdir(exist_ok=True)
-        sheet.save(folder / f"epoch_{epoch:03}.png")
+        target = self.path / "pictures" / f"epoch_{epoch:03}.png"
+        with whole_file(target, mend=self.mend) as path:
+            sheet.save(path, "PNG")
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        self._board.close()
-
-    def _append(self, name: str, values: Mapping[str, object]) -> None:
-        path = self.path / name
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(values))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(values)
-
-    def _read(self, name: str) -> list[dict[str, float]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        with path.open(newline="") as file:
-            return [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
+        """Flush TensorBoard; what it cannot write any more is said, and lost."""
+        if self._board is None:
+            return
+        try:
+            self._board.close()
+        except OSError as error:
+            _log.warning("%s: TensorBoard's events are cut short: %s", self.path, error.strerror)
+        self._board = None
 
 
 def _picture(image: Tensor, row: PictureRow) -> Image.Image:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.training.run_folder import PictureRow, RunFolder
+from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
 from genisp_model.training.step import BatchNumbers, Range, StepResult, read_step
 from pipeline.errors import TrainingError, UsageError
+from pipeline.store.reader import open_store
 from schemas.training import TrainConfig
 
 #: Optimiser steps between checkpoints: what a kill can cost.
@@ -70,6 +73,7 @@ class Trainer:
     step: int = 0
     best: float = math.inf
     losses: list[float] = field(default_factory=list)
+    _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -78,6 +82,7 @@ class Trainer:
             torch.use_deterministic_algorithms(True)
         self.isp = RECIPES[config.recipe].make_isp().to(self.device)
         self._speed_up()
+        self._frozen = self.detector.state_hash()
         self.guide = guide_by(
             self.detector,
             plain=config.plain_detector,
@@ -85,10 +90,14 @@ class Trainer:
         )
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
         self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
-        self.loader = self._loader(config.split, shuffle=True, flip=config.flip)
-        self.validation = (
-            self._loader(config.val_split, shuffle=False, flip=0.0) if config.val_split else None
-        )
+        self.store = open_store(config.store)
+        flip = 0.0 if config.overfit_one_batch else config.flip
+        self.loader = self._loader(config.split, shuffle=True, flip=flip)
+        self.validation: StreamLoader | list[Batch] | None = None
+        if config.val_split and config.overfit_one_batch:
+            self.validation = [self._one_batch]
+        elif config.val_split:
+            self.validation = self._loader(config.val_split, shuffle=False, flip=0.0)
 
     def _speed_up(self) -> None:
         if "cudnn-benchmark" in self.config.speedups:
@@ -110,7 +119,7 @@ class Trainer:
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
         dataset = StoreDataset(
-            self.config.store,
+            self.store,
             split=split,
             level=self.config.level,
             classes=self.guide.class_names,
@@ -135,32 +144,81 @@ class Trainer:
             skip_damaged=self.config.skip_damaged,
         )
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, *, accept_changes: bool = False) -> None:
         """Continue exactly where a checkpoint was taken.
+
+        Parameters
+        ----------
+        path
+            Of the checkpoint.
+        accept_changes
+            Go on with other samples than the run was started with. If samples came or went, the
+            epoch begins again.
 
         Raises
         ------
         TrainingError
-            If it belongs to another store, recipe or setting; every difference is named.
+            If it belongs to another store, recipe, setting or detector, or the store's samples have
+            changed; every difference is named.
         """
         saved = load_checkpoint(path)
         differences = saved.config.differences(self.config)
+        if saved.detector and saved.detector != self.detector.state_hash():
+            differences.append("the detector's weights")
         if differences:
             raise TrainingError(
                 "this run was started otherwise: " + "; ".join(differences),
                 path=str(path),
                 mend="use the same options, or another --output-dir for a new run",
             )
+        changes = self._changes(saved, path)
+        if changes and not accept_changes:
+            raise TrainingError(
+                f"the store is not what this run was started with: {changes}",
+                path=self.config.store,
+                mend="train anew into another --output-dir, or add --accept-changed-store",
+            )
+        try:
+            self._restore(saved, changes)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            message = f"its state does not fit this run ({type(error).__name__}: {error})"
+            mend = "use the version of this tool that wrote it, or begin a new run"
+            raise TrainingError(message, path=str(path), mend=mend) from error
+        self.folder.forget_after(self.step)
+        if changes:
+            self.say(f"warning: the store has changed since this run was started: {changes}")
+        self.say(f"continuing after step {self.step}, {self._where()}")
+
+    def _changes(self, saved: Checkpoint, path: Path) -> StoreChanges:
+        if saved.samples is None:
+            self.say(f"warning: {path} does not say which samples it was trained on: not compared")
+            return StoreChanges()
+        return store_changes(saved.samples, self.store, self._datasets)
+
+    def _restore(self, saved: Checkpoint, changes: StoreChanges) -> None:
         self.isp.load_state_dict(saved.isp)
         self.optimiser.load_state_dict(saved.optimiser)
-        self.loader.load_state_dict(saved.loader)
+        if changes.gone or changes.new:
+            self.loader.set_epoch(saved.epoch)
+        else:
+            self.loader.load_state_dict(saved.loader)
         torch.set_rng_state(saved.rng)
+        if saved.device_rng is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved.device_rng, self.device)
         self.step, self.best = saved.step, saved.best
-        self.folder.forget_after(self.step)
-        self.say(f"continuing after step {self.step}, epoch {self.loader.epoch}")
+
+    def _where(self) -> str:
+        done, total = self.loader.epoch, self.config.epochs
+        return f"in epoch {done + 1} of {total}" if done < total else f"all {done} epochs are done"
+
+    @property
+    def _datasets(self) -> list[StoreDataset]:
+        loaders = [self.loader, self.validation]
+        return [one.dataset for one in loaders if isinstance(one, StreamLoader)]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint of this moment."""
+        on_cuda = self.device.type == "cuda"
         Checkpoint(
             config=self.config,
             step=self.step,
@@ -170,29 +228,47 @@ class Trainer:
             loader=self.loader.state_dict(),
             rng=torch.get_rng_state(),
             best=self.best,
+            device_rng=torch.cuda.get_rng_state(self.device) if on_cuda else None,
+            samples=digests_of(self.store, self._datasets),
+            detector=self._frozen,
         ).save(path)
 
     def fit(self) -> bool:
         """Train to the end; False if it was stopped before.
 
+        A run that reaches ``limit_steps`` is scored and saved there like one that reaches its end.
+
         Raises
         ------
         TrainingError
-            If the loss is no number any more.
+            If the loss is no number any more, or the run folder cannot be written.
+        RunLockedError
+            If another process writes that folder.
         """
-        frozen = self.detector.state_hash()
-        while self.loader.epoch < self.config.epochs and not self._is_enough():
-            epoch = self.loader.epoch
-            self._set_rate(epoch)
-            finished = self._train_epoch(epoch)
-            if not finished:
+        with self.folder.only_writer():
+            if self.step == 0:
+                self.begin()
+            while self.loader.epoch < self.config.epochs and not self._is_enough():
+                epoch = self.loader.epoch
+                self._set_rate(epoch)
+                if not self._train_epoch(epoch):
+                    if not self._is_enough():
+                        self.save(self.folder.last)
+                        return False
+                    if self.loader.state_dict()["cursor"] >= len(self.loader):
+                        self.loader.set_epoch(epoch + 1)  # the limit is the end of the epoch
+                self._validate(epoch)
                 self.save(self.folder.last)
-                return self._is_enough()
-            self._validate(epoch)
-            self.save(self.folder.last)
-        if self.detector.state_hash() != frozen:
+        if self.detector.state_hash() != self._frozen:
             raise TrainingError("the frozen detector has changed", mend="please report this")
         return True
+
+    def begin(self) -> None:
+        """Let the folder be this run's alone: what an earlier one left is moved aside, and said."""
+        aside = None if self._begun else self.folder.begin()
+        self._begun = True
+        if aside is not None:
+            self.say(f"what an earlier run left here is now in {aside}")
 
     def _is_enough(self) -> bool:
         return 0 < self.config.limit_steps <= self.step
@@ -231,13 +307,27 @@ class Trainer:
                 return False
 
     def _batches(self) -> Iterator[Batch]:
+        """What is left of the epoch; with ``overfit_one_batch`` as many times the one batch."""
         if not self.config.overfit_one_batch:
             yield from self.loader
             return
-        first = next(iter(self.loader))
-        for _ in range(len(self.loader)):
-            yield first
+        state = self.loader.state_dict()
+        for done in range(state["cursor"], len(self.loader)):
+            self.loader.load_state_dict(state | {"cursor": done + 1})
+            yield self._one_batch
         self.loader.set_epoch(self.loader.epoch + 1)
+
+    @cached_property
+    def _one_batch(self) -> Batch:
+        """The first batch of the first epoch, also in a run that is continued."""
+        state = self.loader.state_dict()
+        self.loader.set_epoch(0)
+        first = next(iter(self.loader), None)  # the pass is over with its last reference
+        self.loader.load_state_dict(state)
+        if first is None:
+            message = "every sample of the first batch is damaged"
+            raise TrainingError(message, path=self.config.store, mend="prep verify says how")
+        return first
 
     def _train_step(self, window: list[Batch]) -> StepResult:
         """One optimiser step over some batches; the host waits for the device once, before it."""
@@ -284,7 +374,7 @@ class Trainer:
         self.folder.log_step(
             {
                 "step": self.step,
-                "epoch": epoch,
+                "epoch": epoch + 1,
                 "loss": result.loss,
                 **result.parts,
                 "lr": rate,
@@ -315,21 +405,27 @@ class Trainer:
             return pictures.float()
 
     def _validate(self, epoch: int) -> None:
+        """Score, draw, and keep the network if it is the best; random numbers stay as they are."""
         if self.validation is None:
             return
         self.isp.eval()
-        self.validation.set_epoch(0)
-        scores = evaluate(self.render, self.guide, self.validation)
-        self.validation.set_epoch(0)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            scores = evaluate(self.render, self.guide, self._validation_batches())
         self.folder.draw_pictures(epoch + 1, list(islice(self._pictures(), PICTURES)))
         self.isp.train()
         self._report(epoch, scores)
 
+    def _validation_batches(self) -> StreamLoader | list[Batch]:
+        """All of them, from the first."""
+        assert self.validation is not None
+        if isinstance(self.validation, StreamLoader):
+            self.validation.set_epoch(0)
+        return self.validation
+
     @torch.no_grad()
     def _pictures(self) -> Iterator[PictureRow]:
         """The first validation samples, always the same ones."""
-        assert self.validation is not None
-        for batch in self.validation:
+        for batch in self._validation_batches():
             made = self.render(batch)
             for row, target in enumerate(batch.targets):
                 one = slice(row, row + 1)
@@ -360,6 +456,8 @@ class Trainer:
         if scores.loss < self.best:
             self.best = scores.loss
             self.save(self.folder.best)
+        elif not math.isfinite(scores.loss):
+            self.say("warning: the validation loss is no number: this is no best checkpoint")
 
 
 def _columns(name: str, found: Range | None) -> dict[str, float]:

@@ -93,7 +93,7 @@ class FolderLock:
             If another writer has taken it over already, or ours has ended.
         """
         with disk.writing(self._root):
-            held = _flock(self._path(COMMITS_NAME), exclusive=False, seconds=LAST_COMMITS)
+            held = lock_file(self._path(COMMITS_NAME), exclusive=False, seconds=LAST_COMMITS)
         try:
             if held is None or self._owner().get("lease") != lease:
                 raise StoreLockedError(
@@ -120,7 +120,7 @@ class FolderLock:
         while True:
             disk.make_folder(self._root)
             with disk.writing(self._root):
-                held = _flock(self._path(LOCK_NAME), exclusive=True)
+                held = lock_file(self._path(LOCK_NAME), exclusive=True)
             if held is not None:
                 return held
             owner = self._owner()
@@ -130,7 +130,7 @@ class FolderLock:
 
     def _outwait_commits(self) -> None:
         with disk.writing(self._root):
-            held = _flock(self._path(COMMITS_NAME), exclusive=True, seconds=LAST_COMMITS)
+            held = lock_file(self._path(COMMITS_NAME), exclusive=True, seconds=LAST_COMMITS)
         if held is None:
             raise StoreLockedError(
                 "a worker of an ingest that was killed is still writing this store",
@@ -179,7 +179,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _flock(path: Path, *, exclusive: bool, seconds: float = 0.0) -> int | None:
+def lock_file(path: Path, *, exclusive: bool, seconds: float = 0.0) -> int | None:
     """Lock a file; closing the descriptor, or the process' end, frees it.
 
     None if others hold it for longer than `seconds`.

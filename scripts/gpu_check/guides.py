@@ -75,6 +75,7 @@ def trainer(
         "batch_size": bench.sizes.batch,
         "detector": detector.name,
         "detector_weights": detector.weights,
+        "flip": 0.0,
     }
     device = next(detector.parameters()).device
     with TemporaryDirectory(dir=bench.folder) as name:

@@ -8,7 +8,7 @@ import pytest
 from schemas.events import (
     ErrorEvent,
 )
-from tests.commands.invoke import run
+from tests.commands.invoke import run, train
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,28 @@ def test_a_module_that_is_missing_stays_a_mistake_of_ours(
 
     monkeypatch.setattr("pipeline.ingest.run_ingest", missing)
     assert isinstance(run("ingest", tmp_path).exception, ImportError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "x"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_the_trainers_commands_do_not_promise_to_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("genisp_model.training.run.run_training", fail)
+    monkeypatch.setattr("pipeline.ingest.run_ingest", fail)
+    result = train("--output-dir", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "then run the same command\n" in result.stderr
+    assert "--workers" not in result.stderr
+    assert "then run the same command: it continues" in run("ingest", tmp_path).stderr

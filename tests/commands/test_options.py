@@ -28,7 +28,9 @@ _OTHERWISE = {
     ("train", "batch_size"),
     ("train", "lr"),
     ("train", "lr_steps"),
-    ("train", "flip"),  # a config made in Python augments only if it says so
+    ("train", "flip"),
+    ("train", "seed"),
+    ("train", "box_loss"),
     ("enhance", "output_dir"),  # Python callers get the working directory
 }
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +330,53 @@ def test_breaking_off_while_batches_are_finished_leaves_no_thread(dataset: Store
         break
     gc.collect()
     assert not [t for t in threading.enumerate() if t.name.startswith("genisp-stream")]
+
+
+def in_a_fork(work: Callable[[], object]) -> str:
+    """What a forked child's `work` gave, or raised, as text; the child may take 20 s."""
+    theirs, ours = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: that is it
+        child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            said = str(work())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(ours, said.encode())
+        os._exit(0)
+    os.close(ours)
+    with os.fdopen(theirs) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("kind", [StreamLoader, AheadLoader])
+def test_a_fork_gets_an_error_and_no_sample_twice(
+    dataset: StoreDataset, kind: type[StreamLoader]
+) -> None:
+    loader = kind(dataset, batch_size=1)
+    batches = iter(loader)
+    seen = list(next(batches).ids)
+    for work in (
+        lambda: next(batches).ids,
+        lambda: next(iter(loader)).ids,
+        lambda: list(loader),
+    ):
+        said = in_a_fork(work)
+        assert said.startswith("UsageError")
+        assert "both would get the same samples" in said
+
+    def left() -> str:
+        nonlocal batches
+        batches = iter(())  # the child drops the pass it inherited
+        gc.collect()
+        fresh = kind(dataset, batch_size=1)
+        return str(sum(len(batch) for batch in fresh))
+
+    assert in_a_fork(left) == str(len(dataset))
+    seen += [name for batch in batches for name in batch.ids]
+    assert sorted(seen) == sorted(dataset.ids)

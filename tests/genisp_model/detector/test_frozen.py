@@ -17,7 +17,12 @@ from torchvision.models.detection import FCOS, RetinaNet_ResNet50_FPN_V2_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from genisp_model.detector.frozen import FrozenDetector, detector_names, load_frozen_detector
+from genisp_model.detector.frozen import (
+    FrozenDetector,
+    detector_names,
+    load_frozen_detector,
+    only_box_loss,
+)
 from genisp_model.detector.stand_in import sample_detector
 from genisp_model.detector.weights import published_weights
 from pipeline.errors import GenispError, UsageError
@@ -211,6 +216,24 @@ def test_a_two_stage_detector_guides_as_well(images: Tensor) -> None:
     assert frozen.box_loss == "smooth_l1"
 
 
+@pytest.mark.parametrize("name", detector_names())
+def test_every_detector_guides_with_the_options_of_a_plain_run(name: str) -> None:
+    """Its losses reach the picture, and it finds boxes, with the box loss that a run gives it."""
+    small: dict[str, Any] = {"min_size": 64, "max_size": 96}
+    sizes = {} if name.startswith("ssd") else small  # which have one size
+    box_loss = only_box_loss(name)
+    frozen = load_frozen_detector(name, "none", box_loss=box_loss, **sizes)
+    assert frozen.box_loss == (box_loss or "smooth_l1")
+    picture = torch.rand(1, 3, 64, 96, requires_grad=True)
+    losses = frozen.losses(picture, _targets()[:1])
+    assert not any("mask" in loss for loss in losses)
+    torch.autograd.backward(_total(losses))
+    assert picture.grad is not None
+    assert picture.grad.abs().sum() > 0
+    (found,) = frozen.predict(picture)
+    assert set(found) == {"boxes", "labels", "scores"}
+
+
 def test_fcos_guides_with_its_own_box_loss(images: Tensor) -> None:
     frozen = FrozenDetector(_tiny_fcos(), name="fcos", weights="none")
     assert frozen.box_loss == "giou"
@@ -378,7 +401,9 @@ def test_wrong_names_are_answered_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match="no detector 'yolo'") as caught:
         load_frozen_detector("yolo", "none")
     assert "retinanet_resnet50_fpn_v2" in caught.value.mend
-    assert not any("mask" in name or "keypoint" in name for name in detector_names())
+    with pytest.raises(UsageError, match="finds persons only"):
+        load_frozen_detector("keypointrcnn_resnet50_fpn", "none")
+    assert not any("keypoint" in name for name in detector_names())
     with pytest.raises(UsageError, match="no weights called 'COCO_V1'"):
         load_frozen_detector("sample_retinanet")
     with pytest.raises(UsageError, match="no box loss 'l2'"):

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genisp_model.checkpoint import load_checkpoint, load_isp
+from genisp_model.data.dataset import StoreDataset
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.isp import GenISP
 from genisp_model.training import trainer as trainer_module
@@ -356,7 +358,131 @@ def test_the_rate_falls_at_the_named_epochs(
     run.fit()
     with (tmp_path / "steps.csv").open() as file:
         rates = {row["epoch"]: float(row["lr"]) for row in csv.DictReader(file)}
-    assert rates == pytest.approx({"0": 0.01, "1": 0.001, "2": 0.0001})
+    assert rates == pytest.approx({"1": 0.01, "2": 0.001, "3": 0.0001})
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_run_that_reaches_its_limit_is_scored_and_goes_on_as_if_it_had_not(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, limit: int
+) -> None:
+    """An epoch has two steps: the limits are inside, at the end, and inside of the next one."""
+    options: dict[str, Any] = {"val_split": "val", "epochs": 2}
+    whole = trainer(tiny_store, tmp_path / "whole", detector, **options)
+    whole.fit()
+    first = trainer(tiny_store, tmp_path / "parts", detector, limit_steps=limit, **options)
+    assert first.fit()
+    scored = rows(tmp_path / "parts" / "results.csv")
+    assert int(scored[-1]["step"]) == limit
+    assert load_checkpoint(first.folder.best).best == first.best < math.inf
+    second = trainer(tiny_store, tmp_path / "parts", detector, **options)
+    second.resume(second.folder.last)
+    assert second.fit()
+    assert first.losses + second.losses == whole.losses
+    assert second.best == min(whole.best, first.best)
+    scored = rows(tmp_path / "parts" / "results.csv")
+    assert [int(row["step"]) for row in scored] == sorted({2, 4, limit})
+    assert {row["epoch"] for row in scored} == {"1", "2"}
+
+
+def test_overfitting_shows_one_batch_unmirrored_also_after_a_break(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    step = Trainer._train_step
+
+    def watched(run: Trainer, window: list[Any]) -> Any:
+        seen.extend(batch.images for batch in window)
+        return step(run, window)
+
+    monkeypatch.setattr(Trainer, "_train_step", watched)
+    options: dict[str, Any] = {"overfit_one_batch": True, "val_split": "val", "flip": None}
+    whole = trainer(tiny_store, tmp_path / "whole", detector, **options)
+    whole.fit()
+    assert len(whole.losses) == 6  # three epochs of two steps
+    first = trainer(tiny_store, tmp_path / "parts", detector, stop_at=3, **options)
+    first.fit()
+    second = trainer(tiny_store, tmp_path / "parts", detector, **options)
+    second.resume(second.folder.last)
+    second.fit()
+    assert first.losses + second.losses == whole.losses
+    assert all(torch.equal(images, seen[0]) for images in seen)
+    plain = StreamLoader(StoreDataset(tiny_store, split="train"), batch_size=2, seed=0)
+    assert torch.equal(seen[0], next(iter(plain)).images)
+    assert isinstance(whole.validation, list)
+    assert len(rows(tmp_path / "whole" / "results.csv")) == 3
+
+
+def test_one_batch_and_mirroring_contradict_each_other(tiny_store: Path, tmp_path: Path) -> None:
+    fields = {"store": str(tiny_store), "recipe": "default", "overfit_one_batch": True}
+    assert train_config(fields).flip == 0
+    with pytest.raises(UsageError, match="mirrors"):
+        train_config(fields | {"flip": 0.5})
+
+
+def test_a_run_that_died_before_its_first_checkpoint_is_not_mixed_with_the_next(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    died = trainer(tiny_store, tmp_path, detector)
+
+    def die() -> bool:
+        raise KeyboardInterrupt
+
+    died.stop = die
+    with pytest.raises(KeyboardInterrupt):
+        died.fit()
+    died.folder.close()
+    again = trainer(tiny_store, tmp_path, detector)
+    said: list[str] = []
+    again.say = said.append
+    again.fit()
+    assert "run.old-1" in said[0]
+    assert [row["step"] for row in rows(tmp_path / "steps.csv")] == list("123456")
+    assert [row["step"] for row in rows(tmp_path / "run.old-1" / "steps.csv")] == ["1"]
+    events = list(tmp_path.glob("events.*"))
+    assert len(events) == 1
+
+
+def test_a_log_that_was_damaged_does_not_stop_a_resumed_run(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = trainer(tiny_store, tmp_path, detector, stop_at=3)
+    first.fit()
+    log = tmp_path / "steps.csv"
+    log.write_bytes(log.read_bytes()[:-5])
+    second = trainer(tiny_store, tmp_path, detector)
+    second.resume(second.folder.last)
+    assert "steps.csv: left out 1 lines" in caplog.text
+    second.fit()
+    assert [row["step"] for row in rows(log)] == list("12456")
+
+
+def test_a_run_does_not_go_on_under_another_detector(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    trainer(tiny_store, tmp_path, detector, stop_at=1).fit()
+    torch.manual_seed(8)
+    other = load_frozen_detector("sample_retinanet", weights="none")
+    second = trainer(tiny_store, tmp_path, other)
+    with pytest.raises(TrainingError, match="the detector's weights"):
+        second.resume(second.folder.last)
+
+
+def test_a_recipe_decides_flip_seed_and_box_loss_unless_told(tiny_store: Path) -> None:
+    def decided(recipe: str, **options: Any) -> tuple[float, int, str]:
+        config = train_config({"store": str(tiny_store), "recipe": recipe} | options)
+        return config.flip, config.seed, config.box_loss
+
+    assert decided("default") == (0.5, 0, "smooth_l1")
+    assert decided("paper") == (0.0, 0, "smooth_l1")
+    assert decided("report") == (0.0, 42, "giou")
+    assert decided("report", flip=0.25, seed=7, box_loss="l1") == (0.25, 7, "l1")
+    assert decided("default", detector="fcos_resnet50_fpn") == (0.5, 0, "giou")
+    assert decided("report", detector="ssd300_vgg16") == (0.0, 42, "smooth_l1")
 
 
 def test_a_run_folder_holds_what_people_expect(
