@@ -295,6 +295,12 @@ class FindingCode(StrEnum):
         "prep ingest with the same sources and store takes over what is annotated",
     )
     UNDERIVABLE = "underivable", _ERROR, "a sample does not follow from its raw by LibRaw"
+    UNCONFIRMED = (
+        "unconfirmed",
+        _WARNING,
+        "LibRaw cannot decode a sample's raw; it is compared with its own decoder, if that still can",
+        "nothing to do if that decoder is trusted: it was chosen with --decoder",
+    )
 
     def finding(
         self, where: str, message: str, *, severity: Severity | None = None, mend: str | None = None

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pipeline.errors import UnsupportedRawError
 from pipeline.raw.damage import may_hide_damage
 from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.decoders.table import fast_decoders, reference
@@ -150,6 +151,10 @@ def decode_checked(
         return decode(data, exact, path=path), str(error)
     if not (compare or may_hide_damage(data, fast, path=path)):
         return fast, ""
-    right = decode(data, exact, path=path)
+    try:
+        right = decode(data, exact, path=path)
+    except UnsupportedRawError as error:
+        mend = f"{error.mend}; or --decoder {fast.decoder}: it decodes this file, unconfirmed"
+        raise UnsupportedRawError(error.message, path=path, mend=mend) from error
     found = differences(right, fast)
     return (right, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
