@@ -127,6 +127,14 @@ class FindingCode(StrEnum):
         "add the missing raws to the sources and run the same command",
     )
 
+    RAW_PASSED_OVER = (
+        "raw-passed-over",
+        _WARNING,
+        "files among the sources may be or hold raws, and are not opened",
+        "unpack what is packed and finish what is half copied; a file that is given by itself is "
+        "taken whatever its name is",
+    )
+
     # One box
     NON_FINITE = (
         "non-finite",
@@ -298,7 +306,7 @@ class FindingCode(StrEnum):
     UNCONFIRMED = (
         "unconfirmed",
         _WARNING,
-        "LibRaw cannot decode a sample's raw; it is compared with its own decoder, if that still can",
+        "LibRaw cannot decode a sample's raw; it is compared with its own decoder, if that can",
         "nothing to do if that decoder is trusted: it was chosen with --decoder",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,14 @@ class Inputs:
         All annotations that could be read.
     problems
         Sources that could not be: (name, error). They cost themselves only.
+    passed_over
+        Names of files that may be or hold raws, and are not opened.
     """
 
     raws: tuple[Source, ...]
     index: AnnotationIndex
     problems: tuple[tuple[str, SourceError], ...]
+    passed_over: tuple[str, ...]
 
 
 def gather(
@@ -55,10 +59,12 @@ def gather(
     found = discover(sources, annotation_suffixes=annotation_suffixes())
     problems = [(_relative(problem.path, sources), problem) for problem in found.problems]
     if not found.raws and not problems:
+        names = found.passed_over
         raise UsageError(
-            "no camera raws found",
+            f"no camera raws found; {passed_over_text(names)}" if names else "no camera raws found",
             path=", ".join(sources),
-            mend="name the folder, archive or files that hold them",
+            mend="name the folder, archive or files that hold them"
+            + (", and unpack what is packed" if names else ""),
         )
     loaded: list[LoadedFile] = []
     named = _named(annotations, splits)
@@ -70,7 +76,14 @@ def gather(
             loaded += _read(source, split, is_named=is_named)
         except SourceError as error:
             problems.append((source.name, error))
-    return Inputs(found.raws, build_index(loaded), tuple(problems))
+    return Inputs(found.raws, build_index(loaded), tuple(problems), found.passed_over)
+
+
+def passed_over_text(names: Sequence[str]) -> str:
+    """How many files of which kind are not opened, and the first of them."""
+    kinds = Counter(os.path.splitext(name)[1].lower() for name in names)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    return f"{counts} passed over that may be or hold raws, such as {names[0]}"
 
 
 def _relative(path: str, sources: Sequence[str]) -> str:

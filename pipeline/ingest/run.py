@@ -18,7 +18,7 @@ from pipeline.console.progress import Reporter
 from pipeline.develop.frame import frame_findings
 from pipeline.errors import StoreError
 from pipeline.ingest.failure import Failure, failure_from
-from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.inputs import Inputs, gather, passed_over_text
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
 from pipeline.ingest.store_state import StoreState, read_state
@@ -166,6 +166,10 @@ def _report_inputs(inputs: Inputs, ledger: Ledger) -> None:
         ledger.fail(name, failure_from(problem))
     for finding in inputs.index.findings:
         ledger.find(finding)
+    ledger.counts.raws_passed_over = len(inputs.passed_over)
+    if names := inputs.passed_over:
+        said = passed_over_text(names)
+        ledger.find(FindingCode.RAW_PASSED_OVER.finding(where="sources", message=said))
 
 
 @dataclass

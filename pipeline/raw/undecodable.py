@@ -117,14 +117,10 @@ def misread(tiff: TiffFacts, *, path: str) -> UnsupportedRawError | None:
     codes = {image.compression for image in tiff.raw_images}
     name = _NIKON_COMPRESSIONS.get(tiff.nikon_compression)
     if name is not None and NIKON_COMPRESSED in codes:
-        message = (
-            f"its image data are in Nikon's {name} code, which no free decoder reads"
-        )
+        message = f"its image data are in Nikon's {name} code, which no free decoder reads"
         return UnsupportedRawError(message, path=path, mend=_NIKON)
     if any(image.is_float for image in tiff.raw_images):
-        message = (
-            "its samples are in floating point: merged or edited, not what a sensor counts"
-        )
+        message = "its samples are in floating point: merged or edited, not what a sensor counts"
         return UnsupportedRawError(message, path=path, mend=_ONE_SAMPLE)
     return None
 

@@ -97,7 +97,7 @@ def test_every_known_raw_suffix_is_found_in_either_case(tmp_path: Path) -> None:
     for suffix in RAW_SUFFIXES:
         write(tmp_path / f"lower{suffix}")
         write(tmp_path / f"UPPER{suffix.upper()}")
-    assert len(discover([str(tmp_path)]).raws) == 2 * len(RAW_SUFFIXES) == 48
+    assert len(discover([str(tmp_path)]).raws) == 2 * len(RAW_SUFFIXES) == 64
 
 
 def test_hidden_files_stores_and_leftovers_are_skipped(tmp_path: Path) -> None:
