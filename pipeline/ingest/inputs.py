@@ -11,6 +11,7 @@ from pipeline.annotations.index import AnnotationIndex, build_index
 from pipeline.annotations.reader import LoadedFile, refuse_oversized
 from pipeline.annotations.table import annotation_suffixes, reader_of
 from pipeline.errors import SourceError, UsageError
+from pipeline.safe_text import printable
 from pipeline.sources.discover import discover
 from pipeline.sources.source import MEMBER_MARK, Source
 
@@ -89,7 +90,7 @@ def passed_over_text(names: Sequence[str]) -> str:
 def _relative(path: str, sources: Sequence[str]) -> str:
     """A path as seen from the source it was found in: manifests do not depend on mount points."""
     for source in sources:
-        root = os.path.abspath(source)
+        root = printable(os.path.abspath(source))
         if path == root or path.startswith((root + os.sep, root + MEMBER_MARK)):
             return os.path.basename(root) + path[len(root) :]
     return path
