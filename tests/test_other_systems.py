@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +46,7 @@ LOCALE_C = {
 
 
 def run(
-    *arguments: str | Path, environment: dict[str, str] | None = None
+    *arguments: object, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -61,7 +60,7 @@ def run(
 
 
 def prep(
-    *arguments: str | Path, environment: dict[str, str] | None = None
+    *arguments: object, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return run("-m", "cli", *arguments, environment=environment)
 
@@ -133,7 +132,7 @@ def strange_raws(folder: Path) -> list[bytes]:
         write_small_raw(drawn, np.random.default_rng(number))
         place = os.path.join(os.fsencode(folder), name)
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        shutil.move(os.fsencode(drawn), place)
+        os.rename(os.fsencode(drawn), place)
     (folder / "train.json").write_text(
         json.dumps(
             {

@@ -35,7 +35,7 @@ def coded_dng(
     """A DNG of a camera that LibRaw knows, with image data of a TIFF compression."""
     entries = raw_directory(shape, data, cfa="RGGB", bits=bits, compression=code)
     camera = DngFile(model="NIKON D750")
-    entries |= _camera_entries(camera) | _level_entries(camera, 2) | extra
+    entries |= _camera_entries(camera) | _level_entries(camera, 2) | dict(extra)
     return tiff_bytes(Directory(entries), byte_order="<")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import NoStoreError
 from pipeline.raw.facts import DecodedRaw
+from pipeline.raw.reader import decode
 from pipeline.store.header import read_root
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
@@ -448,7 +449,7 @@ def test_numbers_that_are_not_its_decoder_s_are_still_found(
     mosaic = dim((64, 96))
     (raws / "a.dng").write_bytes(coded_dng(zlib.compress(mosaic.tobytes()), 8, shape=(64, 96)))
     ingest(raws, store, decoder="flashraw")
-    real = rederive.decode
+    real = decode
 
     def other(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
         decoded = real(data, decoder, path=path)
