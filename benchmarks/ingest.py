@@ -1,21 +1,25 @@
 """CPU time an image of ingest, beside LibRaw's decoding alone.
 
-    python -m benchmarks.ingest [--images N] [--repeats R] [--json FILE]
+    python -m benchmarks.ingest [--images N] [--repeats R] [--real FILE]... [--json FILE]
 
-Writes full-size night raws (`kit.night_raws`) to a temporary folder and measures, in turn,
+Writes full-size night raws (`kit.night_raws`) to a temporary folder, puts real raws beside them
+(those in ``real-raws`` of the folder $GENISP_SHARED, and those named), and measures, in turn,
 in one process with a worker's memory: rawpy's open and unpack alone; the whole path of one image
 (`worker.develop_source`: read, checksum, decode, both levels, lz4, durable put, sidecar) with the
 fast decoders, with them cross-checked against LibRaw, and with LibRaw; the same path by stage; and,
-in fresh processes, the peak memory of one image and what the allocator's settings cost.
+in fresh processes, the peak memory of one image and what the allocator's settings cost. Also which
+share of the bytes of plain uint16 each level takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import pickle
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -49,6 +53,7 @@ from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
 from pipeline.store.local_files import LocalFiles
 from schemas.recipe import Recipe
+from schemas.sidecar import Sidecar
 
 LIBRAW_ALONE = "LibRaw open + unpack"
 FAST = "ingest, fast decoder"
@@ -74,6 +79,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3, help="raws of each format (default 3)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds over all (default 7)")
     parser.add_argument("--json", type=Path, help="also write the results here")
+    parser.add_argument("--real", type=Path, action="append", help="a real raw, too; repeatable")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
@@ -84,7 +90,8 @@ def main() -> None:
     print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']}, Python {facts['python']}")
     print(", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
     with tempfile.TemporaryDirectory(prefix="benchmark-ingest-") as folder:
-        formats = _measure_all(Path(folder), images=options.images, rounds=options.repeats)
+        real = [*_shared_raws(), *(options.real or ())]
+        formats = _measure_all(Path(folder), real, images=options.images, rounds=options.repeats)
     if options.json is not None:
         recipe = Recipe().describe()
         scene = f"street by night, mean {LOWEST_SIGNAL:g} to {HIGHEST_SIGNAL:g} DN, ISO {ISO}"
@@ -105,17 +112,25 @@ def _as_a_worker() -> None:
         os.execve(sys.executable, again, {**os.environ, **ALLOCATORS[KEPT]})
 
 
-def _measure_all(folder: Path, *, images: int, rounds: int) -> dict[str, Any]:
+def _shared_raws() -> list[Path]:
+    """Real raws of a camera's full size, where a folder of shared material is named."""
+    shared = os.environ.get("GENISP_SHARED")
+    return [] if shared is None else sorted((Path(shared) / "real-raws").glob("*.ARW"))
+
+
+def _measure_all(folder: Path, real: Sequence[Path], *, images: int, rounds: int) -> dict[str, Any]:
     raws, store = folder / "raws", folder / "store"
     raws.mkdir()
-    written = write_night_raws(raws, FORMATS, images=images)
+    written = dict(write_night_raws(raws, FORMATS, images=images))
+    for path in real:
+        written[f"real: {path.name}"] = [Path(shutil.copy(path, raws))]
     results = {}
     with LocalFiles(store).lock() as lease:
         samples = plan_samples(raws, store, lease)
-        for kind in FORMATS:
-            mine = [samples[path.name] for path in written[kind.name]]
-            results[kind.name] = _measure(mine, written[kind.name], rounds=rounds)
-            _show(kind.name, results[kind.name])
+        for name, paths in written.items():
+            mine = [samples[path.name] for path in paths]
+            results[name] = _measure(mine, paths, rounds=rounds)
+            _show(name, results[name])
     return results
 
 
@@ -167,6 +182,7 @@ def _measure(samples: Sequence[SampleTask], paths: Sequence[Path], *, rounds: in
             name: summary(taken[name]) | _compared(taken[name], taken[LIBRAW_ALONE])
             for name in order
         },
+        "share_of_uint16": _shares(samples),
         "stages": _stages(samples, rounds=rounds),
         "process": _in_processes(samples[-1], rounds=2),
     }
@@ -193,10 +209,24 @@ def _ingest(sample: SampleTask) -> Callable[[], object]:
     return run
 
 
-def _succeed(sample: SampleTask) -> None:
+def _succeed(sample: SampleTask) -> Sidecar:
     outcome = worker.develop_source(sample)
     if outcome.sidecar is None:
         raise SystemExit(f"{sample.source.name}: {outcome.failure or outcome.store_error}")
+    return outcome.sidecar
+
+
+def _shares(samples: Sequence[SampleTask]) -> dict[str, float]:
+    """Bytes of each level's chunks over those of the same numbers as plain uint16."""
+    sidecars = [_succeed(sample) for sample in samples]
+    return {
+        name: round(
+            sum(sidecar.levels[name].nbytes for sidecar in sidecars)
+            / sum(2 * math.prod(sidecar.levels[name].shape) for sidecar in sidecars),
+            4,
+        )
+        for name in sidecars[0].levels
+    }
 
 
 def _stages(samples: Sequence[SampleTask], *, rounds: int) -> dict[str, Any]:
@@ -268,6 +298,8 @@ def _show(name: str, result: Any) -> None:
             f"  {contender:45s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})"
             f"  {figures['to_libraw']:5.2f} x LibRaw ({figures['to_libraw_min']:.2f})"
         )
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in result["share_of_uint16"].items())
+    print(f"  bytes over those of plain uint16: {shares}")
     print("  by stage, fast decoder:")
     for stage, figures in result["stages"].items():
         print(f"    {stage:43s} {figures['median_ms']:7.1f} ms  (min {figures['min_ms']:6.1f})")

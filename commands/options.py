@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 
+from pipeline.runtime.processors import usable_processors
 from schemas.choices import (
     DEFAULT_DETECTOR,
     DEFAULT_DETECTOR_WEIGHTS,
@@ -67,7 +67,7 @@ json_option = click.option(
 workers_option = click.option(
     "--workers",
     type=click.IntRange(min=0),
-    default=lambda: len(os.sched_getaffinity(0)),
+    default=usable_processors,
     show_default="one a core",
     show_envvar=True,
     help="Worker processes; 0 works in this process, with plain tracebacks.",

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.raw.decoders.table import decoder_packages, reference
+from pipeline.runtime.processors import usable_processors
 from schemas.info import DoctorReport
 
 _NEEDED = {
@@ -46,8 +47,8 @@ def diagnose(folder: Path) -> DoctorReport:
     return DoctorReport(
         versions=versions,
         libraw=_libraw(),
-        cpu_count=os.cpu_count() or 1,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpu_count=usable_processors(),
+        memory_bytes=_memory(),
         disk_free_bytes=shutil.disk_usage(folder).free,
         gpu=_gpu(),
         problems=tuple(problems),
@@ -66,6 +67,14 @@ def _libraw() -> str:
     if package is None or find_spec(package) is None:
         return "missing"
     return reference().load().version()
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory; 0 where the system does not tell (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def _gpu() -> str:

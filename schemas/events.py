@@ -88,6 +88,7 @@ class IngestSummary(Event):
     boxes_untrainable: int
     annotations_without_raw: int
     raws_without_annotation: int
+    raws_passed_over: int
     findings: int
     bytes_read: int
     seconds: float

@@ -220,6 +220,14 @@ class FindingCode(StrEnum):
         "give the names of the raws as file_name, or rename the raws; then run the same command",
     )
 
+    RAW_PASSED_OVER = (
+        "raw-passed-over",
+        _WARNING,
+        "files among the sources may be or hold raws, and are not opened",
+        "unpack what is packed and finish what is half copied; a file that is given by itself is "
+        "taken whatever its name is",
+    )
+
     # One box
     NON_FINITE = (
         "non-finite",
@@ -428,6 +436,12 @@ class FindingCode(StrEnum):
         "prep ingest with the same sources and store takes over what is annotated",
     )
     UNDERIVABLE = "underivable", _ERROR, "a sample does not follow from its raw by LibRaw"
+    UNCONFIRMED = (
+        "unconfirmed",
+        _WARNING,
+        "LibRaw cannot decode a sample's raw; it is compared with its own decoder, if that can",
+        "nothing to do if that decoder is trusted: it was chosen with --decoder",
+    )
 
     def finding(
         self, where: str, message: str, *, severity: Severity | None = None, mend: str | None = None

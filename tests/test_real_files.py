@@ -13,6 +13,9 @@ from pipeline.annotations.coco_file import load_coco
 from pipeline.annotations.index import build_index
 from pipeline.raw.tiff import read_tiff
 from pipeline.store import open_store
+from pipeline.store.local_files import LocalFiles
+from pipeline.verify import VerifyOptions, run_verify
+from schemas.recipe import Recipe
 from tests.conftest import Ingest
 from tests.kit.recorder import Recorder
 
@@ -113,3 +116,43 @@ def test_all_nod_annotations_load_and_none_is_lost(shared: Path) -> None:
     assert [box.bbox for box in flat] == [(1764, 872, 2, 0)]
     assert [finding.code for finding in flat[0].findings] == ["zero-area"]
     assert sum(not box.trainable for box in boxes) == 1
+
+
+#: File, and what its refusal says: why, and what helps.
+REFUSED = {
+    "cases/05-high-efficiency-nef/z8.NEF": ("Nikon's High Efficiency code", "lossless"),
+    "real-raws/jpeg_named.nef": ("this is a JPEG picture, no camera raw", "leave it out"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_that_cannot_be_decoded_are_refused_for_the_true_reason(
+    shared: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder, name: str
+) -> None:
+    if not (shared / name).exists():
+        pytest.skip(f"no {name}")
+    assert ingest(shared / name, tmp_path / "s.zarr").exit_code == 3
+    ((_, message, mend),) = recorder.errors.values()
+    reason, help_ = REFUSED[name]
+    assert reason in message
+    assert help_ in mend
+
+
+def test_a_gopro_is_refused_for_its_code_or_stored_by_the_decoder_that_reads_it(
+    shared: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    gopro = shared / "real-raws" / "GoPro_HERO6.GPR"
+    if not gopro.exists():
+        pytest.skip("no GoPro")
+    camera = Recipe(colour="camera")
+    assert ingest(gopro, tmp_path / "a.zarr", recipe=camera).exit_code == 3
+    ((_, message, mend),) = recorder.errors.values()
+    assert "GoPro's VC-5" in message
+    assert "gpr_tools" in mend
+    assert "--decoder flashraw" in mend
+    summary = ingest(gopro, tmp_path / "b.zarr", recipe=camera, decoder="flashraw")
+    assert (summary.exit_code, summary.samples) == (0, 1)
+    how = VerifyOptions(sources=(str(gopro),))
+    verified = run_verify(LocalFiles(tmp_path / "b.zarr"), recorder, how)
+    assert (verified.exit_code, verified.derived) == (0, 1)
+    assert "unconfirmed" in recorder.codes

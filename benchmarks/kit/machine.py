@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.raw.decoders.table import decoder_packages
+from pipeline.runtime.processors import usable_processors
 
 PACKAGES = ("genisp", "numpy", "numba", "numcodecs", "crc32c", *decoder_packages(), "zarr")
 
@@ -26,7 +27,7 @@ def machine_facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Processor, cores, memory, load at the start, and versions."""
     return {
         "cpu": _proc_value(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_processors(),
         "memory_gb": round(_proc_kilobytes(Path("/proc/meminfo"), "MemTotal") / 1e6, 1),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}, {platform.libc_ver()[1]}",

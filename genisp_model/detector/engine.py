@@ -292,9 +292,9 @@ def _wanted(
     for image, target in zip(images, targets, strict=True):
         one = {key: target[key].to(image.device) for key in wanted_entries(target)}
         boxes = one["boxes"]
-        # As torchvision says it; no shape asks the device.
-        assert boxes.dim() == 2, "Expected boxes of shape [N, 4]."
-        assert boxes.shape[-1] == 4, "Expected boxes of shape [N, 4]."
+        # As torchvision says it, under python -O too; no shape asks the device.
+        if boxes.dim() != 2 or boxes.shape[-1] != 4:
+            raise AssertionError("Expected boxes of shape [N, 4].")
         wanted.append(one)
     return wanted
 

@@ -156,7 +156,7 @@ def doctor_text(report: DoctorReport) -> str:
     lines += [
         f"  {'LibRaw':12} {report.libraw}",
         f"  {'cores':12} {report.cpu_count}",
-        f"  {'memory':12} {_size(report.memory_bytes)}",
+        f"  {'memory':12} {_size(report.memory_bytes) if report.memory_bytes else 'unknown'}",
         f"  {'disk free':12} {_size(report.disk_free_bytes)}",
         f"  {'GPU driver':12} {report.gpu}",
     ]

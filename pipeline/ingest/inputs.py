@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from pipeline.annotations.reader import LoadedFile, folder_split, refuse_oversiz
 from pipeline.annotations.table import annotation_suffixes, reader_of
 from pipeline.errors import SourceError, UsageError
 from pipeline.ingest.label_files import AnnotationSource, LabelFiles
+from pipeline.safe_text import printable
 from pipeline.sources.discover import discover
 from pipeline.sources.source import MEMBER_MARK, Source
 from schemas.finding import Finding
@@ -34,6 +36,8 @@ class Inputs:
         What was passed over, and which splits folders name. Those of annotations are the index's.
     annotation_files
         Names of the annotation files that could be read.
+    passed_over
+        Names of files that may be or hold raws, and are not opened.
     """
 
     raws: tuple[Source, ...]
@@ -41,6 +45,7 @@ class Inputs:
     problems: tuple[tuple[str, SourceError], ...]
     findings: tuple[Finding, ...] = ()
     annotation_files: frozenset[str] = frozenset()
+    passed_over: tuple[str, ...] = ()
 
 
 def gather(
@@ -65,10 +70,12 @@ def gather(
     found = discover(sources, annotation_suffixes=annotation_suffixes())
     problems = [(_relative(problem.path, sources), problem) for problem in found.problems]
     if not found.raws and not problems:
+        names = found.passed_over
         raise UsageError(
-            "no camera raws found",
+            f"no camera raws found; {passed_over_text(names)}" if names else "no camera raws found",
             path=", ".join(sources),
-            mend="name the folder, archive or files that hold them",
+            mend="name the folder, archive or files that hold them"
+            + (", and unpack what is packed" if names else ""),
         )
     named = _named(annotations, splits)
     locations = {one.source.location for one in named}
@@ -94,13 +101,21 @@ def gather(
         problems=tuple(problems),
         findings=tuple(reading.findings()),
         annotation_files=frozenset(file.name for file in loaded),
+        passed_over=found.passed_over,
     )
+
+
+def passed_over_text(names: Sequence[str]) -> str:
+    """How many files of which kind are not opened, and the first of them."""
+    kinds = Counter(os.path.splitext(name)[1].lower() for name in names)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    return f"{counts} passed over that may be or hold raws, such as {names[0]}"
 
 
 def _relative(path: str, sources: Sequence[str]) -> str:
     """A path as seen from the source it was found in: manifests do not depend on mount points."""
     for source in sources:
-        root = os.path.abspath(source)
+        root = printable(os.path.abspath(source))
         if path == root or path.startswith((root + os.sep, root + MEMBER_MARK)):
             return os.path.basename(root) + path[len(root) :]
     return path

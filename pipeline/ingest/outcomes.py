@@ -40,6 +40,7 @@ class Counts:
     boxes_untrainable: int = 0
     annotations_without_raw: int = 0
     raws_without_annotation: int = 0
+    raws_passed_over: int = 0
     findings: int = 0
     bytes_read: int = 0
 

@@ -19,7 +19,7 @@ from pipeline.console.progress import Reporter
 from pipeline.errors import StoreError
 from pipeline.ingest.class_levels import settle_levels
 from pipeline.ingest.failure import Failure, failure_from
-from pipeline.ingest.inputs import Inputs, gather
+from pipeline.ingest.inputs import Inputs, gather, passed_over_text
 from pipeline.ingest.notices import replaced_finding, survey_findings
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
@@ -186,6 +186,10 @@ def _report_inputs(inputs: Inputs, recipe: Recipe, ledger: Ledger) -> None:
     for name, counts_as in recipe.categories:
         if name not in inputs.index.categories:
             ledger.find(_unused_category(name, counts_as, inputs.index.categories))
+    ledger.counts.raws_passed_over = len(inputs.passed_over)
+    if names := inputs.passed_over:
+        said = passed_over_text(names)
+        ledger.find(FindingCode.RAW_PASSED_OVER.finding(where="sources", message=said))
 
 
 @dataclass

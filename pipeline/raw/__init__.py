@@ -4,6 +4,7 @@ Open `reader` first: bytes in, a decoded mosaic with its levels out, and whose w
 
 - `facts`: the plain values that pass between decoders and everybody else.
 - `tiff`, `tiff_reader`: what a TIFF-like container says, read within bounds.
+- `undecodable`: why LibRaw cannot decode a file; `file_kind`: what is no raw, by its first bytes.
 - `cfa`: the order of colours on the sensor.
 - `matrix`: whose colour matrix LibRaw gives, and which one counts; `dng_colour`: a DNG's own.
 - `damage`: signs of damage that no decoder reports; `rows` looks for them in every row.

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pipeline.errors import CorruptRawError, SourceError, UnsupportedRawError
 from pipeline.raw.damage import may_hide_damage
 from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.decoders.table import fast_decoders, reference
@@ -153,8 +154,26 @@ def decode_checked(
         fast = decode(data, decoder, path=path)
     except DecoderDeclinedError as error:
         return decode(data, exact, path=path), str(error)
+    except CorruptRawError:
+        if compare:
+            _require_supported(data, path)
+        raise
     if not (compare or may_hide_damage(data, fast, path=path)):
         return fast, ""
-    right = decode(data, exact, path=path)
+    try:
+        right = decode(data, exact, path=path)
+    except UnsupportedRawError as error:
+        mend = f"{error.mend}; or --decoder {fast.decoder}: it decodes this file, unconfirmed"
+        raise UnsupportedRawError(error.message, path=path, mend=mend) from error
     found = differences(right, fast)
     return (right, f"{fast.decoder}: {'; '.join(found)}") if found else (fast, "")
+
+
+def _require_supported(data: bytes, path: str) -> None:
+    """Refuse what the reference cannot decode: that counts more than damage another one sees."""
+    try:
+        decode(data, reference().name, path=path)
+    except UnsupportedRawError:
+        raise
+    except SourceError:
+        return

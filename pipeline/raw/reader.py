@@ -25,6 +25,7 @@ from pipeline.raw.dng_colour import DngColour
 from pipeline.raw.facts import COPY_AGAIN, LEAVE_OUT, DecodedRaw, Geometry, Levels, RawFacts
 from pipeline.raw.matrix import settled, with_own_matrix
 from pipeline.raw.tiff import TiffFacts, check_extents, read_tiff
+from pipeline.raw.undecodable import misread, no_raw
 from schemas.choices import DecoderName
 from schemas.sidecar import Camera, Capture
 
@@ -42,17 +43,19 @@ def decoder_version(name: DecoderName) -> str:
 
 
 def check_container(data: bytes, *, path: str) -> TiffFacts | None:
-    """Refuse a whole file that is empty, or whose TIFF directories point beyond its end.
+    """Refuse a whole file that is no raw, or whose TIFF directories point beyond its end.
 
     Image data that no encoder writes are refused too (what is left of a download cut off early),
     and so are colours other than red, green and blue, which LibRaw looks up in memory nobody wrote.
     Returns its directories' facts, None for containers other than TIFF.
     """
-    if not data:
-        raise CorruptRawError("the file is empty", path=path, mend=COPY_AGAIN)
+    if (refusal := no_raw(data, path=path)) is not None:
+        raise refusal
     facts = read_tiff(data, path=path)
     if facts is not None:
         check_extents(facts, len(data), path=path)
+        if (refusal := misread(facts, path=path)) is not None:
+            raise refusal
         for image in facts.raw_images:
             if max(image.cfa, default=0) > _BLUE:
                 message = f"its colour filter array is not of red, green and blue {image.cfa}"

@@ -41,18 +41,20 @@ _MAGICS: Final[dict[bytes, tuple[str, TiffVariant]]] = {
 
 # Tag numbers: TIFF 6.0, TIFF/EP, EXIF 2.3, DNG 1.6; 0x118 is Panasonic's RawDataOffset.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 0x100, 0x101, 0x102, 0x103, 0x106
-_MAKE, _ORIENTATION, _SAMPLES = 0x10F, 0x112, 0x115
+_MAKE, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 0x10F, 0x112, 0x115, 0x153
 _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, _RW2_OFFSET = 0x111, 0x117, 0x118
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 0x142, 0x143, 0x144, 0x145
 _JPEG_OFFSET, _JPEG_BYTE_COUNT = 0x201, 0x202
 _EXPOSURE_TIME, _F_NUMBER, _EXIF_IFD, _ISO = 0x829A, 0x829D, 0x8769, 0x8827
 _RECOMMENDED_EXPOSURE_INDEX, _CAPTURE_TIME, _DNG_VERSION = 0x8832, 0x9003, 0xC612
 _MAKER_NOTE, _NIKON_LINEARISATION, _CFA_PATTERN = 0x927C, 0x0096, 0x828E
+_NIKON_COMPRESSION: Final = 0x0093
 _SONY_TONE_CURVE: Final = 0x7010
 _MAX_CFA: Final = 64
 _NIKON_NOTE_HEAD: Final = 10
 """``Nikon``, NUL, two bytes of version and two of nothing; then a TIFF of its own."""
 
+_FLOAT: Final = 3
 _ISO_OVERFLOW: Final = 65535
 _SONY_ARW: Final = 32767
 _LOSSLESS_JPEG: Final = 7
@@ -76,6 +78,8 @@ class TiffImage:
         TIFF codes; 0 where absent.
     bits_per_sample, samples_per_pixel
         Bits, and samples (1 for a mosaic).
+    is_float
+        Whether samples are floating-point numbers.
     tile_width, tile_height
         Pixels; 0 unless tiled.
     offsets
@@ -99,6 +103,7 @@ class TiffImage:
     photometric: int
     bits_per_sample: int
     samples_per_pixel: int
+    is_float: bool
     tile_width: int
     tile_height: int
     offsets: tuple[int, ...]
@@ -144,6 +149,9 @@ class TiffFacts:
         two samples of the first two rows are predicted from; empty where absent.
     colour
         What a DNG says about colour; None for other files.
+    nikon_compression
+        From a Nikon's maker note: its number for the compression (3 lossless, 13 and 14 high
+        efficiency); 0 where absent.
     """
 
     variant: TiffVariant
@@ -159,6 +167,7 @@ class TiffFacts:
     metadata_end: int
     nikon_linearisation: tuple[int, ...]
     colour: DngColour | None
+    nikon_compression: int
 
     @property
     def raw_images(self) -> tuple[TiffImage, ...]:
@@ -207,6 +216,7 @@ def read_tiff(data: bytes | bytearray | memoryview, *, path: str = "") -> TiffFa
         for label, directory in directories
         for image in _images(reader, label, directory, variant)
     ]
+    linearisation, nikon_compression = _nikon_note(reader, exif)
     return TiffFacts(
         variant=variant,
         make=reader.text(main, _MAKE),
@@ -219,7 +229,8 @@ def read_tiff(data: bytes | bytearray | memoryview, *, path: str = "") -> TiffFa
         is_dng=_DNG_VERSION in main,
         images=tuple(images),
         metadata_end=reader.end,
-        nikon_linearisation=_nikon_linearisation(reader, exif),
+        nikon_linearisation=linearisation,
+        nikon_compression=nikon_compression,
         colour=read_dng_colour(reader, main) if _DNG_VERSION in main else None,
     )
 
@@ -291,6 +302,7 @@ def _images(
             photometric=reader.integer(directory, _PHOTOMETRIC),
             bits_per_sample=reader.integer(directory, _BITS, 1),
             samples_per_pixel=reader.integer(directory, _SAMPLES, 1),
+            is_float=reader.integer(directory, _SAMPLE_FORMAT) == _FLOAT,
             tile_width=reader.integer(directory, _TILE_WIDTH),
             tile_height=reader.integer(directory, _TILE_HEIGHT),
             offsets=offsets,
@@ -309,24 +321,30 @@ def _tags(directory: TiffDirectory) -> str:
     return f"{zlib.crc32(repr(shape).encode()):08x}"
 
 
-def _nikon_linearisation(reader: TiffReader, exif: TiffDirectory) -> tuple[int, ...]:
-    """Read what `TiffFacts` says; damage here costs the value, not the file: decoders judge it."""
+def _nikon_note(reader: TiffReader, exif: TiffDirectory) -> tuple[tuple[int, ...], int]:
+    """What `TiffFacts` says of a Nikon's compression: linearisation, number.
+
+    Damage here costs the values, not the file: decoders judge it.
+    """
+    nothing: tuple[int, ...] = ()
     entry = exif.get(_MAKER_NOTE)
     if entry is None or bytes(reader.data[entry.position : entry.position + 6]) != b"Nikon\0":
-        return ()
+        return nothing, 0
     note = reader.data[entry.position + _NIKON_NOTE_HEAD : entry.position + entry.length]
     known = _MAGICS.get(bytes(note[:4]))
     if known is None or len(note) < 8:
-        return ()
+        return nothing, 0
     inner = TiffReader(note, known[0], reader.path)
+    number = 0
     try:
         directory, _ = inner.directory("maker note", inner.first_directory())
+        number = inner.integer(directory, _NIKON_COMPRESSION)
         values = inner.raw_bytes(directory, _NIKON_LINEARISATION, 10)
     except CorruptRawError:
-        return ()
+        return nothing, number
     if len(values) < 10:
-        return ()
-    return (values[0], *struct.unpack_from(known[0] + "4H", values, 2))
+        return nothing, number
+    return (values[0], *struct.unpack_from(known[0] + "4H", values, 2)), number
 
 
 def _rw2_strips(

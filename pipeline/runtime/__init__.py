@@ -4,7 +4,7 @@ Open `executor` first. It runs tasks one after another in this process, or on a 
 in which a task that kills its worker costs only itself.
 
 - `executor`: tasks in, outcomes out. `dask_cluster`: the cluster under it.
-- `threads`: a few calls at once in this process.
+- `processors`: how many this process may use. `threads`: a few calls at once in this process.
 - `interruption`: a signal asks a run to stop; the run stops after the samples it has begun.
 - `compiled`: numba with a cache on disk.
 

@@ -116,15 +116,9 @@ def _deaf_loop() -> Iterator[Any]:
     from distributed.utils import LoopRunner
 
     runner = LoopRunner()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        # Else it is started later, and unblocks two of the signals.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    with _deaf():
         runner.start()
         _keep_steady_time(runner.loop)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield runner.loop
     finally:
@@ -132,6 +126,22 @@ def _deaf_loop() -> Iterator[Any]:
         for child in active_children():
             if child.name.startswith("Dask"):
                 child.kill()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Block `STOP_SIGNALS` in this thread, and in threads and processes that are started inside."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no groups of processes to signal
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        # Else it is started later, and unblocks two of the signals.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _started(workers: int, loop: Any) -> Any:

@@ -71,13 +71,17 @@ class InProcess:
 def require_handles(workers: int) -> None:
     """Allow this process as many open files as it needs: without them Dask hangs.
 
+    Windows has no such limit.
+
     Raises
     ------
     GenispError
         If the system forbids it.
     """
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return
     needed = HANDLES + HANDLES_PER_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

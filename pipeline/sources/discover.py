@@ -46,9 +46,35 @@ RAW_SUFFIXES: Final = frozenset(
         ".erf",
         ".mef",
         ".mos",
+        ".gpr",
+        ".rwl",
+        ".fff",
+        ".ptx",
+        ".ori",
+        ".k25",
+        ".dcs",
+        ".bay",
     }
 )
+"""Raws of still cameras. Each is tried: what cannot be converted is refused with its own reason."""
 
+_PASSED_OVER: Final = frozenset(
+    {
+        *(".braw", ".r3d", ".ari", ".arx", ".cine", ".crm"),  # cinema cameras
+        *(".eip", ".x3i", ".lri"),  # raws inside something else
+        *(".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"),
+    }
+)
+"""What may be or hold raws, and is not opened."""
+
+_WRAPPED: Final = frozenset(
+    {
+        *(".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".gpg"),
+        *(".part", ".partial", ".crdownload", ".download", ".tmp"),
+        *(".bak", ".old", ".orig"),
+    }
+)
+"""What follows the suffix of a raw that is packed, a copy, or not there yet: ``DSC1.ARW.part``."""
 
 ANNOTATION_SUFFIXES: Final = frozenset({".json"})
 ARCHIVE_SUFFIX: Final = ".zip"
@@ -64,11 +90,14 @@ class Discovery:
         Sorted by name.
     problems
         What could not be read, each with its mend; sorted by path.
+    passed_over
+        Files, met in folders and archives, that may be or hold raws and are not opened; sorted.
     """
 
     raws: tuple[Source, ...]
     annotations: tuple[Source, ...]
     problems: tuple[SourceError, ...]
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +143,7 @@ def discover(
     listing = Listing(
         is_wanted=lambda name: _suffix(name) in {*wanted, ARCHIVE_SUFFIX},
         is_companion=lambda name: _suffix(name) in annotation_suffixes,
+        is_noted=may_hold_raws,
     )
     listing.add(inputs)
     problems = list(listing.problems)
@@ -122,7 +152,9 @@ def discover(
     for found in listing.found:
         suffix = _suffix(found.relative)
         if suffix == ARCHIVE_SUFFIX:
-            for candidate in _members(found, wanted, problems):
+            members, noted = _members(found, wanted, problems)
+            listing.noted += noted
+            for candidate in members:
                 is_raw = _suffix(candidate.relative) in RAW_SUFFIXES
                 (raws if is_raw else annotations).append(candidate)
         else:
@@ -132,7 +164,16 @@ def discover(
         raws=_named(raws, prefixes),
         annotations=_named(annotations, prefixes),
         problems=tuple(sorted(problems, key=lambda problem: (problem.path, problem.message))),
+        passed_over=tuple(sorted(map(printable, listing.noted))),
     )
+
+
+def may_hold_raws(name: str) -> bool:
+    """Whether a file that is not opened may be or hold camera raws, by its name."""
+    path = PurePosixPath(name.lower())
+    wrapped = path.suffix in _WRAPPED and _suffix(path.stem) in RAW_SUFFIXES
+    kept_by_exiftool = path.suffix.removesuffix("_original") in RAW_SUFFIXES - {path.suffix}
+    return path.suffix in _PASSED_OVER or wrapped or kept_by_exiftool
 
 
 def _suffix(name: str) -> str:
@@ -141,14 +182,17 @@ def _suffix(name: str) -> str:
 
 def _members(
     archive: Found, wanted: Collection[str], problems: list[SourceError]
-) -> list[_Candidate]:
-    """Return an archive's files of the wanted suffixes; what is lost goes to `problems`."""
+) -> tuple[list[_Candidate], list[str]]:
+    """Return an archive's files of the wanted suffixes, and names that may hold raws beside them.
+
+    What is lost goes to `problems`.
+    """
     label = printable(archive.location)
     try:
         listing = list_members(archive.location)
     except SourceError as error:
         problems.append(error)
-        return []
+        return [], []
     if not listing.complete:
         path = label if listing.cut_member is None else f"{label}{MEMBER_MARK}{listing.cut_member}"
         problems.append(UnreadableSourceError(listing.damage, path=path, mend=ARCHIVE_HINT))
@@ -164,11 +208,9 @@ def _members(
         for candidate in candidates
         if candidate.member and _suffix(candidate.relative) == ARCHIVE_SUFFIX
     ]
-    return [
-        candidate
-        for candidate in candidates
-        if _suffix(candidate.relative) in wanted and ".zarr/" not in candidate.relative.lower()
-    ]
+    candidates = [one for one in candidates if ".zarr/" not in one.relative.lower()]
+    taken = [one for one in candidates if _suffix(one.relative) in wanted]
+    return taken, [one.relative for one in candidates if may_hold_raws(one.relative)]
 
 
 def _prefixes(candidates: Sequence[_Candidate], root_names: dict[str, str]) -> dict[str, str]:

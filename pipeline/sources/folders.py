@@ -74,6 +74,8 @@ class Listing:
         Whether a file of that name, met in a folder, is of interest.
     is_companion
         Whether a file named by itself only accompanies others, so that its folder is no root.
+    is_noted
+        Whether a file of that name that is not of interest is to be named all the same.
 
     Attributes
     ----------
@@ -81,14 +83,22 @@ class Listing:
         Files in no particular order, and what could not be read.
     root_names
         What the user calls each local root: its last part, before links are resolved.
+    noted
+        Names, under their roots, of files met in folders that are noted.
     """
 
     def __init__(
-        self, *, is_wanted: Callable[[str], bool], is_companion: Callable[[str], bool]
+        self,
+        *,
+        is_wanted: Callable[[str], bool],
+        is_companion: Callable[[str], bool],
+        is_noted: Callable[[str], bool],
     ) -> None:
         self.root_names: dict[str, str] = {}
         self.found: list[Found] = []
         self.problems: list[SourceError] = []
+        self.noted: list[str] = []
+        self._is_noted = is_noted
         self._is_wanted = is_wanted
         self._is_companion = is_companion
         self._seen: set[str] = set()
@@ -148,6 +158,8 @@ class Listing:
                 inner.append(folder.child(entry.name, real))
             elif self._is_wanted(entry.name):
                 self._add_file(folder, entry.name, real)
+            elif self._is_noted(entry.name):
+                self.noted.append(folder.relative + entry.name)
         return inner
 
     def _follow(self, folder: _Folder, name: str) -> list[_Folder]:
@@ -201,8 +213,12 @@ class Listing:
             for path in sorted(inside):
                 url = str(remote.system.unstrip_protocol(path))
                 parts = url.removeprefix(remote.url).strip("/").split("/")
-                if self._is_wanted(parts[-1]) and not any(is_skipped(part) for part in parts):
+                if any(is_skipped(part) for part in parts):
+                    continue
+                if self._is_wanted(parts[-1]):
                     self._add_url(remote, url, roots, inside[path])
+                elif self._is_noted(parts[-1]):
+                    self.noted.append("/".join(parts))
 
     def _describe(self, url: str) -> _Remote | None:
         try:

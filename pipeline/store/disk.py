@@ -189,7 +189,8 @@ def _make_folders(folder: Path) -> None:
 
 def _write(path: Path, data: bytes | memoryview) -> None:
     """Write a file of our own and bring its bytes to the disk; no name is durable yet."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # Windows' C library changes line ends without it
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary, 0o666)
     try:
         rest = memoryview(data)
         while rest:

@@ -183,9 +183,20 @@ def lock_file(path: Path, *, exclusive: bool, seconds: float = 0.0) -> int | Non
     """Lock a file; closing the descriptor, or the process' end, frees it.
 
     None if others hold it for longer than `seconds`.
-    """
-    import fcntl  # here, because reading a store must not need what Windows lacks
 
+    Raises
+    ------
+    StoreError
+        If the system, or the file system, has no such locks.
+    """
+    try:
+        import fcntl  # here, because reading a store must not need what Windows lacks
+    except ImportError as error:
+        raise StoreError(
+            "this system has no POSIX file locks, without which no store is written",
+            path=str(path.parent),
+            mend="write it on Linux or macOS, on Windows under WSL; reading and training need none",
+        ) from error
     how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + seconds

@@ -5,7 +5,7 @@ This is the only module that imports zarr: opening and reading a store needs non
 
 from __future__ import annotations
 
-import warnings
+import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline.store.chunk.format import zarr_codecs
@@ -51,14 +51,35 @@ def zarr_documents(layout: StoreLayout) -> dict[str, bytes]:
                 },
                 **_codec_arguments(layout.recipe),
             )
-    with warnings.catch_warnings():
-        # Not in the v3 specification yet, says zarr; but zarr-python and xarray both read it.
-        warnings.simplefilter("ignore", category=UserWarning)
-        zarr.consolidate_metadata(memory)
     documents = {
         key: value.to_bytes() for key, value in written.items() if key.endswith(METADATA_NAME)
     }
-    return dict(sorted(documents.items(), key=lambda item: (item[0] == METADATA_NAME, item[0])))
+    root_document = documents.pop(METADATA_NAME)
+    return dict(sorted(documents.items())) | {
+        METADATA_NAME: _consolidated(root_document, documents)
+    }
+
+
+def _consolidated(root: bytes, documents: dict[str, bytes]) -> bytes:
+    """The root's document with all others in it.
+
+    Not in the v3 specification yet; but zarr-python and xarray both read it. The bytes are those of
+    ``zarr.consolidate_metadata``, which zarr 3.1 cannot do under ``python -O``: it reads documents
+    back with an ``assert`` that has a side effect.
+    """
+    nodes = {}
+    for key in sorted(documents, key=lambda key: (key.count("/"), key.casefold())):
+        node = json.loads(documents[key])
+        is_group = node["node_type"] == "group"
+        nodes[key.removesuffix(f"/{METADATA_NAME}")] = _holding(node, {}) if is_group else node
+    return json.dumps(_holding(json.loads(root), nodes), indent=2).encode()
+
+
+def _holding(group: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+    """A group's document with those of other nodes in it."""
+    inline = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    kind = group.pop("node_type")
+    return {**group, "consolidated_metadata": inline, "node_type": kind}
 
 
 def _root_attributes(layout: StoreLayout) -> dict[str, Any]:

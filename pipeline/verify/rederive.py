@@ -12,7 +12,7 @@ from pipeline.annotations.columns import Annotation
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
-from pipeline.errors import GenispError, SourceError
+from pipeline.errors import GenispError, SourceError, UnsupportedRawError
 from pipeline.ingest.failure import Failure
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.ingest.notices import not_given_finding
@@ -21,6 +21,7 @@ from pipeline.ingest.store_state import SampleState, read_state
 from pipeline.ingest.survey import OldBoxes, annotations_of, boxes_left, in_stored_frame
 from pipeline.ingest.tasks import ProbeTask
 from pipeline.ingest.worker import probe_source
+from pipeline.raw.decoders.decoder import DecoderDeclinedError
 from pipeline.raw.decoders.table import reference
 from pipeline.raw.reader import check_container, decode
 from pipeline.runtime.executor import WorkerDied, executor
@@ -157,9 +158,14 @@ def rederive(task: RederiveTask) -> tuple[Finding, ...]:
 
 
 def _wrong_facts(task: RederiveTask, sidecar: Sidecar) -> Iterator[tuple[FindingCode, str]]:
-    facts = probe_source(ProbeTask(task.source)).facts
+    outcome = probe_source(ProbeTask(task.source))
+    facts = outcome.facts
     if facts is None:
-        yield FindingCode.UNDERIVABLE, "its raw can no longer be read"
+        failure = outcome.failure
+        lacking = failure is not None and failure.code == "unsupported"
+        code = FindingCode.UNCONFIRMED if lacking else FindingCode.UNDERIVABLE
+        why = f": {failure.reason}" if failure else ""
+        yield code, f"its raw can no longer be read{why}"
         return
     stored = {"camera": sidecar.camera, "exposure": sidecar.capture, "frame": sidecar.frame}
     size = sidecar.annotation.size if sidecar.annotation else None
@@ -196,12 +202,21 @@ def _wrong_pixels(
     task: RederiveTask, sidecar: Sidecar, data: bytes
 ) -> Iterator[tuple[FindingCode, str]]:
     check_container(data, path=task.source.name)
-    decoded = decode(data, reference().name, path=task.source.name)
+    who = "LibRaw"
+    try:
+        decoded = decode(data, reference().name, path=task.source.name)
+    except UnsupportedRawError as error:
+        who = sidecar.decoder.name
+        yield FindingCode.UNCONFIRMED, f"{error.message}; it was decoded by {who}"
+        try:
+            decoded = decode(data, who, path=task.source.name)
+        except (UnsupportedRawError, DecoderDeclinedError):
+            return  # not even by the decoder of that time: nothing to compare
     sensor = decoded.levels.sensor(sidecar.frame)
     # Numbers: where a matrix is from, stores of earlier versions do not say.
     origin = {"matrix_source", "matrix_model"}
     if sensor.model_dump(exclude=origin) != sidecar.sensor.model_dump(exclude=origin):
-        yield FindingCode.UNDERIVABLE, "levels or matrix differ from LibRaw's"
+        yield FindingCode.UNDERIVABLE, f"levels or matrix differ from {who}'s"
         return
     record = next(iter(sidecar.levels.values()))
     levels = develop(decoded.mosaic, sidecar.frame, sensor, task.recipe, record.fixed_point)
@@ -211,7 +226,7 @@ def _wrong_pixels(
         if wrong or level.statistics != sidecar.levels[name].statistics:
             yield (
                 FindingCode.UNDERIVABLE,
-                f"{wrong} of {stored.size} numbers of {name} differ from LibRaw's",
+                f"{wrong} of {stored.size} numbers of {name} differ from {who}'s",
             )
 
 

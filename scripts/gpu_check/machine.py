@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pipeline.runtime.processors import usable_processors
 from scripts.gpu_check.checking import Bench, NotCheckedError, Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def facts(bench: Bench, result: Result) -> None:
     result.found = {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_processors(),
         "torch threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,

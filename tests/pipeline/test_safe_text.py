@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.console.progress import error_text, finding_text
-from pipeline.safe_text import json_line, visible, visible_lines
+from pipeline.safe_text import json_line, printable, visible, visible_lines, without_locale
 from schemas.events import ErrorEvent
 from schemas.finding import Finding, Severity
 
@@ -42,3 +42,12 @@ def test_events_with_any_name_are_lines(name: str) -> None:
     line = json_line(ErrorEvent(code="c", path=name, message="m", mend="n"))
     assert json.loads(line)["path"].startswith(name[:1])
     assert visible(line) == line
+
+
+@given(st.binary(min_size=1).map(lambda data: data.replace(b"\0", b"")))
+def test_a_name_is_the_same_in_every_locale(name: bytes) -> None:
+    in_c, in_utf8 = (name.decode(code, "surrogateescape") for code in ("ascii", "utf-8"))
+    assert without_locale(in_c) == without_locale(in_utf8) == in_utf8
+    assert printable(in_c) == printable(in_utf8)
+    assert visible(in_c) == visible(in_utf8)
+    assert json_line({"name": in_c}) == json_line({"name": in_utf8})

@@ -21,6 +21,7 @@ from pipeline.raw.facts import (
     as_shot_balance,
     matrix3,
 )
+from pipeline.raw.undecodable import other_sensor
 from schemas.sidecar import Camera, Capture, Rect
 
 #: Errors that mean "not mine", not "damaged": LibRaw is asked instead.
@@ -120,7 +121,7 @@ def decode(file: RawFile) -> DecodedRaw:
     except flashraw.FlashRawError as error:
         raise UnsupportedRawError(str(error), path=file.path, mend=LEAVE_OUT) from error
     if frame.array.ndim != 2:
-        raise UnsupportedRawError("several values a pixel", path=file.path, mend=LEAVE_OUT)
+        raise other_sensor("linear", path=file.path)
     return DecodedRaw(frame.array, levels, "flashraw", frame)
 
 
@@ -131,8 +132,7 @@ def _rect(rect: flashraw.Rect) -> Rect:
 def _levels(metadata: flashraw.Metadata, path: str) -> Levels:
     black, cfa = metadata.black_level, metadata.cfa
     if metadata.layout != "bayer" or cfa is None:
-        message = f"not a Bayer mosaic but {metadata.layout!r}"
-        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
+        raise other_sensor(metadata.layout, path=path)
     uneven = black.row_deltas or black.col_deltas or max(black.rows, black.cols) > 2
     if uneven or black.samples != 1 or len(set(metadata.white_level)) != 1:
         raise DecoderDeclinedError("levels are more than a 2x2 pattern and one white")

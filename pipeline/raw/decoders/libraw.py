@@ -17,12 +17,11 @@ import numpy.typing as npt
 import rawpy
 from rawpy import _rawpy
 
-from pipeline.errors import CorruptRawError, UnsupportedRawError
+from pipeline.errors import CorruptRawError, SourceError
 from pipeline.raw.cfa import pattern_from_indices
 from pipeline.raw.decoders.decoder import RawFile
 from pipeline.raw.facts import (
     COPY_AGAIN,
-    LEAVE_OUT,
     MAX_DIMENSION,
     MAX_SAMPLES,
     DecodedRaw,
@@ -31,6 +30,7 @@ from pipeline.raw.facts import (
     as_shot_balance,
     matrix3,
 )
+from pipeline.raw.undecodable import other_sensor, undecodable
 from schemas.sidecar import Matrix3, Rect
 
 #: LibRaw's flip -> the EXIF orientation it was read from. Bits of the flip: 1 mirrors left and
@@ -86,9 +86,7 @@ def decode(file: RawFile) -> DecodedRaw:
         with _cleared_memory():
             raw.unpack()
     except rawpy.LibRawError as error:
-        _require_memory(error, file.data)
-        message = f"LibRaw cannot decode it: truncated or damaged ({_text(error)})"
-        raise CorruptRawError(message, path=file.path, mend=COPY_AGAIN) from error
+        raise _refusal(error, file.data, file.path) from error
     levels = _levels(raw, file.path)
     return DecodedRaw(np.ascontiguousarray(raw.raw_image), levels, "libraw", raw)
 
@@ -208,13 +206,16 @@ def _mallopt() -> Any:
 def _open(data: bytes, path: str) -> Any:
     try:
         return rawpy.imread(io.BytesIO(data))
-    except rawpy.LibRawFileUnsupportedError as error:
-        message = "LibRaw does not recognise it as a camera raw"
-        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT) from error
     except rawpy.LibRawError as error:
-        _require_memory(error, data)
-        message = f"LibRaw cannot open it ({_text(error)})"
-        raise CorruptRawError(message, path=path, mend=COPY_AGAIN) from error
+        raise _refusal(error, data, path) from error
+
+
+def _refusal(error: rawpy.LibRawError, data: bytes, path: str) -> SourceError:
+    """What an error of LibRaw's says about a file; raises MemoryError where it is none of it."""
+    _require_memory(error, data)
+    damaged = not isinstance(error, rawpy.LibRawFileUnsupportedError)
+    library = f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}"
+    return undecodable(data, _text(error), damaged=damaged, library=library, path=path)
 
 
 def _require_memory(error: rawpy.LibRawError, data: bytes) -> None:
@@ -249,9 +250,12 @@ def _checked_geometry(raw: Any, path: str) -> Geometry:
 
 
 def _levels(raw: Any, path: str) -> Levels:
-    if raw.raw_type != rawpy.RawType.Flat or raw.num_colors != 3 or raw.raw_pattern is None:
-        message = "not a mosaic of three colours (full-colour, four-colour or monochrome sensor)"
-        raise UnsupportedRawError(message, path=path, mend=LEAVE_OUT)
+    if raw.raw_type != rawpy.RawType.Flat:
+        raise other_sensor("linear", path=path)
+    if raw.num_colors != 3 or raw.raw_pattern is None:
+        raise other_sensor("monochrome" if raw.num_colors == 1 else "four colours", path=path)
+    if raw.raw_pattern.shape == (6, 6):
+        raise other_sensor("x-trans", path=path)
     red, green1, blue, green2 = (float(value) for value in raw.black_level_per_channel)
     return Levels(
         cfa=pattern_from_indices(raw.raw_pattern.tolist(), path=path),

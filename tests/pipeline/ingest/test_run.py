@@ -741,3 +741,21 @@ def test_the_manifest_of_a_huge_store_is_written_less_often() -> None:
     assert [manifest_every(n) for n in (0, 7219, 100_000, 100_001, 1_000_000)] == [
         MANIFEST_EVERY * times for times in (1, 1, 1, 2, 10)
     ]
+
+
+def test_raws_that_are_passed_over_are_counted_and_named_once(
+    nod: Path, tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    for name in ("a.tar", "DSC1.ARW.part", "b.braw"):
+        (nod / name).write_bytes(b"x")
+    summary = ingest(nod, tmp_path / "s.zarr")
+    assert (summary.exit_code, summary.samples, summary.raws_passed_over) == (0, 6, 3)
+    (finding,) = [one for one in recorder.findings if one.code == "raw-passed-over"]
+    assert "1 .braw, 1 .part, 1 .tar" in finding.message
+    assert "DSC1.ARW.part" in finding.message
+
+
+def test_a_folder_of_nothing_else_says_what_is_there(tmp_path: Path, ingest: Ingest) -> None:
+    (tmp_path / "raws.tar").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"no camera raws found; 1 \.tar"):
+        ingest(tmp_path, tmp_path / "s.zarr")

@@ -97,7 +97,7 @@ def test_every_known_raw_suffix_is_found_in_either_case(tmp_path: Path) -> None:
     for suffix in RAW_SUFFIXES:
         write(tmp_path / f"lower{suffix}")
         write(tmp_path / f"UPPER{suffix.upper()}")
-    assert len(discover([str(tmp_path)]).raws) == 2 * len(RAW_SUFFIXES) == 48
+    assert len(discover([str(tmp_path)]).raws) == 2 * len(RAW_SUFFIXES) == 64
 
 
 def test_hidden_files_stores_and_leftovers_are_skipped(tmp_path: Path) -> None:
@@ -496,3 +496,29 @@ def test_real_raws_are_found_and_read() -> None:
     assert "complete/RAW_NIKON_D1.NEF" in names(found)
     assert len(found.raws) == 8
     assert all(len(source.read_bytes()) == source.size for source in found.raws)
+
+
+def test_what_may_hold_raws_and_is_not_opened_is_named(tmp_path: Path) -> None:
+    noted = ("a.braw", "b.TAR", "c/DSC1.ARW.part", "c/DSC2.NEF_original", "d.nef.gz", "e.CR3.bak")
+    others = ("f.xmp", "g.NEF.xmp", "h.ARW.jpg", "i.jpg", "j.bak", "k.gz", ".hidden.tar", "l.txt")
+    for name in (*noted, *others, "m.ARW"):
+        write(tmp_path / name)
+    found = discover([str(tmp_path)])
+    assert names(found) == ["m.ARW"]
+    assert found.passed_over == noted
+    assert not found.problems
+
+
+def test_the_same_holds_inside_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "raws.zip", "w") as archive:
+        for name in ("x/DSC1.ARW", "x/DSC2.ARW.part", "x/clip.braw", "x/DSC1.xmp"):
+            archive.writestr(name, b"x")
+    found = discover([str(tmp_path)])
+    assert names(found) == ["raws.zip!/x/DSC1.ARW"]
+    assert found.passed_over == ("raws.zip!/x/DSC2.ARW.part", "raws.zip!/x/clip.braw")
+
+
+def test_what_is_given_by_itself_is_taken_not_passed_over(tmp_path: Path) -> None:
+    found = discover([str(write(tmp_path / "a.braw"))])
+    assert names(found) == ["a.braw"]
+    assert found.passed_over == ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,21 @@ import numpy as np
 import pytest
 
 from pipeline.errors import NoStoreError
+from pipeline.raw.facts import DecodedRaw
+from pipeline.raw.reader import decode
 from pipeline.store.header import read_root
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
 from pipeline.store.reader import open_store
+from pipeline.verify import rederive
 from pipeline.verify.run import VerifyOptions, _check_samples, _Tally, run_verify
+from schemas.choices import DecoderName
 from schemas.events import VerifySummary
 from schemas.finding import Severity
 from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
+from tests.kit.odd_raws import coded_dng
+from tests.kit.raw_files import dim
 from tests.kit.recorder import Recorder
 from tests.kit.stored import sealed
 from tests.kit.trees import chunks, tree
@@ -416,3 +423,39 @@ def test_equal_layouts_of_a_group_are_held_once(store_path: Path, recorder: Reco
     checked = list(_check_samples(files, recipe, _Tally(recorder), quick=True))
     assert len(checked) == 6
     assert len({id(one.layout) for one in checked}) == len({one.group for one in checked}) == 2
+
+
+def test_a_raw_that_only_another_decoder_reads_is_no_damage(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder
+) -> None:
+    raws, store = tmp_path / "raws", tmp_path / "s.zarr"
+    raws.mkdir()
+    mosaic = dim((64, 96))
+    (raws / "a.dng").write_bytes(coded_dng(zlib.compress(mosaic.tobytes()), 8, shape=(64, 96)))
+    assert ingest(raws, store, decoder="flashraw").exit_code == 0
+    summary = verify(store, recorder, sources=(str(raws),))
+    assert (summary.exit_code, summary.derived, summary.errors, summary.warnings) == (0, 1, 0, 1)
+    (finding,) = recorder.findings
+    assert finding.code == "unconfirmed"
+    assert "Deflate" in finding.message
+    assert "flashraw" in finding.message
+
+
+def test_numbers_that_are_not_its_decoder_s_are_still_found(
+    tmp_path: Path, ingest: Ingest, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raws, store = tmp_path / "raws", tmp_path / "s.zarr"
+    raws.mkdir()
+    mosaic = dim((64, 96))
+    (raws / "a.dng").write_bytes(coded_dng(zlib.compress(mosaic.tobytes()), 8, shape=(64, 96)))
+    ingest(raws, store, decoder="flashraw")
+    real = decode
+
+    def other(data: bytes, decoder: DecoderName, *, path: str) -> DecodedRaw:
+        decoded = real(data, decoder, path=path)
+        return replace(decoded, mosaic=decoded.mosaic + np.uint16(1))
+
+    monkeypatch.setattr(rederive, "decode", other)
+    assert verify(store, recorder, sources=(str(raws),)).exit_code == 4
+    assert recorder.codes == {"unconfirmed", "underivable"}
+    assert "flashraw's" in recorder.findings[-1].message
