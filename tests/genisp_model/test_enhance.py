@@ -206,6 +206,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tifffile, "imwrite", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(TrainingError, match="No space") as raised:
         write_picture(np.zeros((2, 2, 3), np.float32), path, "tiff")
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("a.tif", "old")]
+    assert "--overwrite" in raised.value.mend
