@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,11 +82,9 @@ def test_other_numbers_of_nikon_are_not(number: int) -> None:
     check_container(nikon_of(13, code=7), path="")
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("kind", ["<f2", "<f4"])
 @pytest.mark.parametrize("pack", [bytes, zlib.compress])
-def test_floating_point_is_refused(
-    kind: type[np.floating[Any]], pack: Callable[[bytes], bytes]
-) -> None:
+def test_floating_point_is_refused(kind: str, pack: Callable[[bytes], bytes]) -> None:
     # LibRaw makes integers of them, scaled by the largest of the picture.
     values = (noise() / 16383).astype(kind)
     code = 1 if pack is bytes else 8
