@@ -34,7 +34,7 @@ from genisp_model.data.sample_index import (
     build_index,
     group_index,
 )
-from pipeline.errors import REDO, DamagedStoreError
+from pipeline.errors import REDO, DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import decode_codes, decode_values, work_size
 from pipeline.store.chunk.format import largest_chunk
 from pipeline.store.files import StoreFiles
@@ -322,12 +322,13 @@ def target_of(position: int, record: SampleRecord, boxes: FloatArray, ignore: Fl
     }
 
 
-def say_what_is_ignored(dataset: StoreDataset, say: Callable[[str], None]) -> Counter[str]:
+def say_what_is_ignored(dataset: StoreDataset, say: Callable[[str], None]) -> None:
     """Name and count what is annotated and not looked for; see `StoreDataset.not_looked_for`.
 
-    Returns
-    -------
-    Objects by name of a class that is not looked for.
+    Raises
+    ------
+    UsageError
+        If objects are annotated, and none of a class that is looked for.
     """
     found = dataset.not_looked_for()
     unknown = Counter({name: count for name, count in found.items() if name not in _REGIONS})
@@ -341,7 +342,12 @@ def say_what_is_ignored(dataset: StoreDataset, say: Callable[[str], None]) -> Co
             f"split {dataset.split!r}: {found.total():,} boxes are regions to ignore, neither "
             f"objects nor background: {classes}{hint if unknown else ''}"
         )
-    return unknown
+    if unknown and not dataset.has_boxes():
+        raise UsageError(
+            f"split {dataset.split!r} has no boxes of classes that the detector knows",
+            path=dataset.files.location(),
+            mend="map its classes to the detector's, as said above",
+        )
 
 
 @contextmanager

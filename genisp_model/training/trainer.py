@@ -124,15 +124,12 @@ class Trainer:
             level=self.config.level,
             classes=self.guide.class_names,
         )
-        unknown = say_what_is_ignored(dataset, self.say)
+        say_what_is_ignored(dataset, self.say)
         if not dataset.has_boxes():
             raise UsageError(
-                f"split {split!r} has no boxes to train or score on"
-                + (", of classes that the detector knows" if unknown else ""),
+                f"split {split!r} has no boxes to train or score on",
                 path=self.config.store,
-                mend="map its classes to the detector's, as said above"
-                if unknown
-                else "ingest the annotations of these raws, or name another split",
+                mend="ingest the annotations of these raws, or name another split",
             )
         return StreamLoader(
             dataset,

@@ -27,7 +27,7 @@ RAWS: Final = frozenset(
     {
         *("arw", "srf", "sr2", "nef", "nrw", "dng", "raw", "cr2", "cr3", "crw", "raf", "rw2"),
         *("rwl", "orf", "ori", "pef", "srw", "3fr", "fff", "iiq", "x3f", "kdc", "dcr", "dcs"),
-        *("mrw", "erf", "mef", "mos", "gpr", "bay", "cap", "eip", "k25"),
+        *("mrw", "erf", "mef", "mos", "gpr", "bay", "cap", "eip", "k25", "ptx"),
     }
 )
 """Extensions of raws, also of those that no decoder here reads: annotations may name them."""

@@ -31,6 +31,7 @@ _OTHERWISE = {
     ("train", "flip"),
     ("train", "seed"),
     ("train", "box_loss"),
+    ("train", "detector_classes"),  # a file for the command, names in the model
     ("enhance", "output_dir"),  # Python callers get the working directory
 }
 

@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from genisp_model.data.dataset import StoreDataset
@@ -30,6 +28,10 @@ from tests.kit.small_raws import write_small_raw
 
 FRAME = (192, 128)
 IMAGES = 10
+# Not on every machine that runs the tests for a GPU.
+COCO = pytest.importorskip("pycocotools.coco").COCO
+COCOeval = pytest.importorskip("pycocotools.cocoeval").COCOeval
+
 #: Not COCO's numbers, nor its spelling.
 CATEGORIES = {1: "Car", 7: "person ", 4: "bicycle", 9: "pedestrian"}
 #: The guide's labels.

@@ -40,7 +40,7 @@ _GOOD_BOX = [3.25, 4.5, 17.0, 9.0]
 
 #: What a store may hold, whatever its sources are called.
 _STORE_FILE = re.compile(
-    r"zarr\.json|manifest\.jsonl|\.lock|\.lock-commits|\.lock-owner\.json"
+    r"zarr\.json|manifest\.jsonl|\.places\.json|\.lock|\.lock-commits|\.lock-owner\.json"
     r"|[a-z0-9-]+_[0-9]+x[0-9]+/"
     r"(zarr\.json|(packed|resized)/(zarr\.json|c\.[0-9]+\.0\.0\.0)"
     r"|sidecars/(?!zarr\.json$)[A-Za-z0-9_](?!.*\.tmp-)[A-Za-z0-9._-]{0,99}\.json)"
