@@ -26,8 +26,12 @@ $(READY): pyproject.toml
 demo: $(READY) ## Draw real-format raws, turn them into a verified store, look at it
 	./demo.sh $(BIN)
 
-test: check ## Everything CI runs: check, then the tests
-	$(BIN)/python -m pytest
+# Tests at a time. With several, torch's threads would only wait for each other.
+JOBS ?= 1
+PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist worksteal)
+
+test: check ## Everything CI runs: check, then the tests (JOBS=2: two at a time)
+	$(if $(PARALLEL),OMP_NUM_THREADS=1) $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(READY) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -4,8 +4,7 @@ Open `index` first: it answers, for a raw, what all files together say about it.
 
 - `reader`: what a reader of annotation files is, and what it gives. `table`: all of them.
 - `coco_file`: one COCO file's bytes, in any of its variants, to images with boxes and findings.
-- `voc_file`, `yolo_file`: one Pascal VOC or YOLO file; `one_image`: what they have in common.
-- `text_files`: which text files are labels, names of classes or lists; `class_names`: the names.
+- `labels`: Pascal VOC and YOLO, which have one file an image.
 - `columns`: the records of a large file, kept as arrays until one is asked for.
 - `json_lists`: the records of a large JSON file, one after another.
 - `names`: which raw an annotated image is, by names and folders.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pipeline.annotations.coco_file import CocoReader
+from pipeline.annotations.labels.text_files import TEXT_SUFFIXES
+from pipeline.annotations.labels.voc_file import VocReader
 from pipeline.annotations.reader import AnnotationReader
-from pipeline.annotations.text_files import TEXT_SUFFIXES
-from pipeline.annotations.voc_file import VocReader
 
 #: In the order in which they are asked. COCO stands last, because it also takes files that are not
 #: whole JSON.

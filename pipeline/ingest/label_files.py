@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from pipeline.annotations.class_names import MAX_LIST_BYTES, load_class_names, may_name_classes
 from pipeline.annotations.coco_file import looks_like_coco
 from pipeline.annotations.file_findings import Notes, bounded
-from pipeline.annotations.one_image import LabelsError, refused_image
-from pipeline.annotations.reader import LoadedFile
-from pipeline.annotations.text_files import (
+from pipeline.annotations.labels.class_names import (
+    MAX_LIST_BYTES,
+    load_class_names,
+    may_name_classes,
+)
+from pipeline.annotations.labels.one_image import LabelsError, refused_image
+from pipeline.annotations.labels.text_files import (
     MAX_SPLIT_LIST_BYTES,
     TEXT_SUFFIXES,
     SetLists,
@@ -22,8 +25,9 @@ from pipeline.annotations.text_files import (
     is_label_place,
     stems_by_folder,
 )
-from pipeline.annotations.voc_file import VocReader, load_voc
-from pipeline.annotations.yolo_file import load_yolo, looks_like_yolo
+from pipeline.annotations.labels.voc_file import VocReader, load_voc
+from pipeline.annotations.labels.yolo_file import load_yolo, looks_like_yolo
+from pipeline.annotations.reader import LoadedFile
 from pipeline.errors import SourceError
 from pipeline.sources.source import MEMBER_MARK, Source
 from schemas.finding_codes import FindingCode

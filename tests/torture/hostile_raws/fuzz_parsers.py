@@ -118,7 +118,7 @@ def _seeds_coco(folder: Path) -> Iterator[bytes]:
 
 
 def _parse_voc(_: Path) -> Parse:
-    from pipeline.annotations.voc_file import load_voc, looks_like_voc
+    from pipeline.annotations.labels.voc_file import load_voc, looks_like_voc
 
     def parse(data: bytes) -> None:
         looks_like_voc(data)
@@ -140,8 +140,8 @@ def _seeds_voc(_: Path) -> Iterator[bytes]:
 
 
 def _parse_yolo(_: Path) -> Parse:
-    from pipeline.annotations.class_names import ClassNames
-    from pipeline.annotations.yolo_file import load_yolo, looks_like_yolo
+    from pipeline.annotations.labels.class_names import ClassNames
+    from pipeline.annotations.labels.yolo_file import load_yolo, looks_like_yolo
 
     sets = ClassNames(), ClassNames("classes.txt", {0: "a", 2: "b"}, keypoint_numbers=6)
 
@@ -160,7 +160,7 @@ def _seeds_yolo(_: Path) -> Iterator[bytes]:
 
 
 def _parse_names(_: Path) -> Parse:
-    from pipeline.annotations.class_names import load_class_names
+    from pipeline.annotations.labels.class_names import load_class_names
     from pipeline.errors import AnnotationError
 
     def parse(data: bytes) -> None:
@@ -433,9 +433,9 @@ TARGETS: dict[str, Target] = {
             _seeds_coco,
             mutate_json,
         ),
-        Target("voc", ("pipeline.annotations.voc_file",), _parse_voc, _seeds_voc),
-        Target("yolo", ("pipeline.annotations.yolo_file",), _parse_yolo, _seeds_yolo),
-        Target("names", ("pipeline.annotations.class_names",), _parse_names, _seeds_names),
+        Target("voc", ("pipeline.annotations.labels.voc_file",), _parse_voc, _seeds_voc),
+        Target("yolo", ("pipeline.annotations.labels.yolo_file",), _parse_yolo, _seeds_yolo),
+        Target("names", ("pipeline.annotations.labels.class_names",), _parse_names, _seeds_names),
         Target(
             "zip",
             ("pipeline.sources.cut_zip", "pipeline.sources.zip_archive", "zipfile"),

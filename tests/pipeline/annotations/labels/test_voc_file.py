@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.annotations.columns import UnsizedAnnotation
-from pipeline.annotations.one_image import MAX_OBJECTS
+from pipeline.annotations.labels.one_image import MAX_OBJECTS
+from pipeline.annotations.labels.voc_file import load_voc, looks_like_voc
 from pipeline.annotations.reader import LoadedFile
-from pipeline.annotations.voc_file import load_voc, looks_like_voc
 from pipeline.errors import AnnotationError
 from schemas.coco import ImageAnnotation
 

@@ -13,9 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.annotations.class_names import ClassNames
 from pipeline.annotations.file_findings import Notes
-from pipeline.annotations.one_image import (
+from pipeline.annotations.labels.class_names import ClassNames
+from pipeline.annotations.labels.one_image import (
     MAX_OBJECTS,
     ImageObject,
     LabelsError,

@@ -4,8 +4,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from pipeline.annotations.class_names import ClassNames
-from pipeline.annotations.text_files import (
+from pipeline.annotations.labels.class_names import ClassNames
+from pipeline.annotations.labels.text_files import (
     SetLists,
     in_labels_folder,
     is_label_place,

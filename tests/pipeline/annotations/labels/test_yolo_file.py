@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.annotations.class_names import ClassNames, load_class_names, may_name_classes
 from pipeline.annotations.columns import UnsizedAnnotation
-from pipeline.annotations.one_image import MAX_OBJECTS
+from pipeline.annotations.labels.class_names import ClassNames, load_class_names, may_name_classes
+from pipeline.annotations.labels.one_image import MAX_OBJECTS
+from pipeline.annotations.labels.yolo_file import load_yolo, looks_like_yolo
 from pipeline.annotations.reader import LoadedFile
-from pipeline.annotations.yolo_file import load_yolo, looks_like_yolo
 from pipeline.errors import AnnotationError
 from schemas.coco import Box
 

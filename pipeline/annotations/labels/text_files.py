@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from pipeline.annotations.class_names import YAML_SUFFIXES, ClassNames, may_name_classes
 from pipeline.annotations.columns import base_name
+from pipeline.annotations.labels.class_names import YAML_SUFFIXES, ClassNames, may_name_classes
 from pipeline.annotations.reader import SPLIT_WORDS, folder_split
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".names", *YAML_SUFFIXES})

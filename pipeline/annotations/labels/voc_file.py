@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 from pipeline.annotations.columns import base_name
 from pipeline.annotations.file_findings import Notes
-from pipeline.annotations.one_image import (
+from pipeline.annotations.labels.one_image import (
     MAX_OBJECTS,
     VOC_FLAGS,
     ImageObject,
