@@ -163,7 +163,7 @@ def run_ingest(
         If there is none to begin with.
     """
     require_handles(options.workers)
-    np.empty(LEAST_MEMORY, np.uint8)
+    require_memory()
     files = open_files(store)
     store_recipe(files, recipe)
     inputs = gather(sources, options.annotations, options.splits)
@@ -176,6 +176,11 @@ def run_ingest(
                 return run.run(inputs)
         finally:
             reporter.close()
+
+
+def require_memory() -> None:
+    """Raise `MemoryError` if there are not `LEAST_MEMORY` bytes to be had."""
+    np.empty(LEAST_MEMORY, np.uint8)
 
 
 def _report_inputs(inputs: Inputs, recipe: Recipe, ledger: Ledger) -> None:
@@ -290,6 +295,8 @@ class _Run:
                 self.ledger.find(finding)
             trust = DecoderTrust[Placed](self.options.decoder)
             trust.distrust(levels.distrusted)
+            # Inverting a matrix is OpenBLAS's work, which ends the process where memory is short.
+            require_memory()
             placement = place(levels.probed, self.state, self.recipe, strict=self.options.strict)
             for source, failure in placement.refused:
                 self.ledger.fail(source.name, failure, source)
