@@ -8,9 +8,8 @@ sidecars.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -20,7 +19,15 @@ from pipeline.errors import StoreError
 from pipeline.ingest.class_levels import settle_levels
 from pipeline.ingest.failure import Failure, failure_from
 from pipeline.ingest.inputs import Inputs, gather, passed_over_text
-from pipeline.ingest.notices import replaced_finding, survey_findings
+from pipeline.ingest.notices import (
+    distrusted_finding,
+    missing_raws_finding,
+    names_differ_finding,
+    replaced_finding,
+    shared_annotations_finding,
+    survey_findings,
+    unused_category_finding,
+)
 from pipeline.ingest.outcomes import Ledger
 from pipeline.ingest.placement import place
 from pipeline.ingest.recognise import recognise
@@ -52,7 +59,6 @@ from pipeline.store.writer import StoreWriter
 from schemas.choices import DEFAULT_DECODER, DEFAULT_TIME_LIMIT, DecoderChoice
 from schemas.events import IngestSummary, PlanEvent
 from schemas.exit_code import ExitCode
-from schemas.finding import Finding
 from schemas.finding_codes import FindingCode
 from schemas.recipe import Recipe
 
@@ -64,9 +70,6 @@ MANIFEST_SAMPLES = 100_000
 #: Bytes without which nothing is begun: no raw can be developed in less, and Python waits for ever
 #: for a thread that got no memory to start with.
 LEAST_MEMORY = 1 << 26
-
-#: Names of each kind among which the most alike pair is looked for.
-_COMPARED = 30
 
 #: What needs pixels.
 _TO_DEVELOP = ("new", "changed", "damaged")
@@ -190,7 +193,7 @@ def _report_inputs(inputs: Inputs, recipe: Recipe, ledger: Ledger) -> None:
         ledger.find(finding)
     for name, counts_as in recipe.categories:
         if name not in inputs.index.categories:
-            ledger.find(_unused_category(name, counts_as, inputs.index.categories))
+            ledger.find(unused_category_finding(name, counts_as, inputs.index.categories))
     ledger.counts.raws_passed_over = len(inputs.passed_over)
     if names := inputs.passed_over:
         said = passed_over_text(names)
@@ -251,7 +254,7 @@ class _Run:
         if to_do and not self.stopping:
             self._develop([with_kept_boxes(self.files, item) for item in to_do])
         self._finish(items)
-        self._look_for_missing_raws(inputs, [item.called for item in items])
+        self._look_formissing_raws_finding(inputs, [item.called for item in items])
         return self.ledger.summary(
             self.files.location(),
             interrupted=self.interruption.wanted,
@@ -346,7 +349,7 @@ class _Run:
                     disagreement=outcome.disagreement,
                 )
                 if judged.first_difference:
-                    self.ledger.find(_distrusted_class(task, outcome.disagreement))
+                    self.ledger.find(distrusted_finding(task, outcome.disagreement))
                 if judged.keep and outcome.sidecar is not None:
                     made = outcome.sidecar
                     blacks.note(made.source.name, made.camera, made.sensor, outcome.darkest)
@@ -414,18 +417,18 @@ class _Run:
         mend += " or --decoder libraw, or leave this file out; the other files are not affected"
         return Failure("crash", reason, mend)
 
-    def _look_for_missing_raws(self, inputs: Inputs, names: Sequence[str]) -> None:
+    def _look_formissing_raws_finding(self, inputs: Inputs, names: Sequence[str]) -> None:
         if shared := inputs.index.shared(names):
-            self.ledger.find(_shared_annotations(shared))
+            self.ledger.find(shared_annotations_finding(shared))
         missing = inputs.index.unmatched(names)
         self.ledger.counts.annotations_without_raw = len(missing)
         if not (missing and names):
             return
         wanted = [one.file_name for one in missing]
         if len(missing) == len(inputs.index) and not any(map(inputs.index.mentions, names)):
-            self.ledger.find(_names_differ(missing[0].file, wanted, names))
+            self.ledger.find(names_differ_finding(missing[0].file, wanted, names))
         else:
-            self.ledger.find(_missing_raws(missing[0].file, wanted))
+            self.ledger.find(missing_raws_finding(missing[0].file, wanted))
 
     def _finish(self, items: Sequence[Item]) -> None:
         """Leave nothing beside the samples; write metadata and manifest."""
@@ -446,54 +449,9 @@ class _Run:
         write_places(self.files, Places(samples, {n: p for n, p in failures.items() if p}))
 
 
-def _distrusted_class(task: SampleTask, disagreement: str) -> Finding:
-    """The finding for a class of files that goes over to LibRaw."""
-    return FindingCode.DECODERS_DISAGREE.finding(
-        where=task.source.name,
-        message=f"the fast decoder and LibRaw differ ({disagreement}); LibRaw decodes all files of "
-        f"this class from here on ({task.decision.decoder_class})",
-    )
-
-
-def _unused_category(name: str, counts_as: str, known: Collection[str]) -> Finding:
-    shown = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
-    return FindingCode.UNUSED_CATEGORY.finding(
-        where=f"--category {name}={counts_as}",
-        message=f"no box is called {name!r} in the annotations given (they have: "
-        f"{shown or 'none'})",
-    )
-
-
-def _shared_annotations(groups: Sequence[Sequence[str]]) -> Finding:
-    return FindingCode.SHARED_ANNOTATION.finding(
-        where=groups[0][0],
-        message=f"{len(groups)} annotated images are those of several raws, whose names differ in "
-        f"their suffix only (such as {groups[0][0]} and {groups[0][1]}): all get the same boxes",
-    )
-
-
 def manifest_every(samples: int) -> float:
     """Seconds between two manifests of a store with so many samples."""
     return MANIFEST_EVERY * max(1, -(-samples // MANIFEST_SAMPLES))
-
-
-def _missing_raws(file: str, names: Sequence[str]) -> Finding:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return FindingCode.ANNOTATION_WITHOUT_RAW.finding(
-        where=file,
-        message=f"{len(names)} annotated images have no raw here ({shown})",
-    )
-
-
-def _names_differ(file: str, wanted: Sequence[str], raws: Sequence[str]) -> Finding:
-    """For names that have nothing in common; the pair shown is the most alike of the first ones."""
-    pairs = ((name, raw) for name in wanted[:_COMPARED] for raw in raws[:_COMPARED])
-    annotated, raw = max(pairs, key=lambda pair: SequenceMatcher(None, *pair).ratio())
-    return FindingCode.NAMES_DIFFER.finding(
-        where=file,
-        message=f"none of {len(wanted)} annotated images has a raw here, and none of {len(raws)} "
-        f"raws is annotated: their names differ, such as {annotated} and {raw}",
-    )
 
 
 def _versions() -> dict[str, str]:
