@@ -120,10 +120,12 @@ class Reciting:
         return ""
 
 
-def ingested(folder: Path, document: dict[str, Any], **recipe: Any) -> Path:
+def ingested(folder: Path, document: dict[str, Any], *, larger: int = 1, **recipe: Any) -> Path:
+    """A store; the raws are `larger` times what is annotated."""
     rng = np.random.default_rng(0)
     for image in document["images"]:
-        write_small_raw(folder / "raws" / image["file_name"], rng, FRAME)
+        size = larger * FRAME[0], larger * FRAME[1]
+        write_small_raw(folder / "raws" / image["file_name"], rng, size)
     (folder / "raws" / "val.json").write_text(json.dumps(document))
     store = folder / "x.zarr"
     made = Recipe(levels=("resized",), fit=(71, 50), **recipe)
@@ -186,17 +188,19 @@ def assert_same(ours: Evaluation, theirs: Any) -> None:
         assert ours.ap_by_class.get(name, -1.0) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "larger"), [(0, 1), (1, 1), (2, 1), (3, 2)])
 def test_ap_is_pycocotools_on_the_original_file(
-    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, seed: int, larger: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(seed)
     known = list(MAPPED)
     document = document_of(drawn_boxes(rng, categories=known), known)
     found = detections(rng, document)
-    store = ingested(tmp_path, document)
+    store = ingested(tmp_path, document, larger=larger)
     ours, guide = scored(store, found)
-    _, height, width = open_store(store).sidecar("DSC_0000").levels["resized"].shape
+    sidecar = open_store(store).sidecar("DSC_0000")
+    assert sidecar.frame.box_scale == (larger, larger)
+    _, height, width = sidecar.levels["resized"].shape
     theirs = oracle(document, guide.said, np.array([width, height]))
     capsys.readouterr()
     assert sum(one["iscrowd"] for one in document["annotations"]) > 3
