@@ -254,7 +254,7 @@ class _Run:
         if to_do and not self.stopping:
             self._develop([with_kept_boxes(self.files, item) for item in to_do])
         self._finish(items)
-        self._look_formissing_raws_finding(inputs, [item.called for item in items])
+        self._look_for_missing_raws(inputs, [item.called for item in items])
         return self.ledger.summary(
             self.files.location(),
             interrupted=self.interruption.wanted,
@@ -417,7 +417,7 @@ class _Run:
         mend += " or --decoder libraw, or leave this file out; the other files are not affected"
         return Failure("crash", reason, mend)
 
-    def _look_formissing_raws_finding(self, inputs: Inputs, names: Sequence[str]) -> None:
+    def _look_for_missing_raws(self, inputs: Inputs, names: Sequence[str]) -> None:
         if shared := inputs.index.shared(names):
             self.ledger.find(shared_annotations_finding(shared))
         missing = inputs.index.unmatched(names)
