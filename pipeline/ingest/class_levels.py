@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.ingest.once import Once
 from pipeline.ingest.survey import Item
 from pipeline.ingest.tasks import ProbeOutcome
 from pipeline.raw.decoders.table import reference
@@ -60,7 +61,8 @@ def settle_levels(
         ``"auto"``: classes that differ go to LibRaw, with a finding. ``"libraw"``: they are there
         already. A fast decoder: its levels stay, and only the origin of its matrix is learned.
     """
-    result = SettledLevels(list(probed))
+    once = Once()
+    result = SettledLevels([(item, _shared(outcome, once)) for item, outcome in probed])
     classes: dict[str, dict[str, int]] = {}
     for number, (item, outcome) in enumerate(result.probed):
         if outcome.facts is not None and outcome.facts.level_class:
@@ -79,6 +81,29 @@ def settle_levels(
         result.findings.clear()
     result.findings += _borrowed(result.probed)
     return result
+
+
+def _shared(outcome: ProbeOutcome, once: Once) -> ProbeOutcome:
+    """The same with one object for what equals: the facts of all sources are held at once here."""
+    facts = outcome.facts
+    if facts is None:
+        return outcome
+    levels = replace(
+        facts.levels,
+        black=once(facts.levels.black),
+        xyz_to_camera=once(facts.levels.xyz_to_camera),
+        as_shot_balance=once(facts.levels.as_shot_balance),
+        origin=once(facts.levels.origin),
+    )
+    shared = replace(
+        facts,
+        camera=once(facts.camera),
+        geometry=once(facts.geometry),
+        levels=once(levels),
+        decoder_class=once(facts.decoder_class),
+        level_class=once(facts.level_class),
+    )
+    return replace(outcome, facts=shared)
 
 
 def _examples(

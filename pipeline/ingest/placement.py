@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
 
 from pipeline.annotations.columns import annotation_in
 from pipeline.develop.colour import own_range
@@ -12,10 +11,11 @@ from pipeline.develop.frame import choose_frame, frame_findings
 from pipeline.develop.steps import level_size
 from pipeline.errors import FrameMismatchError, SourceError
 from pipeline.ingest.failure import Failure, failure_from
+from pipeline.ingest.once import Once
 from pipeline.ingest.store_state import StoreState
 from pipeline.ingest.survey import Item
 from pipeline.ingest.tasks import FramedRaw, Placed, ProbeOutcome
-from pipeline.raw.facts import RawFacts, usual_largest
+from pipeline.raw.facts import Levels, RawFacts, usual_largest
 from pipeline.raw.matrix import no_own_matrix
 from pipeline.sources.source import Source
 from pipeline.store.keys import group_name, sample_id
@@ -25,8 +25,6 @@ from schemas.fixed_point import FixedPoint
 from schemas.layout import GroupLayout, LevelLayout
 from schemas.recipe import Colour, Recipe
 from schemas.sidecar import Frame
-
-_Value = TypeVar("_Value")
 
 
 @dataclass
@@ -38,15 +36,23 @@ class Placement:
     groups: dict[str, GroupLayout] = field(default_factory=dict)
 
 
-class _Once:
-    """Gives one object for equal values: files of one camera repeat each other."""
+class _Ranges:
+    """The fixed points that files ask for: files of one camera ask for the same."""
 
-    def __init__(self) -> None:
-        self._known: dict[Any, Any] = {}
+    def __init__(self, colour: Colour) -> None:
+        self._colour = colour
+        self._known: dict[Levels, tuple[FixedPoint, FixedPoint]] = {}
 
-    def __call__(self, value: _Value) -> _Value:
-        known: _Value = self._known.setdefault(value, value)
-        return known
+    def of(self, levels: Levels, path: str) -> tuple[FixedPoint, FixedPoint]:
+        """For every code of the format, and for samples little above white; see `FramedRaw`."""
+        levels = replace(levels, as_shot_balance=None)  # the only level that differs by picture
+        if levels not in self._known:
+            usual = usual_largest(levels.white)
+            self._known[levels] = (
+                own_range(levels, self._colour, path=path),
+                own_range(levels, self._colour, largest=usual, path=path),
+            )
+        return self._known[levels]
 
 
 def place(
@@ -63,9 +69,9 @@ def place(
     """
     result = Placement()
     framed: list[FramedRaw] = []
-    once = _Once()
+    once, ranges = Once(), _Ranges(recipe.colour)
     for item, outcome in probed:
-        raw = _framed(item, outcome, recipe.colour, once)
+        raw = _framed(item, outcome, ranges, once)
         if isinstance(raw, Failure):
             result.refused.append((item.source, raw))
         else:
@@ -90,15 +96,13 @@ def place(
     return result
 
 
-def _framed(item: Item, outcome: ProbeOutcome, colour: Colour, once: _Once) -> FramedRaw | Failure:
+def _framed(item: Item, outcome: ProbeOutcome, ranges: _Ranges, once: Once) -> FramedRaw | Failure:
     """A probed source with its frame and its group; or why it cannot have them."""
     facts, source = outcome.facts, item.source
     if facts is None:
         return outcome.failure or Failure("other", "no facts", "")
     try:
-        levels, usual_top = facts.levels, usual_largest(facts.levels.white)
-        point = own_range(levels, colour, path=source.name)
-        usual = own_range(levels, colour, largest=usual_top, path=source.name)
+        point, usual = ranges.of(facts.levels, source.name)
         frame, annotation = _frame_of(item, facts)
     except SourceError as error:
         return failure_from(error)
@@ -113,8 +117,8 @@ def _framed(item: Item, outcome: ProbeOutcome, colour: Colour, once: _Once) -> F
         annotation=annotation,
         findings=frame_findings(frame, annotated=annotated, where=source.name),
         group=once(group_name(facts.camera, frame.size)),
-        own_range=once(point),
-        usual_range=once(usual),
+        own_range=point,
+        usual_range=usual,
         matrix_origin=once(facts.levels.origin),
         start=outcome.start,
     )

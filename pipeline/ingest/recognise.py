@@ -33,7 +33,7 @@ from pipeline.sources.source import Source
 How = Literal["unchanged", "same-content", "replaced", "copy", "apart", "new"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recognised:
     """One source, and what the store has of it.
 
@@ -207,7 +207,8 @@ class _Matching:
 
     def _claim(self, source: Source, sample: SampleState, how: How) -> None:
         self._claimed.add(sample.entry.key)
-        own = replace(source, name=sample.entry.source)
+        name = sample.entry.source
+        own = source if source.name == name else replace(source, name=name)
         self.found[source.name] = Recognised(own, source, self._where[source.name], sample, how)
 
     def _free(self, sample: SampleState | None) -> SampleState | None:

@@ -234,11 +234,10 @@ class _Run:
         self.ledger.take_over(self.state)
         self.writer.write_metadata(self.state.groups)
         self.writer.write_manifest(self.ledger.entries())
-        recognised = recognise(
-            inputs.raws, self.state, self.ledger.reporter, stopping=lambda: self.stopping
-        )
         items = survey(
-            recognised,
+            recognise(
+                inputs.raws, self.state, self.ledger.reporter, stopping=lambda: self.stopping
+            ),
             self.state,
             inputs.index,
             inputs.annotation_files,

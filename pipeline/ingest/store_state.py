@@ -28,7 +28,7 @@ from schemas.sidecar import Sidecar
 CHECK_THREADS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleState:
     """One committed sample, as far as planning needs it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
@@ -28,7 +28,7 @@ OldBoxes = Literal["", "kept", "gone"]
 _REPEATABLE = frozenset({"unsupported", "corrupt", "crash"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One source and what is to be done about it.
 
@@ -72,14 +72,15 @@ def survey(
         Names of the annotation files that could be read.
     """
     said = annotations_of(recognised, index)
+    copied = {one.sample.entry.key for one in recognised if one.sample and one.how == "copy"}
     originals = {
-        one.sample.entry.key: said[one.given.name][1]
+        one.sample.entry.key: said(one)[1]
         for one in recognised
-        if one.sample is not None and one.how != "copy"
+        if one.sample is not None and one.how != "copy" and one.sample.entry.key in copied
     }
     items = []
     for one in recognised:
-        (called, annotations), original = said[one.given.name], None
+        (called, annotations), original = said(one), None
         if one.how == "copy" and one.sample is not None:
             original = originals.get(one.sample.entry.key)
         if isinstance(annotations, Failure):
@@ -98,8 +99,10 @@ def survey(
 Said = tuple[str, tuple[Annotation, ...] | Failure]
 
 
-def annotations_of(recognised: Sequence[Recognised], index: AnnotationIndex) -> dict[str, Said]:
-    """What is annotated about each source, by the name it was found under.
+def annotations_of(
+    recognised: Sequence[Recognised], index: AnnotationIndex
+) -> Callable[[Recognised], Said]:
+    """A function that says what is annotated about a source.
 
     A raw that was renamed may still be annotated under its old name, unless another raw has that
     now.
@@ -118,7 +121,7 @@ def annotations_of(recognised: Sequence[Recognised], index: AnnotationIndex) -> 
                 return name, failure_from(error)
         return given, ()
 
-    return {one.given.name: of_one(one) for one in recognised}
+    return of_one
 
 
 def _survey_stored(

@@ -30,14 +30,14 @@ from schemas.recipe import Recipe
 from schemas.sidecar import Camera, Capture, Frame, Sidecar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProbeTask:
     """Read one raw's facts, or decode it for its levels alone."""
 
     source: Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProbeOutcome:
     """Facts and the bytes they were read from; or the failure."""
 
@@ -116,7 +116,7 @@ class Destination:
     recipe: Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleTask:
     """Everything decided about one sample before its pixels are read.
 

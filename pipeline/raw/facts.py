@@ -53,7 +53,7 @@ class MatrixOrigin:
     model: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Levels:
     """What the numbers of a mosaic mean.
 
@@ -96,7 +96,7 @@ class Levels:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Geometry:
     """Sizes on the full sensor, in mosaic pixels, and the EXIF orientation in the file."""
 
@@ -106,7 +106,7 @@ class Geometry:
     orientation_flag: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawFacts:
     """What is known of a raw before its pixels are decoded.
 

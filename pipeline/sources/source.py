@@ -31,7 +31,7 @@ file at once changes its time only when it begins: a read meanwhile would be hal
 _WAIT: Final = "wait until it is completely copied, then run the same command"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Start:
     """The first bytes of a source at one time, to find out later whether they have changed."""
 
@@ -48,7 +48,7 @@ class Start:
         return Start.of(data[: self.nbytes]) == self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One raw or annotation file: where it is, and its size and time when it was found.
 

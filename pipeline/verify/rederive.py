@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.annotations.columns import Annotation
+from pipeline.annotations.index import AnnotationIndex
 from pipeline.console.progress import Reporter
 from pipeline.develop.frame import choose_frame
 from pipeline.develop.steps import develop
@@ -66,13 +67,13 @@ def plan_rederivation(
     state = read_state(files, reporter, recheck=False)
     recognised = recognise(raws, state, reporter)
     given = gather(inputs, (), ()) if raws else None
-    said = annotations_of(recognised, given.index) if given else {}
+    said = annotations_of(recognised, given.index if given else AnnotationIndex())
     tasks, boxes_not_given, findings = list[RederiveTask](), list[SampleState](), list[Finding]()
     stored = with_samples(recognised, state)
     for one, sample in stored:
         if sample.damage:
             continue
-        annotations, left = _said(one, sample, said[one.given.name][1], given)
+        annotations, left = _said(one, sample, said(one)[1], given)
         if left == "kept":
             boxes_not_given.append(sample)
         tasks.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import struct
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -161,7 +162,7 @@ class _Attempt:
             return Verdict("refused" if ours else "unexpected", made.reason, *memory)
         if _content(made) == _content(known):
             return Verdict("same", "", *memory)
-        found = _objections(trial.data, made, self.folder / "store")
+        found = _objections(trial.data, made, known, self.folder / "store")
         _fill_freed_memory(trial.data)
         again = self.stored(trial.suffix, trial.data, trial.mode)
         if isinstance(again, Failure) or _content(again) != _content(made):
@@ -210,12 +211,12 @@ def _content(made: Sidecar) -> tuple[object, ...]:
     return pixels, made.sensor, made.frame.crop, made.frame.orientation
 
 
-def _objections(data: bytes, made: Sidecar, store: Path) -> str:
+def _objections(data: bytes, made: Sidecar, known: Sidecar, store: Path) -> str:
     """How a stored sample differs from what LibRaw reads in the file; "" if it does not."""
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             raw.unpack()
-            found = [*_fact_differences(raw, made)]
+            found = [*_fact_differences(raw, made), *_matrix_differences(raw, data, made, known)]
             if not found:
                 found = [*_pixel_differences(raw.raw_image, made, store)]
     except rawpy.LibRawError as error:
@@ -226,7 +227,6 @@ def _objections(data: bytes, made: Sidecar, store: Path) -> str:
 def _fact_differences(raw: Any, made: Sidecar) -> Iterator[str]:
     frame, sensor, sizes = made.frame, made.sensor, raw.sizes
     black = raw.black_level_per_channel
-    matrix = np.array(raw.rgb_xyz_matrix[:3], np.float64)
     if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
         yield "LibRaw finds no 2x2 filter"
         return
@@ -247,8 +247,6 @@ def _fact_differences(raw: Any, made: Sidecar) -> Iterator[str]:
     for name, (ours, theirs) in told.items():
         if ours != theirs:
             yield f"{name} {ours}, LibRaw {theirs}"
-    if np.abs(np.array(sensor.xyz_to_camera) - matrix).max() > 1e-6:
-        yield f"matrix {sensor.xyz_to_camera}, LibRaw {matrix.tolist()}"
     red, green, blue, _ = raw.camera_whitebalance
     # A light that asks for more than 32 times is none.
     known = min(red, green, blue) > 0 and max(red, green, blue) <= 32 * green <= 32 * 32 * min(
@@ -257,6 +255,37 @@ def _fact_differences(raw: Any, made: Sidecar) -> Iterator[str]:
     balance = (red / green, 1.0, blue / green) if known else (0.0, 0.0, 0.0)
     if not np.allclose(sensor.as_shot_balance or (0.0, 0.0, 0.0), balance, rtol=1e-6, atol=0):
         yield f"balance {sensor.as_shot_balance}, LibRaw {balance}"
+
+
+def _matrix_differences(raw: Any, data: bytes, made: Sidecar, known: Sidecar) -> Iterator[str]:
+    """LibRaw's matrix; or, of a camera its table lacks, one between those that the DNG brings."""
+    ours = np.array(made.sensor.xyz_to_camera)
+    libraw = np.array(raw.rgb_xyz_matrix[:3], np.float64)
+    if made.sensor.matrix_source != "file":
+        if np.abs(ours - libraw).max() > 1e-6:
+            yield f"matrix {ours.tolist()}, LibRaw {libraw.tolist()}"
+        return
+    if libraw.any() and made.camera == known.camera:
+        yield f"the file's matrix for {made.camera}, of which LibRaw has one"
+    brought = _brought_matrices(data)
+    first = brought[0] if brought else np.full((3, 3), np.inf)
+    apart = [ours - first - share * (brought[-1] - first) for share in np.linspace(0, 1, 10_001)]
+    if min(np.abs(one).max() for one in apart) > 1e-4:
+        yield f"matrix {ours.tolist()}, the file's {[one.tolist() for one in brought]}"
+
+
+def _brought_matrices(data: bytes) -> list[npt.NDArray[np.float64]]:
+    """ColorMatrix1 and 2 of a TIFF's first directory, those of nine signed rationals."""
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    found = {}
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length, value = struct.unpack_from(order + "HHII", data, entry)
+        if tag in (0xC621, 0xC622) and (kind, length) == (10, 9):
+            pairs = np.frombuffer(data, order + "i4", 18, value).reshape(3, 3, 2)
+            found[tag] = pairs[..., 0] / pairs[..., 1]
+    return [found[tag] for tag in sorted(found)]
 
 
 def _corners(rect: Any) -> tuple[int, int, int, int]:
