@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pipeline.develop.colour import own_range
@@ -21,7 +22,7 @@ MATRIX = ((0.9, -0.3, -0.1), (-0.5, 1.2, 0.2), (-0.1, 0.2, 0.7))
 def facts(model: str = "NIKON D750", size: tuple[int, int] = (64, 48), **levels: Any) -> RawFacts:
     area = Rect(x=0, y=0, width=size[0], height=size[1])
     known = Levels("RGGB", (600, 600, 600, 600), 16383, MATRIX, None)
-    known = Levels(**{**known.__dict__, **levels})
+    known = replace(known, **levels)
     camera = Camera(make="NIKON CORPORATION", model=model)
     return RawFacts(camera, Geometry(size, area, None, 1), known, Capture(), "class")
 

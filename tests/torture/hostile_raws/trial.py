@@ -261,15 +261,18 @@ def _matrix_differences(raw: Any, data: bytes, made: Sidecar, known: Sidecar) ->
     """LibRaw's matrix; or, of a camera its table lacks, one between those that the DNG brings."""
     ours = np.array(made.sensor.xyz_to_camera)
     libraw = np.array(raw.rgb_xyz_matrix[:3], np.float64)
-    if made.sensor.matrix_source != "file":
-        if np.abs(ours - libraw).max() > 1e-6:
-            yield f"matrix {ours.tolist()}, LibRaw {libraw.tolist()}"
+    if np.abs(ours - libraw).max() <= 1e-6:
         return
-    if libraw.any() and made.camera == known.camera:
-        yield f"the file's matrix for {made.camera}, of which LibRaw has one"
+    another = made.camera != known.camera  # whose matrix LibRaw gives may be a relative's
+    if made.sensor.matrix_source != "file" or (libraw.any() and not another):
+        yield f"matrix {ours.tolist()}, LibRaw {libraw.tolist()}"
+        return
     brought = _brought_matrices(data)
-    first = brought[0] if brought else np.full((3, 3), np.inf)
-    apart = [ours - first - share * (brought[-1] - first) for share in np.linspace(0, 1, 10_001)]
+    if not brought:
+        yield f"matrix {ours.tolist()}, the file has none"
+        return
+    first, last = brought[0], brought[-1]
+    apart = [ours - first - share * (last - first) for share in np.linspace(0, 1, 10_001)]
     if min(np.abs(one).max() for one in apart) > 1e-4:
         yield f"matrix {ours.tolist()}, the file's {[one.tolist() for one in brought]}"
 
