@@ -187,6 +187,12 @@ def _is_in_the_code(dotted: str) -> bool:
     )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_merge_was_left_half_done(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if re.match(r"(<{7}|={7}|>{7})( |$)", line)]
+
+
 def test_pages_that_the_code_names_exist() -> None:
     for module in (path for room in _ROOMS.split("|") for path in (ROOT / room).rglob("*.py")):
         for name in re.findall(r"\bdocs/[\w/-]+\.md\b", module.read_text()):
