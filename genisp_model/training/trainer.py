@@ -166,7 +166,7 @@ class Trainer:
             raise TrainingError(
                 "this run was started otherwise: " + "; ".join(differences),
                 path=str(path),
-                mend="use the same options, or another --output-dir for a new run",
+                mend="leave these options out, or name another --output-dir for a new run",
             )
         changes = self._changes(saved, path)
         if changes and not accept_changes:
