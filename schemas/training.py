@@ -27,8 +27,12 @@ FREE_ON_RESUME = frozenset(
     {"store", "epochs", "limit_steps", "plain_detector", "checkpoint_activations", "speedups"}
 )
 
-#: Fields whose options are not called like them.
-_OPTIONS = {"speedups": "--speedup", "store_fingerprint": "the recipe of the store"}
+#: Fields whose options are not called like them, or that have none.
+_OPTIONS = {
+    "speedups": "--speedup",
+    "store_fingerprint": "the recipe of the store",
+    "lr_gamma": "lr_gamma",
+}
 
 #: More than anybody counts to; what counts takes no more than a machine's word.
 _MANY = 10**12
