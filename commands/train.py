@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from commands.exits import command
 from commands.options import NamedPath, detector_options, level_option, store_option
@@ -91,7 +92,12 @@ from schemas.exit_code import ExitCode
     show_envvar=True,
     help="Refuse operations that differ from run to run.",
 )
-@click.option("--resume", is_flag=True, show_envvar=True, help="Continue the run in --output-dir.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    show_envvar=True,
+    help="Continue the run in --output-dir.",
+)
 @click.option(
     "--accept-changed-store",
     is_flag=True,
@@ -140,6 +146,9 @@ def train(**options: Any) -> ExitCode:
     """Train GenISP under a frozen detector, streaming a store."""
     from genisp_model.training.run import run_training
 
+    context = click.get_current_context()
+    ours = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    given = {name for name in options if context.get_parameter_source(name) not in ours}
     resume, accept = options.pop("resume"), options.pop("accept_changed_store")
     folder = options.pop("output_dir")
-    return run_training(options, folder, resume=resume, accept_changes=accept, say=say)
+    return run_training(options, folder, resume=resume, given=given, accept_changes=accept, say=say)

@@ -21,8 +21,18 @@ from schemas.choices import (
 
 __all__ = ["BoxLoss", "Speedup", "TrainConfig", "TrainRecipeName"]
 
-#: What may differ between a run and its continuation: how long, and where the store is now.
-_FREE = frozenset({"store", "epochs", "limit_steps"})
+#: What may differ between a run and its continuation: how long it goes on, where the store is now,
+#: and other ways to the same numbers up to rounding. A field that is not named here may not.
+FREE_ON_RESUME = frozenset(
+    {"store", "epochs", "limit_steps", "plain_detector", "checkpoint_activations", "speedups"}
+)
+
+#: Fields whose options are not called like them, or that have none.
+_OPTIONS = {
+    "speedups": "--speedup",
+    "store_fingerprint": "the recipe of the store",
+    "lr_gamma": "lr_gamma",
+}
 
 #: More than anybody counts to; what counts takes no more than a machine's word.
 _MANY = 10**12
@@ -104,10 +114,30 @@ class TrainConfig(StrictModel):
         return tuple(sorted(set(speedups)))
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """``"lr: 0.001 against 0.01"`` for every field that must be equal to continue a run."""
-        ours, theirs = self.model_dump(), other.model_dump()
+        """``"--lr: 0.001 against 0.01"`` for every field that must be equal to continue a run."""
+        return [text for name, text in self._all_differences(other) if name not in FREE_ON_RESUME]
+
+    def free_differences(self, other: TrainConfig) -> list[str]:
+        """The same for every field that may differ."""
+        return [text for name, text in self._all_differences(other) if name in FREE_ON_RESUME]
+
+    def _all_differences(self, other: TrainConfig) -> list[tuple[str, str]]:
+        pairs = {
+            name: (getattr(self, name), getattr(other, name)) for name in type(self).model_fields
+        }
         return [
-            f"{name}: {ours[name]} against {theirs[name]}"
-            for name in ours
-            if name not in _FREE and ours[name] != theirs[name]
+            (name, f"{option_of(name)}: {_shown(ours)} against {_shown(theirs)}")
+            for name, (ours, theirs) in pairs.items()
+            if ours != theirs
         ]
+
+
+def option_of(name: str) -> str:
+    """``"--batch-size"`` for ``"batch_size"``: how the command line calls a field."""
+    return _OPTIONS.get(name, "--" + name.replace("_", "-"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return "''" if value == "" else str(value)

@@ -6,6 +6,7 @@ Open `trainer` first: the loop, from a batch to the network's next step.
 
 - `step`: what one step tells, read from the device in one piece.
 - `run`: what the command ``train`` does with its options.
+- `environment`: where a run runs: machine, versions, commit.
 - `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
   `genisp_model.checkpoint`: evaluation, enhance and export read them too.
 - `run_lock`, `run_log`: its one writer, and its tables.

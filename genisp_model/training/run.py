@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.detector.classes import read_classes
 from genisp_model.detector.frozen import load_frozen_detector, only_box_loss
 from genisp_model.device import Say, choose_device
 from genisp_model.recipes import RECIPES
+from genisp_model.training.environment import environment
 from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
-from pipeline.errors import UsageError
+from pipeline.errors import NoStoreError, UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
 from schemas.choices import DEFAULT_DETECTOR
 from schemas.exit_code import ExitCode
-from schemas.training import TrainConfig
+from schemas.training import TrainConfig, option_of
 
 #: What a recipe decides unless an option says otherwise.
 _OF_RECIPE = ("epochs", "batch_size", "lr", "lr_steps", "flip", "seed", "box_loss")
@@ -41,10 +43,8 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
     NoStoreError
         If there is no store.
     """
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = _chosen(options)
     recipe = RECIPES[chosen["recipe"]]
-    if "detector_classes" in chosen:
-        chosen["detector_classes"] = read_classes(chosen["detector_classes"])
     defaults = {name: getattr(recipe, name) for name in _OF_RECIPE}
     own = only_box_loss(chosen.get("detector", DEFAULT_DETECTOR))
     if own is not None:
@@ -54,14 +54,53 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
             message = "--overfit-one-batch shows one batch again and again, --flip mirrors it"
             raise UsageError(message, mend="leave one of them out")
         defaults["flip"] = 0.0
+    fingerprint = open_store(chosen["store"]).recipe.fingerprint
+    return _validated(defaults | chosen | {"store_fingerprint": fingerprint})
+
+
+def continued_config(saved: Checkpoint, options: Mapping[str, Any]) -> TrainConfig:
+    """The config to go on with: the checkpoint's, but for the options that are given now.
+
+    A step limit that the run has reached already is lifted. Whether an option may differ is
+    `TrainConfig.differences`'s to say.
+
+    Raises
+    ------
+    UsageError
+        If an option is out of its range, or the detector's classes cannot be read.
+    NoStoreError
+        If there is no store.
+    """
+    fields = saved.config.model_dump()
+    if saved.step >= saved.config.limit_steps:
+        fields["limit_steps"] = 0
+    fields |= _chosen(options)
+    try:
+        fingerprint = open_store(fields["store"]).recipe.fingerprint
+    except NoStoreError as error:
+        if "store" in options:
+            raise
+        mend = "say where the store of this run is now: --store"
+        raise NoStoreError(error.message, path=error.path, mend=mend) from error
+    return _validated(fields | {"store_fingerprint": fingerprint})
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, as the config has them."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if "detector_classes" in chosen:
+        chosen["detector_classes"] = read_classes(chosen["detector_classes"])
     if "lr_steps" in chosen:
         chosen["lr_steps"] = _lr_steps(chosen["lr_steps"])
-    fingerprint = open_store(chosen["store"]).recipe.fingerprint
+    return chosen
+
+
+def _validated(fields: Mapping[str, Any]) -> TrainConfig:
     try:
-        return TrainConfig(**defaults | chosen, store_fingerprint=fingerprint)
+        return TrainConfig(**fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        option = "--" + "-".join(str(first["loc"][0]).split("_"))
+        option = option_of(str(first["loc"][0]))
         message = f"{option} {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
         raise UsageError(message, mend="genisp train --help names the ranges") from error
 
@@ -84,10 +123,13 @@ def run_training(
     path: Path,
     *,
     resume: bool,
+    given: Collection[str] = (),
     accept_changes: bool = False,
     say: Say,
 ) -> ExitCode:
     """Train, or go on training; `ExitCode.DONE` or `ExitCode.INTERRUPTED`.
+
+    To go on, only those of `options` count that are named in `given`: the user's own, not defaults.
 
     Raises
     ------
@@ -97,11 +139,16 @@ def run_training(
         If another process trains into the folder.
     """
     device = choose_device(options.pop("device"), say)
-    config = train_config(options)
     last = path / "checkpoints" / "last.pt"
     if resume and not last.exists():
         mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
         raise UsageError("there is no run to continue here", path=str(path), mend=mend)
+    if resume:
+        saved = load_checkpoint(last)
+        config = continued_config(saved, {name: options[name] for name in options if name in given})
+        changes = saved.config.free_differences(config)
+    else:
+        config, changes = train_config(options), []
     torch.manual_seed(config.seed)  # random weights are the same when the run is continued
     detector = load_frozen_detector(
         config.detector,
@@ -120,9 +167,15 @@ def run_training(
         )
         if resume:
             trainer.resume(last, accept_changes=accept_changes)
+            if changes:
+                say("changed from here on: " + "; ".join(changes))
         else:
             trainer.begin()
-        folder.describe(config, {"device": str(device), "detector_state": detector.state_hash()})
+        folder.describe(
+            config,
+            environment(device) | {"detector_state": detector.state_hash()},
+            resumed_after=trainer.step if resume else None,
+        )
         try:
             with interruption.watched():
                 finished = trainer.fit()
@@ -131,7 +184,7 @@ def run_training(
     if device.type == "cuda":
         say(f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
     if not finished:
-        say(f"interrupted after step {trainer.step}; the same command with --resume continues")
+        say(f"interrupted after step {trainer.step}; train --resume --output-dir {path} continues")
         return ExitCode.INTERRUPTED
     say(f"done: {trainer.step} steps; best validation loss {trainer.best:.4f}; {path}")
     return ExitCode.DONE

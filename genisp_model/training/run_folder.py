@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -139,19 +137,38 @@ class RunFolder:
                 path.rename(aside / path.name)
         return aside
 
-    def describe(self, config: TrainConfig, facts: Mapping[str, str]) -> None:
-        """Write what the run was told, and where it ran."""
-        environment = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "machine": platform.machine(),
-            **facts,
-        }
+    def describe(
+        self,
+        config: TrainConfig,
+        environment: Mapping[str, Any],
+        *,
+        resumed_after: int | None = None,
+    ) -> None:
+        """Write what the run was told, and where it runs.
+
+        A run that goes on after step `resumed_after` adds its `environment` to the earlier ones, so
+        that a change of machine or versions shows.
+        """
+        if resumed_after is not None:
+            environment = self._with_earlier({"after_step": resumed_after, **environment})
         told = {"config.json": config.model_dump(mode="json"), "environment.json": environment}
         for name, content in told.items():
             with whole_file(self.path / name, mend=self.mend) as path:
                 path.write_text(json.dumps(content, indent=1) + "\n")
+
+    def _with_earlier(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """The recorded environment with this one appended to its ``resumed``."""
+        path = self.path / "environment.json"
+        try:
+            earlier = json.loads(path.read_bytes())
+            return {**earlier, "resumed": [*earlier.get("resumed", ()), environment]}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            with writing(path, mend=self.mend):
+                path.rename(aside := free_name(path))
+            _log.warning("%s: cannot be read; kept as %s", path, aside.name)
+        return {"resumed": [environment]}
 
     def forget_after(self, step: int) -> None:
         """Drop what was logged beyond a checkpoint: those steps are about to be done again."""

@@ -166,7 +166,7 @@ class Trainer:
             raise TrainingError(
                 "this run was started otherwise: " + "; ".join(differences),
                 path=str(path),
-                mend="use the same options, or another --output-dir for a new run",
+                mend="leave these options out, or name another --output-dir for a new run",
             )
         changes = self._changes(saved, path)
         if changes and not accept_changes:
@@ -194,7 +194,9 @@ class Trainer:
 
     def _restore(self, saved: Checkpoint, changes: StoreChanges) -> None:
         self.isp.load_state_dict(saved.isp)
-        self.optimiser.load_state_dict(saved.optimiser)
+        mine = self.optimiser.param_groups[0]["fused"]  # not the checkpoint's: it may change
+        groups = [group | {"fused": mine} for group in saved.optimiser["param_groups"]]
+        self.optimiser.load_state_dict(saved.optimiser | {"param_groups": groups})
         if changes.gone or changes.new:
             self.loader.set_epoch(saved.epoch)
         else:

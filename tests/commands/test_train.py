@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cli import genisp
+from genisp_model.checkpoint import load_checkpoint
+from genisp_model.training.run import continued_config
+from schemas.training import FREE_ON_RESUME, TrainConfig, option_of
 from tests.commands.invoke import run, train
 
 QUICK = ("--detector", "sample_retinanet", "--detector-weights", "none", "--val-split", "")
@@ -24,7 +31,114 @@ def test_train_runs_stops_and_resumes(nod: Path, tmp_path: Path) -> None:
     assert "continuing after step 1" in rest.stdout
     other = train(*options, "--resume", "--lr", 0.1)
     assert other.exit_code == 1
-    assert "lr: 0.001 against 0.1" in other.stderr
+    assert "--lr: 0.001 against 0.1" in other.stderr
+
+
+#: None of these is the default.
+OF_A_RUN = ("--epochs", 2, "-b", 1, "--lr", 0.01, "--seed", 5, "--flip", 0.25, "--lr-steps", "1")
+
+
+@pytest.fixture
+def small_store(nod: Path, tmp_path: Path) -> Path:
+    store = tmp_path / "s.zarr"
+    assert run("ingest", nod, "--store", store, "--fit", "96x64", "--workers", 0).exit_code == 0
+    return store
+
+
+def numbers(folder: Path) -> list[tuple[str, str]]:
+    with (folder / "steps.csv").open() as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_resume_needs_no_other_option(small_store: Path, tmp_path: Path) -> None:
+    options = ("--store", small_store, *OF_A_RUN, *QUICK)
+    whole = train(*options, "--output-dir", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
+    folder = tmp_path / "parts"
+    assert train(*options, "--output-dir", folder, "--limit-steps", 2).exit_code == 0
+    told = json.loads((folder / "config.json").read_text())
+    # It has not got there yet, so the limit stays; then it is lifted.
+    further = train("--resume", "--output-dir", folder, "--limit-steps", 3)
+    assert further.exit_code == 0, further.output
+    assert "--limit-steps: 2 against 3" in further.stdout
+    rest = train("--resume", "--output-dir", folder)
+    assert rest.exit_code == 0, rest.output
+    assert len(numbers(folder)) > 3
+    assert numbers(folder) == numbers(tmp_path / "whole")
+    assert json.loads((folder / "config.json").read_text()) == told | {"limit_steps": 0}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert [one["after_step"] for one in environment["resumed"]] == [2, 3]
+
+
+def test_a_limit_that_was_not_reached_holds_for_the_resumed_run_too(
+    small_store: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    options = ("--store", small_store, "--output-dir", folder, *OF_A_RUN, *QUICK)
+    assert train(*options, "--limit-steps", 1).exit_code == 0
+    saved = load_checkpoint(folder / "checkpoints" / "last.pt")
+    assert continued_config(saved, {}).limit_steps == 0
+    longer = replace(saved, config=saved.config.model_copy(update={"limit_steps": 9}))
+    assert continued_config(longer, {}).limit_steps == 9
+
+
+def test_what_may_change_is_said_and_what_may_not_is_refused(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    first = train(
+        "--store", small_store, "--output-dir", folder, *OF_A_RUN, *QUICK, "--limit-steps", 1
+    )
+    assert first.exit_code == 0, first.output
+    resume = ("--resume", "--output-dir", folder)
+    refused = {
+        ("--lr", 0.1): "--lr: 0.01 against 0.1",
+        ("--seed", 0): "--seed: 5 against 0",
+        ("-b", 2): "--batch-size: 1 against 2",
+        ("--lr-steps", ""): "--lr-steps: 1 against none",
+        ("--amp",): "--amp: False against True",
+        ("--recipe", "paper"): "--recipe: default against paper",
+        ("--val-split", "val"): "--val-split: '' against val",
+    }
+    for words, said in refused.items():
+        result = train(*resume, *words)
+        assert result.exit_code == 1, result.output
+        assert said in result.stderr
+        assert "leave these options out" in result.stderr
+    monkeypatch.setenv("GENISP_TRAIN_SEED", "7")
+    assert "--seed: 5 against 7" in train(*resume).stderr
+    monkeypatch.setenv("GENISP_TRAIN_SEED", "5")
+
+    moved = tmp_path / "moved.zarr"
+    small_store.rename(moved)
+    lost = train(*resume)
+    assert lost.exit_code == 10
+    assert "where the store of this run is now: --store" in lost.stderr
+    remedies = ("--checkpoint-activations", "--plain-detector", "--epochs", 1, "--store", moved)
+    done = train(*resume, *remedies)
+    assert done.exit_code == 0, done.output
+    for said in (
+        f"--store: {small_store} against {moved}",
+        "--epochs: 2 against 1",
+        "--plain-detector: False against True",
+        "--checkpoint-activations: False against True",
+    ):
+        assert said in done.stdout
+    # A flag is taken back by its variable.
+    monkeypatch.setenv("GENISP_TRAIN_PLAIN_DETECTOR", "0")
+    back = train(*resume)
+    assert "--plain-detector: True against False" in back.stdout, back.output
+
+
+def test_every_field_that_is_not_said_to_be_free_is_refused_by_its_option() -> None:
+    options = {option for one in genisp.commands["train"].params for option in one.opts}
+    config = TrainConfig(store="s", store_fingerprint="f", epochs=1, batch_size=1, lr=1.0)
+    assert set(TrainConfig.model_fields) >= FREE_ON_RESUME
+    for name in TrainConfig.model_fields:
+        assert option_of(name) in options or name in ("store_fingerprint", "lr_gamma")
+        other = config.model_copy(update={name: "another"})
+        found = config.differences(other), config.free_differences(other)
+        assert [len(one) for one in found] == ([0, 1] if name in FREE_ON_RESUME else [1, 0])
 
 
 def test_train_names_what_is_missing(store_path: Path, tmp_path: Path) -> None:

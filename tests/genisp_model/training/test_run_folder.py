@@ -16,6 +16,7 @@ from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.run_lock import LOCK_NAME
 from pipeline.errors import RunLockedError, StoreError, TrainingError, UsageError
 from schemas.exit_code import ExitCode
+from schemas.training import TrainConfig
 
 ROW = {"step": 1, "epoch": 1, "loss": 0.5}
 
@@ -104,3 +105,41 @@ def test_a_full_disk_is_told_with_what_continues_the_run(
     assert "--resume" in raised.value.mend
     monkeypatch.setattr(folder._board, "close", full)
     folder.close()
+
+
+CONFIG = TrainConfig(store="s", store_fingerprint="f", epochs=1, batch_size=1, lr=1.0)
+
+
+def environments(folder: RunFolder) -> object:
+    return json.loads((folder.path / "environment.json").read_text())
+
+
+def test_a_resumed_run_keeps_what_was_said_of_earlier_machines(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.describe(CONFIG, {"device": "cuda:0"})
+    folder.describe(CONFIG, {"device": "cpu"}, resumed_after=3)
+    folder.describe(CONFIG, {"device": "mps"}, resumed_after=7)
+    assert environments(folder) == {
+        "device": "cuda:0",
+        "resumed": [{"after_step": 3, "device": "cpu"}, {"after_step": 7, "device": "mps"}],
+    }
+    folder.describe(CONFIG, {"device": "cpu"})
+    assert environments(folder) == {"device": "cpu"}, "a new run"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"resumed": 1}', b"\xff", b"["])
+def test_a_damaged_environment_is_kept_aside_and_stops_nothing(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "environment.json").write_bytes(content)
+    folder.describe(CONFIG, {"device": "cpu"}, resumed_after=3)
+    assert environments(folder) == {"resumed": [{"after_step": 3, "device": "cpu"}]}
+    assert (tmp_path / "environment.old-1.json").read_bytes() == content
+    assert "cannot be read" in caplog.text
+
+
+def test_a_missing_environment_stops_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.describe(CONFIG, {"device": "cpu"}, resumed_after=3)
+    assert environments(folder) == {"resumed": [{"after_step": 3, "device": "cpu"}]}
