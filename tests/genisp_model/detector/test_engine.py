@@ -360,7 +360,7 @@ def test_triton_kernels_compute_the_same() -> None:
 def test_a_transposed_convolution_is_the_input_gradient(
     kernel: int, options: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """What is used on CUDA instead of ``convolution_backward``."""
+    """What is used instead of ``convolution_backward``."""
     layer = nn.Conv2d(4, 6, kernel, bias=False, **options).double()
     image = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
     output = layer(image)
