@@ -235,7 +235,7 @@ def _transposed(gradient: Tensor, weight: Tensor, shape: torch.Size, geometry: _
 
     ``convolution_backward`` wants the input, which is not kept, and first brings it (on CUDA: the
     gradient) into a memory format of its own, although it looks at the input's shape only. On CUDA
-    that took a quarter of a step, on the CPU half the time of a convolution with stride 2.
+    that took a quarter of a step, on the CPU up to half the time of a convolution with stride 2.
     """
     kernel = weight.shape[2:]
     spare = [
