@@ -92,12 +92,7 @@ from schemas.exit_code import ExitCode
     show_envvar=True,
     help="Refuse operations that differ from run to run.",
 )
-@click.option(
-    "--resume",
-    is_flag=True,
-    show_envvar=True,
-    help="Continue the run in --output-dir.",
-)
+@click.option("--resume", is_flag=True, show_envvar=True, help="Continue the run in --output-dir.")
 @click.option(
     "--accept-changed-store",
     is_flag=True,
