@@ -25,8 +25,10 @@ from scripts.gpu_check.checking import (
     without_tf32,
 )
 from scripts.gpu_check.machine import own_tests
+from scripts.gpu_check.speed import variants
 from scripts.gpu_check.stores import prepare_stores
 from scripts.gpu_check.tables import markdown
+from scripts.gpu_check.training import ARITHMETIC, FLOAT64, _judge
 
 
 @pytest.fixture
@@ -168,6 +170,24 @@ def test_raws_that_are_not_ingested_are_no_store_to_check(
     monkeypatch.setattr("pipeline.sample_set.write_sample_set", spoiled)
     with pytest.raises(RuntimeError, match="ingest ended with 3: 1 of 2 raws"):
         prepare_stores(bench, Result("stores"))
+
+
+def test_rounding_is_held_to_limits_only_where_there_are_some() -> None:
+    steps = [(1.0, torch.tensor([1.0, 0.0])), (1.0, torch.tensor([1.0, 0.025]))]
+    told, required = Result("frozen"), Result("frozen")
+    _judge(told, "random weights", steps, None)
+    _judge(required, "trained weights", steps, ARITHMETIC[FLOAT64])
+    assert told.wrong == []
+    assert told.found["random weights"]["gradient"] == pytest.approx(0.025)
+    assert required.wrong == ["trained weights: gradients differ by 0.025"]
+
+
+def test_what_the_compiler_takes_minutes_for_is_timed_last(bench: Bench) -> None:
+    names = list(variants(bench))
+    compiled = [name for name in names if "compiled" in name]
+    assert len(compiled) >= 2
+    assert names[-len(compiled) :] == compiled
+    assert list(gpu_check.CHECKS)[-1] == "variants"
 
 
 def test_a_page_shows_rows_as_a_table_and_the_rest_as_a_list() -> None:

@@ -150,6 +150,11 @@ class Bench:
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
+    def require_bf16(self) -> None:
+        """Raise `NotCheckedError` where the device does not compute in bfloat16."""
+        if not self.has_bf16:
+            raise NotCheckedError("the device does not compute in bfloat16")
+
     @property
     def amps(self) -> tuple[bool, ...]:
         """What is tried: with autocast to bfloat16, where the device has it, and without."""

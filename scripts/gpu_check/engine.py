@@ -236,8 +236,8 @@ def _made(bench: Bench, variant: _Variant, count: int | None = None) -> _Step:
 def _time(bench: Bench, result: Result, name: str, variant: _Variant) -> None:
     if not bench.on_cuda and variant.graph:
         raise NotCheckedError("there are no graphs without a GPU")
-    if variant.amp and not bench.has_bf16:
-        raise NotCheckedError("the device does not compute in bfloat16")
+    if variant.amp:
+        bench.require_bf16()
     setting: AbstractContextManager[None] = nullcontext()
     if variant.benchmark:
         setting = changed(backends.cudnn, "benchmark", True)

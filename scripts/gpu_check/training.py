@@ -105,7 +105,7 @@ def _anchors(detector: FrozenDetector) -> list[Tensor]:
 def _three(bench: Bench, result: Result, detector: FrozenDetector, arithmetic: str) -> None:
     """A batch of three is three batches of one."""
     if arithmetic == BF16:
-        _require_bf16(bench)
+        bench.require_bf16()
     batch = fixed_batch(bench, 3)
     together = _step(bench, detector, [batch], arithmetic)
     apart = _step(bench, detector, singles(batch), arithmetic)
@@ -116,17 +116,12 @@ def _three(bench: Bench, result: Result, detector: FrozenDetector, arithmetic: s
 
 def _low_precision(bench: Bench, result: Result, detector: FrozenDetector) -> None:
     """A step in bf16 beside one in float32."""
-    _require_bf16(bench)
+    bench.require_bf16()
     batch = fixed_batch(bench, 1)
     steps = [_step(bench, detector, [batch], arithmetic) for arithmetic in (TF32, BF16)]
     required = detector.weights != "none"
     name = f"{detector.name}, bf16 and float32"
     _judge(result, name, steps, ARITHMETIC[BF16] if required else None)
-
-
-def _require_bf16(bench: Bench) -> None:
-    if not bench.has_bf16:
-        raise NotCheckedError("the device does not compute in bfloat16")
 
 
 def _as_on_a_cpu(bench: Bench, result: Result, arithmetic: str) -> None:
@@ -172,7 +167,7 @@ def runs(bench: Bench, result: Result) -> None:
     """Whole runs as the command makes them: bf16; deterministic; the same, stopped and resumed."""
     bench.frame_store("resized")
     with result.part("bf16 run"):
-        _require_bf16(bench)
+        bench.require_bf16()
         result.found["bf16"] = _run(bench, "bf16", amp=True)
     try:
         with result.part("deterministic run"):

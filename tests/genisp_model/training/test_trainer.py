@@ -4,6 +4,7 @@ import csv
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genisp_model.checkpoint import load_checkpoint, load_isp
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
+from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.isp import GenISP
 from genisp_model.training import trainer as trainer_module
@@ -76,15 +78,19 @@ def test_the_detector_does_not_move_and_the_network_does(
     assert len(moved) == len(start)
 
 
-@pytest.mark.parametrize("stopped_at", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("stopped_at", "plain"), [(1, False), (2, False), (3, False), (5, False), (3, True)]
+)
 def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(
-    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, stopped_at: int
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, stopped_at: int, plain: bool
 ) -> None:
-    whole = trainer(tiny_store, tmp_path / "whole", detector)
+    made = partial(trainer, tiny_store, detector=detector, plain_detector=plain)
+    whole = made(tmp_path / "whole")
+    assert isinstance(whole.guide, FrozenDetector if plain else FrozenEngine)
     whole.fit()
-    first = trainer(tiny_store, tmp_path / "parts", detector, stop_at=stopped_at)
+    first = made(tmp_path / "parts", stop_at=stopped_at)
     assert not first.fit()
-    second = trainer(tiny_store, tmp_path / "parts", detector)
+    second = made(tmp_path / "parts")
     second.resume(second.folder.last)
     assert second.fit()
     assert first.losses + second.losses == whole.losses
