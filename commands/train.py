@@ -12,9 +12,11 @@ from commands.exits import command
 from commands.options import NamedPath, detector_options, level_option, store_option
 from commands.output import say
 from schemas.choices import (
+    DEFAULT_SCHEDULE,
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
+    Schedule,
     Speedup,
     TrainRecipeName,
 )
@@ -29,6 +31,13 @@ from schemas.exit_code import ExitCode
     default=DEFAULT_VAL_SPLIT,
     show_envvar=True,
     help="Samples to score on; '' for none.",
+)
+@click.option(
+    "--val-every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_envvar=True,
+    help="Epochs between validations; the last is always validated.",
 )
 @level_option("Which array is streamed.")
 @click.option(
@@ -68,6 +77,34 @@ from schemas.exit_code import ExitCode
     show_default="recipe's",
     show_envvar=True,
     help="Epochs after which lr falls tenfold, counted from 1: 5,10; '' for none.",
+)
+@click.option(
+    "--lr-schedule",
+    type=click.Choice(get_args(Schedule)),
+    default=DEFAULT_SCHEDULE,
+    show_envvar=True,
+    help="Falling at --lr-steps, along a cosine over the whole run, or not at all.",
+)
+@click.option(
+    "--lr-final",
+    type=float,
+    default=0.01,
+    show_envvar=True,
+    help="Where the cosine ends: a share of --lr.",
+)
+@click.option(
+    "--warmup-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Optimiser steps over which the rate rises to --lr.",
+)
+@click.option(
+    "--clip-grad",
+    type=float,
+    default=0.0,
+    show_envvar=True,
+    help="Largest norm of a step's gradient; 0 for no limit.",
 )
 @click.option("--amp", is_flag=True, show_envvar=True, help="bfloat16 autocast.")
 @detector_options

@@ -10,11 +10,13 @@ from schemas.choices import (
     DEFAULT_DETECTOR,
     DEFAULT_DETECTOR_WEIGHTS,
     DEFAULT_LEVEL,
+    DEFAULT_SCHEDULE,
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
     BoxLoss,
     LevelName,
+    Schedule,
     Speedup,
     TrainRecipeName,
 )
@@ -55,6 +57,15 @@ class TrainConfig(StrictModel):
         The optimiser steps once every ``accumulate`` batches of ``batch_size``.
     lr, lr_steps, lr_gamma
         Adam's rate, times ``lr_gamma`` after each epoch in ``lr_steps`` (counted from 1).
+    lr_schedule, lr_final
+        ``step``: by ``lr_steps``; ``constant``; ``cosine``: falling over all optimiser steps of
+        the run to ``lr_final`` times the rate.
+    warmup_steps
+        Optimiser steps over which the rate rises to its value; 0 for none.
+    clip_grad
+        Largest Euclidean norm of the gradient of a step; 0 for no limit.
+    val_every
+        Epochs between validations; the last one is always validated.
     amp
         bfloat16 autocast.
     detector, detector_weights, box_loss
@@ -92,6 +103,11 @@ class TrainConfig(StrictModel):
     lr: float = Field(gt=0)
     lr_steps: tuple[int, ...] = ()
     lr_gamma: float = 0.1
+    lr_schedule: Schedule = DEFAULT_SCHEDULE
+    lr_final: float = Field(default=0.01, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0, le=_MANY)
+    clip_grad: float = Field(default=0.0, ge=0)
+    val_every: int = Field(default=1, ge=1, le=_MANY)
     amp: bool = False
     detector: str = DEFAULT_DETECTOR
     detector_weights: str = DEFAULT_DETECTOR_WEIGHTS

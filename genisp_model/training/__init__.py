@@ -4,12 +4,14 @@
 
 Open `trainer` first: the loop, from a batch to the network's next step.
 
+- `schedule`: the learning rate of a step.
 - `step`: what one step tells, read from the device in one piece.
 - `run`: what the command ``train`` does with its options.
 - `environment`: where a run runs: machine, versions, commit.
 - `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
   `genisp_model.checkpoint`: evaluation, enhance and export read them too.
 - `run_lock`, `run_log`: its one writer, and its tables.
+- `report`: what a step and an epoch tell: rows of the tables, lines for the user.
 - `same_store`: whether the store still holds what a run was started with.
 """
 

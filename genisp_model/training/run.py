@@ -54,6 +54,12 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
             message = "--overfit-one-batch shows one batch again and again, --flip mirrors it"
             raise UsageError(message, mend="leave one of them out")
         defaults["flip"] = 0.0
+    schedule = chosen.get("lr_schedule", "step")
+    if schedule != "step":
+        if chosen.get("lr_steps"):
+            message = f"--lr-steps are of the schedule step, --lr-schedule is {schedule}"
+            raise UsageError(message, mend="leave one of them out")
+        defaults["lr_steps"] = ()
     fingerprint = open_store(chosen["store"]).recipe.fingerprint
     return _validated(defaults | chosen | {"store_fingerprint": fingerprint})
 

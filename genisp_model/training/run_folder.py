@@ -199,6 +199,10 @@ class RunFolder:
                 if name not in ("step", "epoch"):
                     self._board.add_scalar(f"{group}/{name}", value, values["step"])
 
+    def losses_of(self, epoch: int) -> list[float]:
+        """The logged loss of each optimiser step of an epoch, counted from 1."""
+        return [row["loss"] for row in self._steps.numbers() if row["epoch"] == epoch]
+
     def draw_curves(self) -> None:
         """``curves.png``: loss by step, validation loss and AP by epoch."""
         from matplotlib.figure import Figure

@@ -34,6 +34,8 @@ class StepResult:
         ConvWB and ConvCC gave).
     images
         How many images it saw.
+    gradient_norm
+        Euclidean norm of the whole gradient before it was clipped; None where it is not clipped.
     """
 
     loss: float
@@ -42,6 +44,7 @@ class StepResult:
     gain_range: Range | None
     matrix_range: Range | None
     images: int
+    gradient_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,13 @@ class BatchNumbers:
         return cls({name: x.detach() for name, x in losses.items()}, gains, matrix, images)
 
 
-def read_step(batches: Sequence[BatchNumbers]) -> StepResult:
-    """All numbers of a step, by one copy from the device."""
+def read_step(batches: Sequence[BatchNumbers], norm: Tensor | None = None) -> StepResult:
+    """All numbers of a step, with the gradient's norm if given, by one copy from the device."""
     gains = _extremes([batch.gains for batch in batches])
     matrices = _extremes([batch.matrix for batch in batches])
     losses = [value for batch in batches for value in batch.losses.values()]
-    numbers = iter(read_together([*losses, *gains, *matrices]))
+    norms = [] if norm is None else [norm]
+    numbers = iter(read_together([*losses, *gains, *matrices, *norms]))
     images = sum(batch.images for batch in batches)
     totals: dict[str, float] = {}
     batch_losses = []
@@ -91,6 +95,7 @@ def read_step(batches: Sequence[BatchNumbers]) -> StepResult:
         gain_range=_range(numbers, gains),
         matrix_range=_range(numbers, matrices),
         images=images,
+        gradient_norm=next(numbers, None),
     )
 
 

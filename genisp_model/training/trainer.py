@@ -28,19 +28,20 @@ from genisp_model.device import Say
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
+from genisp_model.training.report import EpochReport, StepReport
 from genisp_model.training.run_folder import PictureRow, RunFolder
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
-from genisp_model.training.step import BatchNumbers, Range, StepResult, read_step
+from genisp_model.training.schedule import learning_rate, refuse_long_warmup
+from genisp_model.training.step import BatchNumbers, StepResult, read_step
 from pipeline.errors import TrainingError, UsageError
 from pipeline.store.reader import open_store
 from schemas.training import TrainConfig
 
 #: Optimiser steps between checkpoints: what a kill can cost.
 CHECKPOINT_EVERY = 20
-#: A gain or matrix entry beyond this is called diverging (docs/reference/learning.md).
-RUNAWAY = 20.0
-#: Validation samples drawn after each epoch.
+#: Validation samples drawn after each validation.
 PICTURES = 4
+DIVERGED = "lower --lr, or use --recipe default; checkpoints/last.pt is from before"
 
 
 @dataclass
@@ -93,6 +94,8 @@ class Trainer:
         self.store = open_store(config.store)
         flip = 0.0 if config.overfit_one_batch else config.flip
         self.loader = self._loader(config.split, shuffle=True, flip=flip)
+        self._steps = config.epochs * math.ceil(len(self.loader) / config.accumulate)
+        refuse_long_warmup(config, self._steps)
         self.validation: StreamLoader | list[Batch] | None = None
         if config.val_split and config.overfit_one_batch:
             self.validation = [self._one_batch]
@@ -249,14 +252,13 @@ class Trainer:
                 self.begin()
             while self.loader.epoch < self.config.epochs and not self._is_enough():
                 epoch = self.loader.epoch
-                self._set_rate(epoch)
                 if not self._train_epoch(epoch):
                     if not self._is_enough():
                         self.save(self.folder.last)
                         return False
                     if self.loader.state_dict()["cursor"] >= len(self.loader):
                         self.loader.set_epoch(epoch + 1)  # the limit is the end of the epoch
-                self._validate(epoch)
+                self._end_epoch(epoch)
                 self.save(self.folder.last)
         if self.detector.state_hash() != self._frozen:
             raise TrainingError("the frozen detector has changed", mend="please report this")
@@ -273,9 +275,9 @@ class Trainer:
         return 0 < self.config.limit_steps <= self.step
 
     def _set_rate(self, epoch: int) -> None:
-        passed = sum(epoch >= step for step in self.config.lr_steps)
+        rate = learning_rate(self.config, step=self.step, epoch=epoch, steps=self._steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * self.config.lr_gamma**passed
+            group["lr"] = rate
 
     def _train_epoch(self, epoch: int) -> bool:
         """The rest of an epoch; False if it was stopped inside."""
@@ -287,6 +289,7 @@ class Trainer:
             waited += time.monotonic() - before
             if not window:
                 return True
+            self._set_rate(epoch)
             try:
                 result = self._train_step(window)
             except torch.OutOfMemoryError as error:
@@ -332,14 +335,22 @@ class Trainer:
         """One optimiser step over some batches; the host waits for the device once, before it."""
         images = sum(len(batch) for batch in window)
         self.optimiser.zero_grad(set_to_none=True)
-        result = read_step([self._backward(batch, len(batch) / images) for batch in window])
+        batches = [self._backward(batch, len(batch) / images) for batch in window]
+        norm = None
+        if self.config.clip_grad:
+            norm = nn.utils.clip_grad_norm_(self.isp.parameters(), self.config.clip_grad)
+        result = read_step(batches, norm)
         for batch, loss in zip(window, result.batch_losses, strict=True):
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
                     path=str(self.folder.path),
-                    mend="lower --lr, or use --recipe default; checkpoints/last.pt is from before",
+                    mend=DIVERGED,
                 )
+        if result.gradient_norm is not None and not math.isfinite(result.gradient_norm):
+            ids = ", ".join(name for batch in window for name in batch.ids)
+            message = f"the gradient is {result.gradient_norm} at step {self.step + 1}, samples "
+            raise TrainingError(message + ids, path=str(self.folder.path), mend=DIVERGED)
         self.optimiser.step()
         return result
 
@@ -370,32 +381,10 @@ class Trainer:
 
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:
         rate = self.optimiser.param_groups[0]["lr"]
-        self.folder.log_step(
-            {
-                "step": self.step,
-                "epoch": epoch + 1,
-                "loss": result.loss,
-                **result.parts,
-                "lr": rate,
-                **_columns("gain", result.gain_range),
-                **_columns("matrix", result.matrix_range),
-                "seconds": seconds,
-                "data_seconds": waited,
-            }
-        )
-        self.say(
-            f"epoch {epoch + 1}/{self.config.epochs}  step {self.step}  loss {result.loss:.4f}  "
-            f"time: {seconds:.2f}  data: {waited:.3f}  {result.images / max(seconds, 1e-9):.2f} "
-            f"images/s  lr {rate:g}"
-        )
-        if _is_diverging(result):
-            ranges = {"gains": result.gain_range, "matrix": result.matrix_range}
-            described = ", ".join(
-                f"{name} {found[0]:.3g} to {found[1]:.3g}"
-                for name, found in ranges.items()
-                if found
-            )
-            self.say(f"warning: diverging: {described}; --recipe default bounds both")
+        told = StepReport(self.step, epoch + 1, self.config.epochs, result, rate, seconds, waited)
+        self.folder.log_step(told.row())
+        for line in told.lines():
+            self.say(line)
 
     def render(self, batch: Batch) -> Tensor:
         """The network's pictures of a batch, as the detector sees them."""
@@ -403,16 +392,23 @@ class Trainer:
             pictures: Tensor = self.isp(batch.images, batch.exposure)
             return pictures.float()
 
-    def _validate(self, epoch: int) -> None:
+    def _end_epoch(self, epoch: int) -> None:
+        """Say how it went; validate where it is due, always at the end of the run."""
+        losses = self.folder.losses_of(epoch + 1)
+        told = EpochReport(self.step, epoch + 1, self.config.epochs, losses)
+        self.say(told.training_line())
+        last = epoch + 1 == self.config.epochs or self._is_enough()
+        if self.validation is not None and (last or (epoch + 1) % self.config.val_every == 0):
+            self._validate(told)
+
+    def _validate(self, told: EpochReport) -> None:
         """Score, draw, and keep the network if it is the best; random numbers stay as they are."""
-        if self.validation is None:
-            return
         self.isp.eval()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             scores = evaluate(self.render, self.guide, self._validation_batches())
-        self.folder.draw_pictures(epoch + 1, list(islice(self._pictures(), PICTURES)))
+        self.folder.draw_pictures(told.epoch, list(islice(self._pictures(), PICTURES)))
         self.isp.train()
-        self._report(epoch, scores)
+        self._report(told, scores)
 
     def _validation_batches(self) -> StreamLoader | list[Batch]:
         """All of them, from the first."""
@@ -436,35 +432,11 @@ class Trainer:
                     self.guide.class_names,
                 )
 
-    def _report(self, epoch: int, scores: Evaluation) -> None:
-        self.folder.log_epoch(
-            {
-                "step": self.step,
-                "epoch": epoch + 1,
-                "loss": scores.loss,
-                "ap": scores.ap,
-                "ap50": scores.ap50,
-                "ap75": scores.ap75,
-                **{f"ap_{name}": value for name, value in scores.ap_by_class.items()},
-            }
-        )
-        self.say(
-            f"validation after epoch {epoch + 1}: loss {scores.loss:.4f}  AP {scores.ap:.3f}  "
-            f"AP50 {scores.ap50:.3f}"
-        )
+    def _report(self, told: EpochReport, scores: Evaluation) -> None:
+        self.folder.log_epoch(told.row(scores))
+        self.say(told.validation_line(scores))
         if scores.loss < self.best:
             self.best = scores.loss
             self.save(self.folder.best)
         elif not math.isfinite(scores.loss):
             self.say("warning: the validation loss is no number: this is no best checkpoint")
-
-
-def _columns(name: str, found: Range | None) -> dict[str, float]:
-    """A range as two columns of ``steps.csv``; none where an ISP has no such numbers."""
-    return {f"{name}_min": found[0], f"{name}_max": found[1]} if found else {}
-
-
-def _is_diverging(result: StepResult) -> bool:
-    numbers = (*(result.gain_range or ()), *(result.matrix_range or ()))
-    negative = result.gain_range is not None and result.gain_range[0] < 0
-    return negative or any(abs(number) > RUNAWAY for number in numbers)

@@ -55,6 +55,7 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("enhance", "--output-dir"): {*VALUES} - {"", "file"},
     ("train", "--lr"): {"9" * 30},
     ("train", "--gray-world"): {"9" * 30},
+    ("train", "--clip-grad"): {"9" * 30},
     ("export", "--output"): {*VALUES} - {"", "folder"},
 }
 
@@ -136,6 +137,14 @@ def test_no_value_of_an_option_ends_in_a_traceback(command: str, option: str) ->
         (("--lr", "0"), "--lr 0.0: input should be greater than 0"),
         (("--flip", "1.5"), "--flip 1.5: input should be less than or equal to 1"),
         (("--gray-world", "-1"), "--gray-world -1.0"),
+        (("--lr-final", "nan"), "--lr-final nan"),
+        (("--lr-final", "1.5"), "--lr-final 1.5: input should be less than or equal to 1"),
+        (("--clip-grad", "-1"), "--clip-grad -1.0"),
+        (("--clip-grad", "inf"), "--clip-grad inf: input should be a finite number"),
+        (("--warmup-steps", "9" * 30), "--warmup-steps"),
+        (("--warmup-steps", "999999"), "the whole run has"),
+        (("--val-every", "0"), "--val-every"),
+        (("--lr-schedule", "cosine", "--lr-steps", "5"), "leave one of them out"),
         (("--seed", "9" * 30), "--seed"),
         (("--accumulate", "9" * 30), "--accumulate"),
         (("--lr-steps", "10,5"), "do not rise"),

@@ -267,10 +267,16 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("clip_grad", [0.0, 1e-3])
 def test_a_step_reads_from_the_device_once_and_before_the_optimiser(
-    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Path,
+    tmp_path: Path,
+    detector: FrozenDetector,
+    monkeypatch: pytest.MonkeyPatch,
+    clip_grad: float,
 ) -> None:
-    run = trainer(tiny_store, tmp_path, detector, batch_size=1, accumulate=2, gray_world=0.1)
+    options: dict[str, Any] = {"batch_size": 1, "accumulate": 2, "gray_world": 0.1}
+    run = trainer(tiny_store, tmp_path, detector, clip_grad=clip_grad, **options)
     window = list(islice(run.loader, 2))
     run._train_step(window)  # makes what is cached
     lists: list[Tensor] = []
@@ -503,3 +509,121 @@ def test_a_run_folder_holds_what_people_expect(
     assert (tmp_path / "checkpoints" / "best.pt").exists()
     assert list((tmp_path / "pictures").glob("*.png"))
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+SCHEDULED: dict[str, Any] = {
+    "lr_schedule": "cosine",
+    "warmup_steps": 3,
+    "clip_grad": 0.5,
+    "val_split": "val",
+    "val_every": 2,
+}
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 4])
+def test_a_resumed_run_has_the_rates_norms_and_scores_of_an_uninterrupted_one(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, stopped_at: int
+) -> None:
+    whole = trainer(tiny_store, tmp_path / "whole", detector, **SCHEDULED)
+    whole.fit()
+    assert not trainer(
+        tiny_store, tmp_path / "parts", detector, stop_at=stopped_at, **SCHEDULED
+    ).fit()
+    second = trainer(tiny_store, tmp_path / "parts", detector, **SCHEDULED)
+    second.resume(second.folder.last)
+    assert second.fit()
+    timing = ("seconds", "data_seconds")
+    for table in ("steps.csv", "results.csv"):
+        found, expected = (
+            [
+                {k: v for k, v in row.items() if k not in timing}
+                for row in rows(tmp_path / run / table)
+            ]
+            for run in ("parts", "whole")
+        )
+        assert found == expected
+    steps = rows(tmp_path / "whole" / "steps.csv")
+    rates = [float(row["lr"]) for row in steps]
+    assert rates[:3] == pytest.approx([0.001 / 3, 0.002 / 3, 0.001])
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert len(set(rates[3:])) == 3
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for_and_the_log_the_one_before(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    norms: dict[str, Any] = {}
+    for name, limit in {"free": 0.0, "loose": 1e9, "tight": 1e-3}.items():
+        run = trainer(
+            tiny_store, tmp_path / name, detector, clip_grad=limit, accumulate=2, limit_steps=1
+        )
+        result = run._train_step(list(islice(run.loader, 2)))
+        gradients = [
+            one.grad.double().flatten() for one in run.isp.parameters() if one.grad is not None
+        ]
+        norms[name] = (float(torch.cat(gradients).norm()), result.gradient_norm)
+    free = norms["free"][0]
+    assert norms["free"] == (free, None)
+    assert norms["loose"] == (free, pytest.approx(free, rel=1e-5))
+    assert norms["tight"] == (
+        pytest.approx(1e-3, rel=1e-3),
+        pytest.approx(free, rel=1e-5),
+    )
+
+
+def test_a_gradient_that_is_no_number_is_refused_before_the_step(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+) -> None:
+    """A finite loss may have an infinite gradient: clipped, it is infinity times zero."""
+    run = trainer(tiny_store, tmp_path, detector, clip_grad=1.0)
+    before = [one.clone() for one in run.isp.parameters()]
+    last = list(run.isp.parameters())[-1]
+    last.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
+    with pytest.raises(TrainingError, match=r"the gradient is .* at step 1, samples "):
+        run.fit()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.isp.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("every", "limit", "validated"),
+    [(1, 0, [1, 2, 3]), (2, 0, [2, 3]), (3, 0, [3]), (9, 0, [3]), (9, 3, [2])],
+)
+def test_validation_every_few_epochs_and_always_at_the_end(
+    tiny_store: Path,
+    tmp_path: Path,
+    detector: FrozenDetector,
+    every: int,
+    limit: int,
+    validated: list[int],
+) -> None:
+    run = trainer(
+        tiny_store, tmp_path, detector, val_split="val", val_every=every, limit_steps=limit
+    )
+    said: list[str] = []
+    run.say = said.append
+    assert run.fit()
+    scored = rows(tmp_path / "results.csv")
+    assert [int(row["epoch"]) for row in scored] == validated
+    pictures = [f"epoch_{epoch:03}.png" for epoch in validated]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == pictures
+    assert run.best == min(float(row["loss"]) for row in scored)
+    assert sum("standard deviation" in line for line in said) == validated[-1]
+    steps = rows(tmp_path / "steps.csv")
+    for row in scored:
+        losses = torch.tensor(
+            [float(one["loss"]) for one in steps if one["epoch"] == row["epoch"]],
+            dtype=torch.float64,
+        )
+        assert float(row["train_loss"]) == pytest.approx(float(losses.mean()))
+        assert float(row["train_loss_std"]) == pytest.approx(
+            float(losses.std(correction=0)), abs=1e-12
+        )
+
+
+def test_epochs_to_fall_after_belong_to_the_schedule_by_steps(tiny_store: Path) -> None:
+    chosen = {"store": str(tiny_store), "recipe": "default"}
+    for schedule in ("cosine", "constant"):
+        assert train_config(chosen | {"lr_schedule": schedule}).lr_steps == ()
+        with pytest.raises(UsageError, match=schedule):
+            train_config(chosen | {"lr_schedule": schedule, "lr_steps": "5,10"})
+    assert train_config(chosen | {"lr_schedule": "step"}).lr_steps == (5, 10)

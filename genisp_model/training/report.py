@@ -1,0 +1,141 @@
+"""What a run tells: rows of its tables, and lines for the user."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genisp_model.evaluation.scores import Evaluation
+from genisp_model.training.step import Range, StepResult
+
+#: A gain or matrix entry beyond this is called diverging (docs/reference/learning.md).
+RUNAWAY = 20.0
+
+Row = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimiser step.
+
+    Attributes
+    ----------
+    step, epoch, epochs
+        Counted from 1; epochs of the whole run.
+    result
+        Its numbers.
+    rate
+        The learning rate it was made with.
+    seconds, data_seconds
+        What it took, and how much of that was waiting for data.
+    """
+
+    step: int
+    epoch: int
+    epochs: int
+    result: StepResult
+    rate: float
+    seconds: float
+    data_seconds: float
+
+    def row(self) -> Row:
+        """As a row of ``steps.csv``."""
+        norm = self.result.gradient_norm
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": self.result.loss,
+            **self.result.parts,
+            "lr": self.rate,
+            **({} if norm is None else {"gradient_norm": norm}),
+            **_columns("gain", self.result.gain_range),
+            **_columns("matrix", self.result.matrix_range),
+            "seconds": self.seconds,
+            "data_seconds": self.data_seconds,
+        }
+
+    def lines(self) -> list[str]:
+        """For the user: the step, and a warning if its numbers diverge."""
+        norm = self.result.gradient_norm
+        line = (
+            f"epoch {self.epoch}/{self.epochs}  step {self.step}  loss {self.result.loss:.4f}  "
+            f"time: {self.seconds:.2f}  data: {self.data_seconds:.3f}  "
+            f"{self.result.images / max(self.seconds, 1e-9):.2f} images/s  lr {self.rate:g}"
+        )
+        line += "" if norm is None else f"  norm {norm:.3g}"
+        return [line, *_divergence(self.result)]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch's training losses, and its scores.
+
+    Attributes
+    ----------
+    step, epoch, epochs
+        The last step; the epoch, counted from 1, of how many.
+    losses
+        Of the epoch's optimiser steps; empty if it had none.
+    """
+
+    step: int
+    epoch: int
+    epochs: int
+    losses: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        """Of the losses; NaN if there are none."""
+        return statistics.fmean(self.losses) if self.losses else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The losses' standard deviation (divided by their number); NaN if there are none."""
+        return statistics.pstdev(self.losses) if self.losses else math.nan
+
+    def row(self, scores: Evaluation) -> Row:
+        """As a row of ``results.csv``."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "train_loss": self.mean,
+            "train_loss_std": self.deviation,
+            "loss": scores.loss,
+            "ap": scores.ap,
+            "ap50": scores.ap50,
+            "ap75": scores.ap75,
+            **{f"ap_{name}": value for name, value in scores.ap_by_class.items()},
+        }
+
+    def training_line(self) -> str:
+        """For the user, at the end of the epoch."""
+        return (
+            f"epoch {self.epoch}/{self.epochs}: training loss {self.mean:.4f}, standard deviation "
+            f"{self.deviation:.4f} over {len(self.losses)} steps"
+        )
+
+    def validation_line(self, scores: Evaluation) -> str:
+        """For the user, after a validation."""
+        return (
+            f"validation after epoch {self.epoch}: loss {scores.loss:.4f}  AP {scores.ap:.3f}  "
+            f"AP50 {scores.ap50:.3f}"
+        )
+
+
+def _columns(name: str, found: Range | None) -> Row:
+    """A range as two columns of ``steps.csv``; none where an ISP has no such numbers."""
+    return {f"{name}_min": found[0], f"{name}_max": found[1]} if found else {}
+
+
+def _divergence(result: StepResult) -> list[str]:
+    ranges = {"gains": result.gain_range, "matrix": result.matrix_range}
+    numbers = (*(result.gain_range or ()), *(result.matrix_range or ()))
+    negative = result.gain_range is not None and result.gain_range[0] < 0
+    if not negative and all(abs(number) <= RUNAWAY for number in numbers):
+        return []
+    described = ", ".join(
+        f"{name} {found[0]:.3g} to {found[1]:.3g}" for name, found in ranges.items() if found
+    )
+    return [f"warning: diverging: {described}; --recipe default bounds both"]
