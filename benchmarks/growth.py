@@ -72,7 +72,7 @@ def _ingest(folder: Path, *, workers: int, store: str, recheck: bool = True) -> 
 
 def _verify(folder: Path, *, quick: bool) -> Figures:
     from pipeline.console.progress import PlainReporter
-    from pipeline.store.local_files import LocalFiles
+    from pipeline.store.local.files import LocalFiles
     from pipeline.verify import VerifyOptions, run_verify
 
     def work() -> Figures:

@@ -51,7 +51,7 @@ from pipeline.raw.cross_check import SAMPLE_EVERY, Decision
 from pipeline.raw.decoders.table import fast_decoders
 from pipeline.runtime.dask_cluster import KEPT_MEMORY
 from pipeline.sources.discover import discover
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar
 

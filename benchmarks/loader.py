@@ -55,7 +55,7 @@ from genisp_model.data import StoreDataset, collate
 from genisp_model.data.buffers import BufferPool, codes
 from genisp_model.data.loader import StreamLoader, _Finished, _Reading
 from pipeline.store.keys import chunk_key, sidecar_key
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName
 

@@ -36,7 +36,7 @@ from benchmarks.kit.night_raws import ARW2, NEF_DX, RawFormat, write_night_raws
 from pipeline.ingest import worker
 from pipeline.ingest.tasks import Destination, SampleTask
 from pipeline.raw.cross_check import SAMPLE_EVERY
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from schemas.recipe import Recipe
 
 REPORT_SIZE = (1333, 800)  # width, height, whatever the aspect was

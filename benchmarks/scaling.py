@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks.ingest import ALLOCATORS, KEPT, in_fresh_process, plan_samples
 from benchmarks.kit.machine import machine_facts, write_json
 from benchmarks.kit.night_raws import ARW2, RawFormat, write_night_raws
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 
 WORKERS = (0, 1, 2, 4)
 FEW, MANY = 10, 60

@@ -26,7 +26,7 @@ from benchmarks.kit.machine import machine_facts, write_json
 from benchmarks.kit.night_raws import ARW2, write_night_raws
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 

@@ -13,7 +13,7 @@ from pipeline.annotations.coco_file import load_coco
 from pipeline.annotations.index import build_index
 from pipeline.raw.tiff import read_tiff
 from pipeline.store import open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest

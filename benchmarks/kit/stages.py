@@ -13,7 +13,7 @@ from pipeline.develop import kernels, steps
 from pipeline.ingest import worker
 from pipeline.raw import cross_check
 from pipeline.sources.source import Source
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from schemas.sidecar import Sidecar
 
 REST = "everything else"

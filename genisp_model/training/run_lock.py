@@ -16,7 +16,7 @@ from pathlib import Path
 
 from genisp_model.files import writing
 from pipeline.errors import RunLockedError, StoreError
-from pipeline.store.lock import lock_file
+from pipeline.store.local.lock import lock_file
 
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ Open `reader` first. Reading needs neither zarr nor numba. What lies where is sa
 docs/reference/store-format.md.
 
 - `files`: a store's files by their keys, wherever they are: a protocol, with a page of its own in
-  docs/how-to/store-backends.md. `local_files` is the one for a folder: `disk` makes every change
-  whole or not at all, `lock` lets one ingest write at a time. `open_files` tells by a path or URL
-  which one it is.
+  docs/how-to/store-backends.md. `local` has the one for a folder. `open_files` tells by a path or
+  URL which one it is.
 - `keys`: where in a store what is, and what groups and samples are called.
 - `header`: how the store was made. `manifest`: the list of all sources ever seen, as text.
 - `samples`: sidecars and chunks, checked as they are read.

@@ -10,7 +10,7 @@ from pipeline.errors import DamagedStoreError, IncompatibleStoreError, NoStoreEr
 from pipeline.safe_text import printable
 from pipeline.store.files import StoreFiles, foreign
 from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, PLACES_NAME
-from pipeline.store.lock import LOCK_FILES
+from pipeline.store.local.lock import LOCK_FILES
 from pipeline.store.manifest import read_header, sealed_header
 from pipeline.store.samples import committed, read_sidecar
 from schemas.manifest import ManifestHeader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.store.files import StoreFiles
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 
 #: What names a store: a path, or the files themselves where they are kept elsewhere.
 StorePlace = str | PathLike[str] | StoreFiles

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.store.keys import chunk_key, sidecar_key
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.reader import open_store
 from schemas.recipe import LevelName, Recipe
 from schemas.sidecar import Sidecar

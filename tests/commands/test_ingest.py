@@ -21,10 +21,10 @@ def test_failed_sources_are_3_and_listed_with_reason(nod: Path, tmp_path: Path) 
 
 
 def test_a_locked_store_is_11(nod: Path, store_path: Path) -> None:
-    from pipeline.store.local_files import LocalFiles
+    from pipeline.store.local.files import LocalFiles
 
     hold = "import sys; sys.path.insert(0, sys.argv[2])\n" + (
-        "from pathlib import Path; from pipeline.store.local_files import LocalFiles; import time\n"
+        "from pathlib import Path; from pipeline.store.local.files import LocalFiles; import time\n"
         "with LocalFiles(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
     )
     root = str(Path(__file__).parents[2])

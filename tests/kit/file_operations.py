@@ -1,7 +1,7 @@
 """Every change a store makes to a disk, one by one: to be counted, told, or died at.
 
-`pipeline.store.disk` and `lock` change files through their modules' ``os`` only, and nothing else
-there changes any; `watched` puts itself in its place.
+`pipeline.store.local.disk` and `lock` change files through their modules' ``os`` only, and nothing
+else there changes any; `watched` puts itself in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-from pipeline.store.disk import target_of
+from pipeline.store.local.disk import target_of
 
 Kind = Literal[
     "make folder", "open", "write", "sync", "rename", "sync folder", "delete", "remove folder"
@@ -55,7 +55,7 @@ Watcher = Callable[[Operation, Callable[..., Any]], Any]
 
 
 class _WatchedOs:
-    """Stands in for the module ``os`` in `pipeline.store.disk` and `lock`."""
+    """Stands in for the module ``os`` in `pipeline.store.local.disk` and `lock`."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -120,5 +120,8 @@ def without_waiting(operation: Operation, do: Callable[..., Any]) -> Any:
 def watched(watcher: Watcher) -> Iterator[None]:
     """Have every change of a store's files in this process pass through `watcher`."""
     watching = _WatchedOs(watcher)
-    with patch("pipeline.store.disk.os", watching), patch("pipeline.store.lock.os", watching):
+    with (
+        patch("pipeline.store.local.disk.os", watching),
+        patch("pipeline.store.local.lock.os", watching),
+    ):
         yield

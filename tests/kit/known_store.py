@@ -23,7 +23,7 @@ from pipeline.store.keys import (
     chunk_key,
     sidecar_key,
 )
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.events import IngestSummary

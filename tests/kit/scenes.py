@@ -16,7 +16,7 @@ from pipeline.errors import DamagedStoreError, GenispError
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.store.keys import SIDECARS
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.samples import committed, read_sidecar, sample_damage
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe

@@ -17,7 +17,7 @@ from genisp_model.data.dataset import StoreDataset, Target, collate
 from genisp_model.data.sample_index import STATISTICS
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.keys import chunk_key, sidecar_key
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.manifest import dump_manifest, parse_manifest
 from pipeline.store.reader import Store, open_store
 from schemas.recipe import LevelName, Recipe

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from tests.kit.recorder import Recorder
 from tests.kit.running_ingest import Running

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import AnnotationError
 from pipeline.ingest.inputs import Inputs, gather
 from pipeline.store import open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.coco import ImageAnnotation
 from tests.conftest import Ingest

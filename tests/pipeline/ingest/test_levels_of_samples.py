@@ -13,7 +13,7 @@ import pytest
 from pipeline.raw.facts import usual_largest
 from pipeline.sample_set import NIKON_D750, DngFile, nef_bytes, write_dng
 from pipeline.store import open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify.run import VerifyOptions, run_verify
 from schemas.sidecar import Sensor, Sidecar
 from tests.conftest import Ingest

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.store import open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from tests.conftest import Ingest

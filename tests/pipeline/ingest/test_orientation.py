@@ -17,7 +17,7 @@ from pipeline.raw.decoders import libraw
 from pipeline.raw.reader import probe
 from pipeline.sample_set import NIKON_D750, SONY_RX100M7, arw_bytes, nef_bytes
 from pipeline.store import Store, open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify.run import VerifyOptions, run_verify
 from schemas.recipe import LevelName, Recipe
 from tests.conftest import Ingest

@@ -18,7 +18,7 @@ from pipeline.ingest.store_state import SampleState, StoreState
 from pipeline.sources.source import Source
 from pipeline.store import open_store
 from pipeline.store.keys import PLACES_NAME
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.places import Places, read_places
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe

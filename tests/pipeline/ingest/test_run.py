@@ -31,7 +31,7 @@ from pipeline.sample_set import SONY_RX100M7, write_arw
 from pipeline.sample_set.formats.camera_file import CameraFile
 from pipeline.sample_set.formats.dng import DngFile, write_dng
 from pipeline.store import open_store
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 
 
 def test_a_put_is_read_back_and_replaces_what_was_there(files: LocalFiles) -> None:

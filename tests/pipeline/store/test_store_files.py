@@ -12,7 +12,7 @@ from pipeline.ingest import IngestOptions, plan_ingest, run_ingest
 from pipeline.store import open_store
 from pipeline.store.files import StoreFiles
 from pipeline.store.keys import PLACES_NAME
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.open_files import open_files
 from pipeline.store.summary import store_info
 from pipeline.verify import VerifyOptions, run_verify

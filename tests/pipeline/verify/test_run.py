@@ -14,7 +14,7 @@ from pipeline.errors import NoStoreError
 from pipeline.raw.facts import DecodedRaw
 from pipeline.raw.reader import decode
 from pipeline.store.header import read_root
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.manifest import dump_manifest, entry_for, parse_manifest
 from pipeline.store.reader import open_store
 from pipeline.verify import rederive

@@ -263,7 +263,7 @@ def _orphans_stuck(bench: _Bench) -> Iterator[FaultRow]:
     late = FaultRow("an orphan stuck before a commit, free again after a new ingest")
     rng = bench.scale.random("orphans")
     for at in _some(rng, _COMMIT[1:], bench.scale.count(5, least=0)):
-        with _Orphan(bench, at) as orphan, patch("pipeline.store.lock.LAST_COMMITS", 0.2):
+        with _Orphan(bench, at) as orphan, patch("pipeline.store.local.lock.LAST_COMMITS", 0.2):
             told = ""
             try:
                 bench.scene.ingest(orphan.store)

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.ingest.run import MANIFEST_EVERY
 from pipeline.store.keys import MANIFEST_NAME, METADATA_NAME, SIDECARS
-from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+from pipeline.store.local.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from tests.kit.file_operations import Operation
 from tests.kit.scenes import Scene, first_ingest, update
 from tests.torture.campaign import FaultRow, Scale

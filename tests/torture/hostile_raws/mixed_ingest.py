@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.store.keys import MANIFEST_NAME, chunk_key
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.manifest import parse_manifest
 from pipeline.store.samples import read_level, read_sidecar
 from schemas.sidecar import Sidecar

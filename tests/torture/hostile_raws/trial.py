@@ -33,7 +33,7 @@ from pipeline.ingest.tasks import Destination, ProbeTask, SampleTask
 from pipeline.ingest.worker import develop_source, probe_source
 from pipeline.raw.cross_check import Decision
 from pipeline.sources.source import Source
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.samples import read_level
 from schemas.recipe import Recipe
 from schemas.sidecar import Sidecar

@@ -20,7 +20,7 @@ from genisp_model.data.loader import StreamLoader
 from pipeline.console.progress import PlainReporter
 from pipeline.ingest import IngestOptions, run_ingest
 from pipeline.store.keys import chunk_key
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from pipeline.store.reader import Store, open_store
 from pipeline.verify import VerifyOptions, run_verify
 from schemas.recipe import Recipe

@@ -15,8 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pipeline.ingest.run
-import pipeline.store.disk
-import pipeline.store.lock
+import pipeline.store.local.disk
+import pipeline.store.local.lock
 from pipeline.ingest import IngestOptions, run_ingest
 from tests.kit.children import (
     Ended,
@@ -109,7 +109,9 @@ def _write_manifest_every(seconds: float) -> None:
 
 def _judged(ended: Ended, scene: Scene, store: Path, words: str) -> tuple[str, bool]:
     """What is wrong with a run on a bad disk, "" if nothing; and whether it noticed the disk."""
-    left = [path.name for path in store.rglob("*") if pipeline.store.disk.target_of(path.name)]
+    left = [
+        path.name for path in store.rglob("*") if pipeline.store.local.disk.target_of(path.name)
+    ]
     if ended.code == scene.exit_code:
         return scene.wrong(store), False
     if ended.code != 1:
@@ -186,7 +188,7 @@ def _limited_files(scale: Scale, folder: Path, scene: Scene) -> Iterator[FaultRo
 
 
 class FailingOs:
-    """Stands in for the module ``os`` in `store.disk` and `lock`; its n-th call fails, done or not.
+    """Stands in for ``os`` in `store.local.disk` and `lock`; its n-th call fails, done or not.
 
     Parameters
     ----------
@@ -223,7 +225,7 @@ class FailingOs:
 
     def install(self) -> None:
         """Stand in from now on."""
-        for module in (pipeline.store.disk, pipeline.store.lock):
+        for module in (pipeline.store.local.disk, pipeline.store.local.lock):
             setattr(module, "os", self)  # noqa: B010  # a module's name is no attribute to mypy
 
 
@@ -277,7 +279,10 @@ def _calls(scene: Scene, store: Path) -> list[str]:
     """The calls of an ingest on a disk that works."""
     scene.begin(store)
     counting = FailingOs(0, 0)
-    with patch("pipeline.store.disk.os", counting), patch("pipeline.store.lock.os", counting):
+    with (
+        patch("pipeline.store.local.disk.os", counting),
+        patch("pipeline.store.local.lock.os", counting),
+    ):
         run_ingest([str(scene.sources)], str(store), RECIPE, IngestOptions(), Recorder())
     return counting.made
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pipeline.store.lock
+import pipeline.store.local.lock
 from pipeline.ingest import IngestOptions, run_ingest
-from pipeline.store.lock import OWNER_NAME
+from pipeline.store.local.lock import OWNER_NAME
 from tests.kit.children import Begun
 from tests.kit.file_operations import Operation, watched, without_waiting
 from tests.kit.recorder import Recorder
@@ -63,7 +63,7 @@ def never_waiting() -> None:
     clock = SimpleNamespace(
         monotonic=time.monotonic, strftime=time.strftime, gmtime=time.gmtime, sleep=refuse
     )
-    setattr(pipeline.store.lock, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
+    setattr(pipeline.store.local.lock, "time", clock)  # noqa: B010  # a module's name is no attribute to mypy
 
 
 def stopped(running: Begun) -> bool:

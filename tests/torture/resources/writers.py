@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pipeline.store.lock
-from pipeline.store.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
+import pipeline.store.local.lock
+from pipeline.store.local.lock import COMMITS_NAME, LOCK_NAME, OWNER_NAME
 from tests.kit.children import Begun, Ended, begun, command, nothing
 from tests.kit.scenes import Scene, arguments
 from tests.kit.trees import stamps
@@ -73,7 +73,7 @@ def refused_second(meeting: Meeting) -> list[Verdict]:
     second = meeting.second()
     took = time.monotonic() - since
     wrong = _refusal(second, first.pid if meeting.at else None)
-    if took > _AT_ONCE + (pipeline.store.lock.NAMING if meeting.at == 0 else 0):
+    if took > _AT_ONCE + (pipeline.store.local.lock.NAMING if meeting.at == 0 else 0):
         wrong = wrong or f"refused after {took:.1f} s"
     looked = _looked(meeting.store)
     if stamps(meeting.store) != before:

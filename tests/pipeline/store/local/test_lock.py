@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-import pipeline.store.lock
+import pipeline.store.local.lock
 from pipeline.errors import StoreLockedError
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 with LocalFiles(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     time.sleep(60)
@@ -65,7 +65,7 @@ def test_a_new_writer_waits_for_commits_of_the_last_one(
     with files.lock():
         assert time.monotonic() - started > 0.2
     ended.join()
-    monkeypatch.setattr(pipeline.store.lock, "LAST_COMMITS", 0.1)
+    monkeypatch.setattr(pipeline.store.local.lock, "LAST_COMMITS", 0.1)
     with files.lock() as lease:
         commit = files.commit(lease)
         commit.__enter__()
@@ -88,10 +88,10 @@ def test_a_new_writer_waits_for_commits_of_the_last_one(
 def test_the_file_that_names_the_lock_s_holder_may_hold_anything(
     files: LocalFiles, said: bytes, nbytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.store.lock, "NAMING", 0.1)
+    monkeypatch.setattr(pipeline.store.local.lock, "NAMING", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     with files.lock() as lease:
-        named = files.path(pipeline.store.lock.OWNER_NAME)
+        named = files.path(pipeline.store.local.lock.OWNER_NAME)
         named.write_bytes(said)
         os.truncate(named, nbytes)
         with pytest.raises(StoreLockedError, match="another process"), files.lock():

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StoreError, StoreLockedError
-from pipeline.store import disk
+from pipeline.store.local import disk
 
 LOCK_NAME = ".lock"
 COMMITS_NAME = ".lock-commits"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 from pipeline.safe_text import printable
-from pipeline.store import disk
 from pipeline.store.files import StoreFiles, foreign
 from pipeline.store.keys import is_key
-from pipeline.store.lock import LOCK_FILES, FolderLock
+from pipeline.store.local import disk
+from pipeline.store.local.lock import LOCK_FILES, FolderLock
 
 
 class LocalFiles(StoreFiles):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DamagedStoreError, StoreError
-from pipeline.store.local_files import LocalFiles
+from pipeline.store.local.files import LocalFiles
 from tests.kit.file_operations import Operation, watched
 
 GROUP = "nikon-d750_48x32"
