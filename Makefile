@@ -11,7 +11,7 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check tables wheel format bench bench-loader bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
+.PHONY: help demo test check tables wheel format bench bench-loader bench-guidance bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench: $(READY) ## CPU seconds an image of ingest beside LibRaw's decoding alone
 
 bench-loader: $(READY) ## Images/s of the streaming loader beside DataLoader over a memmap
 	$(BIN)/python -m benchmarks.loader
+
+bench-guidance: $(READY) ## Memory and CPU time of a guidance step and a validation beside torchvision's path
+	$(BIN)/python -m benchmarks.guidance
 
 bench-peers: $(PEERS_READY) ## Images/s of the streaming loader beside LitData, MDS, WebDataset, zarr, ...
 	$(PEERS)/bin/python -m benchmarks.peers

@@ -3,13 +3,15 @@
     python -m benchmarks.guidance [--size 800x1216] [--rounds R] [--detector NAME] [--json FILE]
 
 A guidance step is GenISP, the frozen detector's losses, and the backward pass to GenISP's weights,
-of one image. Two tables, in one run:
+of one image. Three tables, in one run:
 
 - what is saved for the backward pass, in float32 and under autocast to bfloat16: each storage once,
   weights not counted (`torch.autograd.graph.saved_tensors_hooks`). On CUDA torch's autocast also
   casts GroupNorm's inputs to float32, so that torchvision's path keeps more there;
 - CPU seconds of a step in float32, in turn, order reversed every round; the ratio is the median of
-  ratios within a round. Threads as torch takes them (``OMP_NUM_THREADS``).
+  ratios within a round. Threads as torch takes them (``OMP_NUM_THREADS``);
+- the same of a validation, without gradients: GenISP, the losses and the detections. torchvision's
+  path looks at the picture once for each, the engine once for both.
 
 Weights are random: neither figure depends on them.
 """
@@ -30,13 +32,14 @@ from torch import Tensor, nn
 from benchmarks.kit.machine import in_turn, machine_facts, summary, write_json
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.detector.engine import FrozenEngine
+from genisp_model.detector.guide import BatchGuide
 from genisp_model.isp import GenISP
 
 #: COCO night scenes have 2 to 5 boxes; these are xyxy as shares of the image.
 BOXES = ((0.10, 0.30, 0.25, 0.70), (0.50, 0.40, 0.58, 0.60), (0.70, 0.45, 0.95, 0.75))
 LABELS = (1, 2, 3)
 #: Targets: MiB kept an image in float32 and bfloat16, and CPU time as a share of torchvision's.
-TARGETS = {"float32": 1300, "bfloat16": 900, "time": 0.70}
+TARGETS = {"float32": 1300, "bfloat16": 900, "step": 0.70, "validation": 0.55}
 
 Guide = FrozenDetector | FrozenEngine
 
@@ -66,6 +69,16 @@ class Setting:
         """Forward and backward."""
         self.isp.zero_grad(set_to_none=True)
         torch.autograd.backward(self.forward(guide))
+
+    @torch.no_grad()
+    def validation(self, guide: Guide) -> None:
+        """Losses and detections of one image."""
+        picture = self.isp(self.image, self.exposure)
+        if isinstance(guide, BatchGuide):
+            guide.losses_and_detections(picture, self.targets)
+        else:
+            guide.losses(picture, self.targets)
+            guide.predict(picture)
 
     def mebibytes(self, guide: Guide, *, low_precision: bool) -> float:
         """Saved for the backward pass."""
@@ -98,7 +111,7 @@ class Setting:
 def measure(
     setting: Setting, rounds: int, say: Callable[[str], None], *, low_precision: bool
 ) -> dict[str, Any]:
-    """Both tables."""
+    """All tables."""
     document: dict[str, Any] = {"mebibytes": {}}
     say(f"{'saved for backward, MiB an image':36}{'torchvision':>12}{'engine':>9}{'target':>9}")
     for name in ("float32", "bfloat16") if low_precision else ("float32",):
@@ -108,16 +121,30 @@ def measure(
         }
         document["mebibytes"][name] = row
         say(f"{name:36}{row['torchvision']:12.0f}{row['engine']:9.0f}{TARGETS[name]:9.0f}")
-    steps = {name: partial(setting.step, guide) for name, guide in setting.guides.items()}
-    taken = in_turn(steps, rounds=rounds)
+    document |= {
+        "step": _in_turn("step", setting.step, setting, rounds, say),
+        "validation": _in_turn("validation", setting.validation, setting, rounds, say),
+        "threads": torch.get_num_threads(),
+    }
+    return document
+
+
+def _in_turn(
+    name: str,
+    work: Callable[[Guide], None],
+    setting: Setting,
+    rounds: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """CPU seconds of some work by both paths."""
+    paths = {path: partial(work, guide) for path, guide in setting.guides.items()}
+    taken = in_turn(paths, rounds=rounds)
     pairs = zip(taken["engine"], taken["torchvision"], strict=True)
     ratio = round(statistics.median(ours / theirs for ours, theirs in pairs), 3)
-    document["cpu"] = {name: summary(seconds) for name, seconds in taken.items()}
-    document |= {"cpu ratio": ratio, "threads": torch.get_num_threads()}
-    theirs, ours = (statistics.median(taken[name]) for name in ("torchvision", "engine"))
-    say(f"{'CPU seconds a step, median':36}{theirs:12.2f}{ours:9.2f}")
-    say(f"{'  as a share of torchvision':36}{'':12}{ratio:9.3f}{TARGETS['time']:9.2f}")
-    return document
+    theirs, ours = (statistics.median(taken[path]) for path in ("torchvision", "engine"))
+    say(f"{f'CPU seconds a {name}, median':36}{theirs:12.2f}{ours:9.2f}")
+    say(f"{'  as a share of torchvision':36}{'':12}{ratio:9.3f}{TARGETS[name]:9.2f}")
+    return {"cpu": {path: summary(seconds) for path, seconds in taken.items()}, "ratio": ratio}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
