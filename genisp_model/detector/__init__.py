@@ -6,7 +6,8 @@ Open `guide` first: what a guide is, whatever it is made of.
 
 - `frozen`: a torchvision detector that cannot change.
 - `engine`: the same losses, gradients and detections of a RetinaNet in less memory and time, made
-  of `layers` and `losses`, on a GPU also of the Triton `kernels`.
+  of a `frozen_network` (its layers: `convolution`, `group_norm`, `layers`) and `losses`, on a GPU
+  also of the Triton `kernels`.
 - `weights`: found, checked by SHA-256, and read without running a pickle.
 - `stand_in`: a small RetinaNet that knows the sample set; its weights are in `assets`.
 """

@@ -25,8 +25,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from genisp_model.detector.frozen import FrozenDetector, only_named, wanted_entries
+from genisp_model.detector.frozen_network import frozen_network, use_fused_kernels
 from genisp_model.detector.guide import Guide
-from genisp_model.detector.layers import frozen_network, use_fused_kernels
 from genisp_model.detector.losses import Objects, box_loss, focal_loss, match
 from pipeline.errors import TrainingError, UsageError
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genisp_model.detector import kernels, load_frozen_detector
 from genisp_model.detector.engine import FrozenEngine
-from genisp_model.detector.layers import FrozenGroupNorm
+from genisp_model.detector.group_norm import FrozenGroupNorm
 from genisp_model.detector.losses import Matches, focal_loss
 
 _LAST: Any = {"memory_format": torch.channels_last}

@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import StreamLoader
+from genisp_model.detector.convolution import FrozenConv2d, _transposed
 from genisp_model.detector.engine import FrozenEngine, fits, guide_by
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
-from genisp_model.detector.layers import FrozenConv2d, _transposed, frozen_network
+from genisp_model.detector.frozen_network import frozen_network
 from genisp_model.detector.losses import Objects, match
 from genisp_model.evaluation.scores import evaluate
 from genisp_model.training.run import train_config
