@@ -16,11 +16,22 @@ from schemas.choices import (
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
+    Amp,
     Schedule,
     Speedup,
     TrainRecipeName,
 )
 from schemas.exit_code import ExitCode
+
+
+class _AmpChoice(click.Choice[str]):
+    """What autocast computes in; also what a flag takes, since ``--amp`` was one: yes is bf16."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return "bf16" if click.BOOL.convert(value, param, ctx) else False
+        except click.BadParameter:
+            return super().convert(value, param, ctx)
 
 
 @command(example="train --store data.zarr --output-dir runs/night")
@@ -106,7 +117,14 @@ from schemas.exit_code import ExitCode
     show_envvar=True,
     help="Largest norm of a step's gradient; 0 for no limit.",
 )
-@click.option("--amp", is_flag=True, show_envvar=True, help="bfloat16 autocast.")
+@click.option(
+    "--amp",
+    type=_AmpChoice(get_args(Amp)),
+    is_flag=False,
+    flag_value="bf16",
+    show_envvar=True,
+    help="Autocast: bfloat16 (also --amp alone), or float16 for cards without it.",
+)
 @detector_options
 @click.option("--gray-world", type=float, default=0.0, show_envvar=True, help="Weight of eq. 4.")
 @click.option(

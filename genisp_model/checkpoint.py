@@ -63,6 +63,8 @@ class Checkpoint:
         `genisp_model.training.same_store.digests_of` the samples; empty where it is not known.
     detector
         `Guide.state_hash`; "" where it is not known.
+    precision
+        `Precision.state_dict()`; None where the loss is not scaled.
     """
 
     config: TrainConfig
@@ -76,6 +78,7 @@ class Checkpoint:
     device_rng: Tensor | None = None
     samples: SampleDigests | None = None
     detector: str = ""
+    precision: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write durably: the old checkpoint stays until the new one is whole.

@@ -26,6 +26,8 @@ Speedup = Literal[
     "channels-last-isp",
     "channels-last-detector",
 ]
+#: What autocast computes in: bfloat16, or float16 with a scaled loss.
+Amp = Literal["bf16", "fp16"]
 PictureFormat = Literal["png", "tiff"]
 
 DEFAULT_STORE: Final = "data.zarr"

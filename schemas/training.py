@@ -14,6 +14,7 @@ from schemas.choices import (
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
+    Amp,
     BoxLoss,
     LevelName,
     Schedule,
@@ -67,7 +68,8 @@ class TrainConfig(StrictModel):
     val_every
         Epochs between validations; the last one is always validated.
     amp
-        bfloat16 autocast.
+        Autocast in bfloat16, or in float16 with a scaled loss; None: neither. Earlier versions
+        wrote true for bfloat16.
     detector, detector_weights, box_loss
         The frozen detector that guides.
     detector_classes
@@ -108,7 +110,7 @@ class TrainConfig(StrictModel):
     warmup_steps: int = Field(default=0, ge=0, le=_MANY)
     clip_grad: float = Field(default=0.0, ge=0)
     val_every: int = Field(default=1, ge=1, le=_MANY)
-    amp: bool = False
+    amp: Amp | None = None
     detector: str = DEFAULT_DETECTOR
     detector_weights: str = DEFAULT_DETECTOR_WEIGHTS
     box_loss: BoxLoss = DEFAULT_BOX_LOSS
@@ -123,6 +125,11 @@ class TrainConfig(StrictModel):
     skip_damaged: bool = False
     checkpoint_activations: bool = False
     speedups: tuple[Speedup, ...] = ()
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, amp: object) -> object:
+        return ("bf16" if amp else None) if isinstance(amp, bool) else amp
 
     @field_validator("speedups")
     @classmethod
@@ -156,4 +163,4 @@ def option_of(name: str) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
-    return "''" if value == "" else str(value)
+    return "none" if value is None else "''" if value == "" else str(value)

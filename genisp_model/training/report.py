@@ -50,6 +50,7 @@ class StepReport:
             **self.result.parts,
             "lr": self.rate,
             **({} if norm is None else {"gradient_norm": norm}),
+            **_scaling(self.result),
             **_columns("gain", self.result.gain_range),
             **_columns("matrix", self.result.matrix_range),
             "seconds": self.seconds,
@@ -57,7 +58,7 @@ class StepReport:
         }
 
     def lines(self) -> list[str]:
-        """For the user: the step, and a warning if its numbers diverge."""
+        """For the user: the step, whether it was skipped, and a warning if its numbers diverge."""
         norm = self.result.gradient_norm
         line = (
             f"epoch {self.epoch}/{self.epochs}  step {self.step}  loss {self.result.loss:.4f}  "
@@ -65,7 +66,14 @@ class StepReport:
             f"{self.result.images / max(self.seconds, 1e-9):.2f} images/s  lr {self.rate:g}"
         )
         line += "" if norm is None else f"  norm {norm:.3g}"
-        return [line, *_divergence(self.result)]
+        return [line, *self._skipped(), *_divergence(self.result)]
+
+    def _skipped(self) -> list[str]:
+        scale = self.result.loss_scale
+        if scale is None or not self.result.overflowed:
+            return []
+        change = f"the loss scale falls from {scale:g} to {scale / 2:g}"
+        return [f"step {self.step} skipped: its gradients overflow float16; {change}"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,13 @@ class EpochReport:
 def _columns(name: str, found: Range | None) -> Row:
     """A range as two columns of ``steps.csv``; none where an ISP has no such numbers."""
     return {f"{name}_min": found[0], f"{name}_max": found[1]} if found else {}
+
+
+def _scaling(result: StepResult) -> Row:
+    """Two columns of ``steps.csv`` where the loss is scaled."""
+    if result.loss_scale is None:
+        return {}
+    return {"loss_scale": result.loss_scale, "skipped": int(result.overflowed)}
 
 
 def _divergence(result: StepResult) -> list[str]:

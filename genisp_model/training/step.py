@@ -6,6 +6,7 @@ to tell; read one by one, they would stop the device as often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -35,7 +36,10 @@ class StepResult:
     images
         How many images it saw.
     gradient_norm
-        Euclidean norm of the whole gradient before it was clipped; None where it is not clipped.
+        Euclidean norm of the whole gradient before it was clipped; None where it is neither clipped
+        nor scaled.
+    loss_scale
+        What the loss was multiplied by for the backward pass; None where it is not scaled.
     """
 
     loss: float
@@ -45,6 +49,13 @@ class StepResult:
     matrix_range: Range | None
     images: int
     gradient_norm: float | None = None
+    loss_scale: float | None = None
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the scaled loss gave gradients that are no finite numbers."""
+        norm = 0.0 if self.gradient_norm is None else self.gradient_norm
+        return self.loss_scale is not None and not math.isfinite(norm)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,9 @@ class BatchNumbers:
         return cls({name: x.detach() for name, x in losses.items()}, gains, matrix, images)
 
 
-def read_step(batches: Sequence[BatchNumbers], norm: Tensor | None = None) -> StepResult:
+def read_step(
+    batches: Sequence[BatchNumbers], norm: Tensor | None = None, loss_scale: float | None = None
+) -> StepResult:
     """All numbers of a step, with the gradient's norm if given, by one copy from the device."""
     gains = _extremes([batch.gains for batch in batches])
     matrices = _extremes([batch.matrix for batch in batches])
@@ -96,6 +109,7 @@ def read_step(batches: Sequence[BatchNumbers], norm: Tensor | None = None) -> St
         matrix_range=_range(numbers, matrices),
         images=images,
         gradient_norm=next(numbers, None),
+        loss_scale=loss_scale,
     )
 
 

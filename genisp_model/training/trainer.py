@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -28,6 +27,7 @@ from genisp_model.device import Say
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
+from genisp_model.training.precision import Precision
 from genisp_model.training.report import EpochReport, StepReport
 from genisp_model.training.run_folder import PictureRow, RunFolder
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
@@ -42,6 +42,7 @@ CHECKPOINT_EVERY = 20
 #: Validation samples drawn after each validation.
 PICTURES = 4
 DIVERGED = "lower --lr, or use --recipe default; checkpoints/last.pt is from before"
+IN_FLOAT16 = "begin a new run without --amp fp16, into another --output-dir, or "
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
+        self.precision = Precision(config.amp, self.device)
         self.isp = RECIPES[config.recipe].make_isp().to(self.device)
         self._speed_up()
         self._frozen = self.detector.state_hash()
@@ -207,6 +209,8 @@ class Trainer:
         torch.set_rng_state(saved.rng)
         if saved.device_rng is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved.device_rng, self.device)
+        if saved.precision is not None:
+            self.precision.load_state_dict(saved.precision)
         self.step, self.best = saved.step, saved.best
 
     def _where(self) -> str:
@@ -233,6 +237,7 @@ class Trainer:
             device_rng=torch.cuda.get_rng_state(self.device) if on_cuda else None,
             samples=digests_of(self.store, self._datasets),
             detector=self._frozen,
+            precision=self.precision.state_dict(),
         ).save(path)
 
     def fit(self) -> bool:
@@ -336,34 +341,38 @@ class Trainer:
         images = sum(len(batch) for batch in window)
         self.optimiser.zero_grad(set_to_none=True)
         batches = [self._backward(batch, len(batch) / images) for batch in window]
-        norm = None
-        if self.config.clip_grad:
-            norm = nn.utils.clip_grad_norm_(self.isp.parameters(), self.config.clip_grad)
-        result = read_step(batches, norm)
+        norm = self.precision.gradient_norm(self.isp.parameters(), self.config.clip_grad)
+        result = read_step(batches, norm, self.precision.scale)
+        self._refuse_no_numbers(window, result)
+        self.precision.step(self.optimiser, result)
+        return result
+
+    def _refuse_no_numbers(self, window: list[Batch], result: StepResult) -> None:
+        """Stop before the weights become none; gradients that only overflowed are skipped."""
+        mend = DIVERGED if result.loss_scale is None else IN_FLOAT16 + DIVERGED
         for batch, loss in zip(window, result.batch_losses, strict=True):
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
                     path=str(self.folder.path),
-                    mend=DIVERGED,
+                    mend=mend,
                 )
-        if result.gradient_norm is not None and not math.isfinite(result.gradient_norm):
+        norm = 0.0 if result.gradient_norm is None else result.gradient_norm
+        if not math.isfinite(norm) and not result.overflowed:
             ids = ", ".join(name for batch in window for name in batch.ids)
-            message = f"the gradient is {result.gradient_norm} at step {self.step + 1}, samples "
-            raise TrainingError(message + ids, path=str(self.folder.path), mend=DIVERGED)
-        self.optimiser.step()
-        return result
+            message = f"the gradient is {norm} at step {self.step + 1}, samples {ids}"
+            raise TrainingError(message, path=str(self.folder.path), mend=mend)
 
     def _backward(self, batch: Batch, share: float) -> BatchNumbers:
         """Add a batch's gradients, weighted by its share of the step's images."""
-        with self._autocast():
+        with self.precision.autocast():
             output = self._forward(batch)
             parts = dict(self.guide.losses(output.image, batch.targets))
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         if self.config.gray_world:
             parts["gray_world"] = gray_world_loss(output.image.float())
             loss = loss + self.config.gray_world * parts["gray_world"]
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+        self.precision.scaled(loss * share).backward()  # type: ignore[no-untyped-call]
         return BatchNumbers.of(parts | {"loss": loss}, output, len(batch))
 
     def _forward(self, batch: Batch) -> ISPOutput:
@@ -374,11 +383,6 @@ class Trainer:
         )
         return output
 
-    def _autocast(self) -> Any:
-        if not self.config.amp:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:
         rate = self.optimiser.param_groups[0]["lr"]
         told = StepReport(self.step, epoch + 1, self.config.epochs, result, rate, seconds, waited)
@@ -388,7 +392,7 @@ class Trainer:
 
     def render(self, batch: Batch) -> Tensor:
         """The network's pictures of a batch, as the detector sees them."""
-        with self._autocast():
+        with self.precision.autocast():
             pictures: Tensor = self.isp(batch.images, batch.exposure)
             return pictures.float()
 

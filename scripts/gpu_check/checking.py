@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from genisp_model.detector import FrozenDetector
+from genisp_model.training.precision import has_bfloat16
 from schemas.recipe import LevelName
 
 Status = Literal["passed", "failed", "not checked"]
@@ -147,7 +148,7 @@ class Bench:
     def has_bf16(self) -> bool:
         """Whether the device computes in bfloat16; a processor without takes 30 times as long."""
         if self.on_cuda:
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+            return has_bfloat16(self.device)
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def require_bf16(self) -> None:

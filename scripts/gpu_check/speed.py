@@ -188,7 +188,7 @@ def _parts(bench: Bench, detector: FrozenDetector, *, amp: bool) -> dict[str, fl
         for _ in range(bench.sizes.warm + bench.sizes.steps):
             run.optimiser.zero_grad(set_to_none=True)
             clocks = [Clock(bench)]
-            with run._autocast():
+            with run.precision.autocast():
                 output = run._forward(batch)
                 clocks.append(Clock(bench))
                 losses = run.guide.losses(output.image, batch.targets)

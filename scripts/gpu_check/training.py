@@ -168,7 +168,9 @@ def runs(bench: Bench, result: Result) -> None:
     bench.frame_store("resized")
     with result.part("bf16 run"):
         bench.require_bf16()
-        result.found["bf16"] = _run(bench, "bf16", amp=True)
+        result.found["bf16"] = _run(bench, "bf16", amp="bf16")
+    with result.part("fp16 run"):
+        result.found["fp16"] = _run(bench, "fp16", amp="fp16")
     try:
         with result.part("deterministic run"):
             whole = _run(bench, "whole", deterministic=True)

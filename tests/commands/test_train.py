@@ -4,12 +4,14 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli import genisp
 from genisp_model.checkpoint import load_checkpoint
-from genisp_model.training.run import continued_config
+from genisp_model.training.run import continued_config, train_config
+from schemas.exit_code import ExitCode
 from schemas.training import FREE_ON_RESUME, TrainConfig, option_of
 from tests.commands.invoke import run, train
 
@@ -96,7 +98,7 @@ def test_what_may_change_is_said_and_what_may_not_is_refused(
         ("--seed", 0): "--seed: 5 against 0",
         ("-b", 2): "--batch-size: 1 against 2",
         ("--lr-steps", ""): "--lr-steps: 1 against none",
-        ("--amp",): "--amp: False against True",
+        ("--amp",): "--amp: none against bf16",
         ("--recipe", "paper"): "--recipe: default against paper",
         ("--val-split", "val"): "--val-split: '' against val",
     }
@@ -139,6 +141,47 @@ def test_every_field_that_is_not_said_to_be_free_is_refused_by_its_option() -> N
         other = config.model_copy(update={name: "another"})
         found = config.differences(other), config.free_differences(other)
         assert [len(one) for one in found] == ([0, 1] if name in FREE_ON_RESUME else [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "meant"),
+    [
+        ((), "", None),
+        (("--amp",), "", "bf16"),
+        (("--amp", "fp16"), "", "fp16"),
+        (("--amp=bf16",), "fp16", "bf16"),
+        (("--amp", "off"), "bf16", None),
+        ((), "fp16", "fp16"),
+        ((), "1", "bf16"),
+        ((), "true", "bf16"),
+        ((), "0", None),
+    ],
+)
+def test_amp_is_a_choice_and_still_a_flag(
+    words: tuple[str, ...],
+    variable: str,
+    meant: str | None,
+    store_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[TrainConfig] = []
+
+    def started(options: dict[str, Any], *_: object, **__: object) -> ExitCode:
+        told.append(train_config({n: v for n, v in options.items() if n != "device"}))
+        return ExitCode.DONE
+
+    monkeypatch.setattr("genisp_model.training.run.run_training", started)
+    monkeypatch.setenv("GENISP_TRAIN_AMP", variable)
+    result = train("--store", store_path, *words)
+    assert result.exit_code == 0, result.output
+    assert told[0].amp == meant
+
+
+def test_amp_names_its_choices() -> None:
+    result = train("--amp", "fp8")
+    assert result.exit_code == 2
+    assert "bf16" in result.stderr
+    assert "fp16" in result.stderr
 
 
 def test_train_names_what_is_missing(store_path: Path, tmp_path: Path) -> None:

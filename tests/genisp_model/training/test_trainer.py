@@ -205,11 +205,12 @@ def test_what_is_fastest_this_time_is_not_deterministic(
         trainer(tiny_store, tmp_path, detector, deterministic=True, speedups=speedups)
 
 
-def test_bfloat16_gives_nearly_the_same_losses(
-    tiny_store: Path, tmp_path: Path, detector: FrozenDetector
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_fewer_bits_give_nearly_the_same_losses(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, amp: str
 ) -> None:
-    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
-    low = trainer(tiny_store, tmp_path / "b", detector, epochs=1, amp=True)
+    plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1, limit_steps=1)
+    low = trainer(tiny_store, tmp_path / "b", detector, epochs=1, limit_steps=1, amp=amp)
     plain.fit()
     low.fit()
     assert low.losses == pytest.approx(plain.losses, rel=0.01)
@@ -268,15 +269,17 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("clip_grad", [0.0, 1e-3])
+@pytest.mark.parametrize("amp", [None, "fp16"])
 def test_a_step_reads_from_the_device_once_and_before_the_optimiser(
     tiny_store: Path,
     tmp_path: Path,
     detector: FrozenDetector,
     monkeypatch: pytest.MonkeyPatch,
     clip_grad: float,
+    amp: str | None,
 ) -> None:
     options: dict[str, Any] = {"batch_size": 1, "accumulate": 2, "gray_world": 0.1}
-    run = trainer(tiny_store, tmp_path, detector, clip_grad=clip_grad, **options)
+    run = trainer(tiny_store, tmp_path, detector, amp=amp, clip_grad=clip_grad, **options)
     window = list(islice(run.loader, 2))
     run._train_step(window)  # makes what is cached
     lists: list[Tensor] = []
