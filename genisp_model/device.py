@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
-from pipeline.errors import UsageError
+from pipeline.errors import TrainingError, UsageError
 
 #: Called with lines for the user.
 Say = Callable[[str], None]
+
+#: What CUDA's libraries say of too little memory where torch has no type of its own for it.
+_NO_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+@contextmanager
+def memory_errors(device: torch.device, doing: str, *, mend: str, path: str = "") -> Iterator[None]:
+    """Turn running out of the device's memory, or the host's, into an error with a mend.
+
+    Parameters
+    ----------
+    device
+        Where it is computed.
+    doing
+        What, such as ``"at step 3"``; part of the message.
+    mend
+        What needs less memory there.
+    path
+        The folder or file it is about.
+
+    Raises
+    ------
+    TrainingError
+        For what was raised inside.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        place = _full(error, device)
+        if place is None:
+            raise
+        message = f"not enough memory on {place} {doing}"
+        raise TrainingError(message, path=path, mend=mend) from error
+
+
+def _full(error: MemoryError | RuntimeError, device: torch.device) -> str | None:
+    """Whose memory was not enough; None if the error is about something else."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return "the host"
+    out = isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _NO_MEMORY)
+    return str(device) if out else None
 
 
 def choose_device(name: str, say: Say) -> torch.device:
@@ -19,6 +66,8 @@ def choose_device(name: str, say: Say) -> torch.device:
     ------
     UsageError
         If it is no device, not there, or one that keeps no numbers (``meta``).
+    TrainingError
+        If its memory is full already.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -31,8 +80,12 @@ def choose_device(name: str, say: Say) -> torch.device:
         raise UsageError(f"--device {name!r} is no device", mend="cpu, cuda, cuda:1") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device", mend="use --device cpu, or auto")
+    full = "close other programs on it, or name another --device"
     try:
-        torch.ones(1, device=device).item()
+        with memory_errors(device, "for a single number", mend=full):
+            torch.ones(1, device=device).item()
+    except TrainingError:
+        raise
     # A backend that torch was built without says so in its own way: some are modules that are not
     # there, some fail assertions.
     except (RuntimeError, NotImplementedError, ImportError, AssertionError) as error:

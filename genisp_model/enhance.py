@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from genisp_model.checkpoint import load_isp
-from genisp_model.device import Say, choose_device
+from genisp_model.device import Say, choose_device, memory_errors
 from genisp_model.files import check_replaceable, output_folder, whole_file
 from genisp_model.isp import ISP
 from pipeline.errors import GenispError, StoreError, TrainingError, UsageError
@@ -27,6 +27,8 @@ from schemas.recipe import Codec, Colour, LevelName, Recipe
 from schemas.training import TrainConfig
 
 Picture = npt.NDArray[np.float32]
+
+_FULL = "--level resized, --device cpu, or close other programs"
 
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "tiff": ".tif"}
 #: Every order and choice of levels a store may hold.
@@ -108,7 +110,9 @@ def run_enhance(
     """
     paths = picture_paths(inputs, how)
     isp, config = load_isp(checkpoint)
-    isp = isp.to(choose_device(how.device, lambda _: None))
+    device = choose_device(how.device, lambda _: None)
+    with memory_errors(device, "for the network", mend=_FULL):
+        isp = isp.to(device)
     read = _reader(config, how, develop, warn)
     output_folder(how.output_dir, mend="fix permissions, or name another --output-dir")
     failed = 0
@@ -119,7 +123,8 @@ def run_enhance(
             failed += 1
             warn(f"failed: {error}" + (f"\n  mend: {error.mend}" if error.mend else ""))
             continue
-        picture = render(isp, negative.xyz, negative.brightness)
+        with memory_errors(device, "for its picture", mend=_FULL, path=name):
+            picture = render(isp, negative.xyz, negative.brightness)
         write_picture(picture, path, how.format)
         say(f"{path} ({picture.shape[1]}x{picture.shape[0]})")
     if failed:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
 from genisp_model.detector.classes import read_classes
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
-from genisp_model.device import Say, choose_device
+from genisp_model.device import Say, choose_device, memory_errors
 from genisp_model.evaluation.comparison import Pictures, compare
 from schemas.info import RenderingScore
 
@@ -28,9 +30,21 @@ def run_evaluation(
     Raises
     ------
     UsageError, NoStoreError, TrainingError
-        If the split, the store or the checkpoint is not there.
+        If the split, the store or the checkpoint is not there, or memory is too short.
     """
     device = choose_device(options["device"], say)
+    mend = "close other programs on the device, or --level resized, or another --device"
+    with memory_errors(device, "for scoring", mend=mend):
+        return _scored(options, checkpoint, device, say, pictures)
+
+
+def _scored(
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    device: torch.device,
+    say: Say,
+    pictures: Pictures | None,
+) -> list[RenderingScore]:
     named = options.get("detector_classes")
     detector = load_frozen_detector(
         options["detector"],

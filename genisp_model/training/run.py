@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.detector.classes import read_classes
-from genisp_model.detector.frozen import load_frozen_detector, only_box_loss
-from genisp_model.device import Say, choose_device
+from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector, only_box_loss
+from genisp_model.device import Say, choose_device, memory_errors
 from genisp_model.recipes import RECIPES
 from genisp_model.training.environment import environment
+from genisp_model.training.memory import set_up_mend
 from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import NoStoreError, UsageError
@@ -124,6 +125,18 @@ def _lr_steps(text: str) -> tuple[int, ...]:
     return steps
 
 
+def _detector(config: TrainConfig, device: torch.device) -> FrozenDetector:
+    """The frozen detector, on its device."""
+    detector = load_frozen_detector(
+        config.detector,
+        weights=config.detector_weights,
+        box_loss=config.box_loss,
+        classes=config.detector_classes or None,
+    )
+    with memory_errors(device, "for the detector", mend=set_up_mend(config)):
+        return detector.to(device)
+
+
 def run_training(
     options: dict[str, Any],
     path: Path,
@@ -156,21 +169,14 @@ def run_training(
     else:
         config, changes = train_config(options), []
     torch.manual_seed(config.seed)  # random weights are the same when the run is continued
-    detector = load_frozen_detector(
-        config.detector,
-        weights=config.detector_weights,
-        box_loss=config.box_loss,
-        classes=config.detector_classes or None,
-    )
+    detector = _detector(config, device)
     folder = RunFolder(path)
     with folder.only_writer():
         if last.exists() and not resume:
             mend = "add --resume to go on with it, or name another --output-dir"
             raise UsageError("there is a run in this folder", path=str(path), mend=mend)
         interruption = Interruption()
-        trainer = Trainer(
-            config, detector.to(device), folder, device, say, stop=lambda: interruption.wanted
-        )
+        trainer = Trainer(config, detector, folder, device, say, stop=lambda: interruption.wanted)
         if resume:
             trainer.resume(last, accept_changes=accept_changes)
             if changes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -23,10 +24,11 @@ from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.guide import Guide
-from genisp_model.device import Say
+from genisp_model.device import Say, memory_errors
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
+from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.precision import Precision
 from genisp_model.training.report import EpochReport, StepReport
 from genisp_model.training.run_folder import PictureRow, RunFolder
@@ -83,14 +85,15 @@ class Trainer:
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
         self.precision = Precision(config.amp, self.device)
-        self.isp = RECIPES[config.recipe].make_isp().to(self.device)
-        self._speed_up()
-        self._frozen = self.detector.state_hash()
-        self.guide = guide_by(
-            self.detector,
-            plain=config.plain_detector,
-            fused="fused-detector" in config.speedups,
-        )
+        with self._memory("for the detector and the network", set_up_mend(config)):
+            self.isp = RECIPES[config.recipe].make_isp().to(self.device)
+            self._speed_up()
+            self._frozen = self.detector.state_hash()
+            self.guide = guide_by(
+                self.detector,
+                plain=config.plain_detector,
+                fused="fused-detector" in config.speedups,
+            )
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
         self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
         self.store = open_store(config.store)
@@ -103,6 +106,9 @@ class Trainer:
             self.validation = [self._one_batch]
         elif config.val_split:
             self.validation = self._loader(config.val_split, shuffle=False, flip=0.0)
+
+    def _memory(self, doing: str, mend: str) -> AbstractContextManager[None]:
+        return memory_errors(self.device, doing, mend=mend, path=str(self.folder.path))
 
     def _speed_up(self) -> None:
         if "cudnn-benchmark" in self.config.speedups:
@@ -181,7 +187,10 @@ class Trainer:
                 mend="train anew into another --output-dir, or add --accept-changed-store",
             )
         try:
-            self._restore(saved, changes)
+            with self._memory("for the checkpoint", set_up_mend(self.config)):
+                self._restore(saved, changes)
+        except TrainingError:
+            raise
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             message = f"its state does not fit this run ({type(error).__name__}: {error})"
             mend = "use the version of this tool that wrote it, or begin a new run"
@@ -289,21 +298,15 @@ class Trainer:
         started, waited = time.monotonic(), 0.0
         batches = self._batches()
         while True:
-            before = time.monotonic()
-            window = list(islice(batches, self.config.accumulate))
-            waited += time.monotonic() - before
-            if not window:
-                return True
-            self._set_rate(epoch)
-            try:
+            mend = step_mend(self.config, saved=self.folder.last.exists())
+            with self._memory(f"at step {self.step + 1}", mend):
+                before = time.monotonic()
+                window = list(islice(batches, self.config.accumulate))
+                waited += time.monotonic() - before
+                if not window:
+                    return True
+                self._set_rate(epoch)
                 result = self._train_step(window)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"not enough memory on {self.device} at step {self.step + 1}",
-                    path=str(self.folder.path),
-                    mend="--batch-size 1 with a larger --accumulate steps alike; --amp and "
-                    "--checkpoint-activations need less too",
-                ) from error
             self.step += 1
             self.losses.append(result.loss)
             self._log(epoch, result, time.monotonic() - started, waited)
@@ -329,7 +332,8 @@ class Trainer:
         """The first batch of the first epoch, also in a run that is continued."""
         state = self.loader.state_dict()
         self.loader.set_epoch(0)
-        first = next(iter(self.loader), None)  # the pass is over with its last reference
+        with self._memory("for the first batch", step_mend(self.config, saved=False)):
+            first = next(iter(self.loader), None)  # the pass is over with its last reference
         self.loader.load_state_dict(state)
         if first is None:
             message = "every sample of the first batch is damaged"
@@ -407,10 +411,13 @@ class Trainer:
 
     def _validate(self, told: EpochReport) -> None:
         """Score, draw, and keep the network if it is the best; random numbers stay as they are."""
+        mend = validation_mend(self.config, saved=self.folder.last.exists())
         self.isp.eval()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        unchanged = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
+        with self._memory(f"in the validation after epoch {told.epoch}", mend), unchanged:
             scores = evaluate(self.render, self.guide, self._validation_batches())
-        self.folder.draw_pictures(told.epoch, list(islice(self._pictures(), PICTURES)))
+        with self._memory(f"for the pictures after epoch {told.epoch}", mend):
+            self.folder.draw_pictures(told.epoch, list(islice(self._pictures(), PICTURES)))
         self.isp.train()
         self._report(told, scores)
 
