@@ -12,6 +12,7 @@ from commands.exits import command
 from commands.options import NamedPath, detector_options, level_option, store_option
 from commands.output import say
 from schemas.choices import (
+    AUTO,
     DEFAULT_SCHEDULE,
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
@@ -182,12 +183,13 @@ class _AmpChoice(click.Choice[str]):
 )
 @click.option(
     "--speedup",
+    "--speedups",
     "speedups",
-    type=click.Choice(get_args(Speedup)),
+    type=click.Choice((*get_args(Speedup), AUTO)),
     multiple=True,
     show_envvar=True,
-    help="Another way to the same numbers, up to rounding; what pays depends on the GPU. "
-    "Repeatable.",
+    help="Another way to the same numbers, up to rounding; auto: those known to pay on the "
+    "device. Repeatable.",
 )
 @click.option(
     "--skip-damaged", is_flag=True, show_envvar=True, help="Count damaged samples, go on."

@@ -25,7 +25,10 @@ Speedup = Literal[
     "cudnn-benchmark",
     "channels-last-isp",
     "channels-last-detector",
+    "compile-isp",
 ]
+#: On the command line beside them: those that are known to pay on the device.
+AUTO: Final = "auto"
 #: What autocast computes in: bfloat16, or float16 with a scaled loss.
 Amp = Literal["bf16", "fp16"]
 PictureFormat = Literal["png", "tiff"]

@@ -251,7 +251,7 @@ def _nothing_to_fuse() -> UsageError:
     return UsageError(
         "fused-detector is for a RetinaNet in the frozen engine, on a CUDA device, with "
         "Triton installed",
-        mend="leave it out",
+        mend="leave it out; a run that has it goes on here with --resume --speedup auto",
     )
 
 

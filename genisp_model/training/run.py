@@ -18,11 +18,12 @@ from genisp_model.recipes import RECIPES
 from genisp_model.training.environment import environment
 from genisp_model.training.memory import set_up_mend
 from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.speedups import device_facts, with_known
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import NoStoreError, UsageError
 from pipeline.runtime.interruption import Interruption
 from pipeline.store import open_store
-from schemas.choices import DEFAULT_DETECTOR
+from schemas.choices import AUTO, DEFAULT_DETECTOR
 from schemas.exit_code import ExitCode
 from schemas.training import TrainConfig, option_of
 
@@ -99,6 +100,8 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
         chosen["detector_classes"] = read_classes(chosen["detector_classes"])
     if "lr_steps" in chosen:
         chosen["lr_steps"] = _lr_steps(chosen["lr_steps"])
+    if "speedups" in chosen:  # which those are depends on the device: `run_training` adds them
+        chosen["speedups"] = tuple(name for name in chosen["speedups"] if name != AUTO)
     return chosen
 
 
@@ -162,14 +165,14 @@ def run_training(
     if resume and not last.exists():
         mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
         raise UsageError("there is no run to continue here", path=str(path), mend=mend)
-    if resume:
-        saved = load_checkpoint(last)
-        config = continued_config(saved, {name: options[name] for name in options if name in given})
-        changes = saved.config.free_differences(config)
-    else:
-        config, changes = train_config(options), []
+    saved = load_checkpoint(last) if resume else None
+    if saved is not None:
+        options = {name: options[name] for name in options if name in given}
+    config = train_config(options) if saved is None else continued_config(saved, options)
     torch.manual_seed(config.seed)  # random weights are the same when the run is continued
     detector = _detector(config, device)
+    if AUTO in options.get("speedups", ()):
+        config = with_known(config, device_facts(config, detector, device), say)
     folder = RunFolder(path)
     with folder.only_writer():
         if last.exists() and not resume:
@@ -177,8 +180,9 @@ def run_training(
             raise UsageError("there is a run in this folder", path=str(path), mend=mend)
         interruption = Interruption()
         trainer = Trainer(config, detector, folder, device, say, stop=lambda: interruption.wanted)
-        if resume:
+        if saved is not None:
             trainer.resume(last, accept_changes=accept_changes)
+            changes = saved.config.free_differences(config)
             if changes:
                 say("changed from here on: " + "; ".join(changes))
         else:

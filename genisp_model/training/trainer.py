@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
@@ -34,6 +33,7 @@ from genisp_model.training.report import EpochReport, StepReport
 from genisp_model.training.run_folder import PictureRow, RunFolder
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
 from genisp_model.training.schedule import learning_rate, refuse_long_warmup
+from genisp_model.training.speedups import speed_up
 from genisp_model.training.step import BatchNumbers, StepResult, read_step
 from pipeline.errors import TrainingError, UsageError
 from pipeline.store.reader import open_store
@@ -87,7 +87,7 @@ class Trainer:
         self.precision = Precision(config.amp, self.device)
         with self._memory("for the detector and the network", set_up_mend(config)):
             self.isp = RECIPES[config.recipe].make_isp().to(self.device)
-            self._speed_up()
+            self._compiled = speed_up(config, self.isp, self.detector, self.device)
             self._frozen = self.detector.state_hash()
             self.guide = guide_by(
                 self.detector,
@@ -109,24 +109,6 @@ class Trainer:
 
     def _memory(self, doing: str, mend: str) -> AbstractContextManager[None]:
         return memory_errors(self.device, doing, mend=mend, path=str(self.folder.path))
-
-    def _speed_up(self) -> None:
-        if "cudnn-benchmark" in self.config.speedups:
-            if self.config.deterministic:
-                raise UsageError(
-                    "cudnn-benchmark takes the algorithm that was fastest this time",
-                    mend="leave it out, or --deterministic",
-                )
-            torch.backends.cudnn.benchmark = True
-        # A convolution computes in its weights' memory format.
-        channels_last: Any = {"memory_format": torch.channels_last}
-        if "channels-last-isp" in self.config.speedups:
-            self.isp.to(**channels_last)
-        if "channels-last-detector" in self.config.speedups:
-            if not isinstance(self.detector, nn.Module):
-                message = "channels-last-detector is for guides that are torch modules"
-                raise UsageError(message, mend="leave it out")
-            self.detector.to(**channels_last)
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
         dataset = StoreDataset(
@@ -380,11 +362,10 @@ class Trainer:
         return BatchNumbers.of(parts | {"loss": loss}, output, len(batch))
 
     def _forward(self, batch: Batch) -> ISPOutput:
+        forward = self._compiled or self.isp.forward_with_parameters
         if not self.config.checkpoint_activations:
-            return self.isp.forward_with_parameters(batch.images, batch.exposure)
-        output: ISPOutput = checkpoint(
-            self.isp.forward_with_parameters, batch.images, batch.exposure, use_reentrant=False
-        )
+            return forward(batch.images, batch.exposure)
+        output: ISPOutput = checkpoint(forward, batch.images, batch.exposure, use_reentrant=False)
         return output
 
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:

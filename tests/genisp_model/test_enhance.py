@@ -195,6 +195,21 @@ def test_a_diverged_network_makes_no_picture() -> None:
         render(isp, np.zeros((3, 16, 24), np.float32), 0.1)
 
 
+def test_too_little_memory_names_the_input_and_what_helps(
+    checkpoint: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("genisp_model.enhance.render", full)
+    name = store.ids()[0]
+    options = ("--store", store.path, "--checkpoint", checkpoint, "--output-dir", tmp_path)
+    result = run(*options, "--device", "cpu", name)
+    assert result.exit_code == 1
+    assert f"error: {name}: not enough memory on cpu for its picture" in result.stderr
+    assert "--level resized" in result.stderr
+
+
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
+from genisp_model.evaluation import run as evaluation
 from genisp_model.training import trainer as trainer_module
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.run import run_training, train_config
@@ -134,6 +135,16 @@ def test_a_validation_that_does_not_fit(
         run.fit()
     assert "--batch-size 1" in raised.value.mend
     assert "--checkpoint-activations" not in raised.value.mend
+
+
+def test_scoring_that_does_not_fit(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "compare", full)
+    told = options | {"device": "cpu", "split": "val", "level": "resized", "box_loss": None}
+    with pytest.raises(TrainingError, match="not enough memory on cpu for scoring") as raised:
+        evaluation.run_evaluation(told, None, lambda _: None)
+    assert "--level resized" in raised.value.mend
 
 
 CONFIG = TrainConfig(store="s", store_fingerprint="f", epochs=1, batch_size=4, accumulate=2, lr=1.0)

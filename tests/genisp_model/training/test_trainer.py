@@ -173,6 +173,8 @@ def test_a_speedup_gives_the_same_losses_up_to_rounding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    # Without its code generation, which takes a minute: the rest of the compiler's path.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     before = detector.state_hash()
     plain = trainer(tiny_store, tmp_path / "a", detector, epochs=1)
     plain.fit()
