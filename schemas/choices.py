@@ -26,6 +26,7 @@ Speedup = Literal[
     "channels-last-isp",
     "channels-last-detector",
     "compile-isp",
+    "cuda-graph",
 ]
 #: On the command line beside them: those that are known to pay on the device.
 AUTO: Final = "auto"

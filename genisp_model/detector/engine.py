@@ -122,13 +122,17 @@ class FrozenEngine:
     def losses_of(self, images: Tensor, objects: Objects) -> dict[str, Tensor]:
         """`losses_by_image` of one tensor and padded boxes: the same shapes, the same kernels."""
         size = (images.shape[-2], images.shape[-1])
-        if self._size(size) != size:
+        if self.resizes(size):
             raise UsageError(
                 f"this detector looks at {size[1]}x{size[0]} pixels in another size",
                 mend="give it a list of images, which are resized one by one",
             )
         batch = ImageList(self._padded(images), [size] * len(images))
         return self._losses(self._seen(batch.tensors), batch, objects)
+
+    def resizes(self, size: Size) -> bool:
+        """Whether images of this (height, width) are looked at in another size."""
+        return self._size(size) != size
 
     def state_hash(self) -> str:
         """Of the untouched detector."""

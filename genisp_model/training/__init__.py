@@ -8,6 +8,7 @@ Open `trainer` first: the loop, from a batch to the network's next step.
 - `precision`: fewer bits, and the scale of the loss in float16.
 - `memory`: what needs less memory, where a run has run out of it.
 - `speedups`: other ways to the same numbers, and which pay on which device.
+- `cuda_graph`: forward and backward pass of a step launched as one.
 - `step`: what one step tells, read from the device in one piece.
 - `run`: what the command ``train`` does with its options.
 - `environment`: where a run runs: machine, versions, commit.

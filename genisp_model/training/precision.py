@@ -93,12 +93,12 @@ class Precision:
         """What the loss of this step is multiplied by."""
         return self.loss_scale.scale if self.loss_scale else None
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass."""
+    def autocast(self, *, cached: bool = True) -> AbstractContextManager[Any]:
+        """The context of a forward pass; `cached`: weights are cast once in it, not at each use."""
         if self._amp is None:
             return nullcontext()
         dtype = torch.bfloat16 if self._amp == "bf16" else torch.float16
-        return torch.autocast(self._device.type, dtype=dtype)
+        return torch.autocast(self._device.type, dtype=dtype, cache_enabled=cached)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What the backward pass begins with."""

@@ -16,8 +16,13 @@ import torch
 from torch import Tensor
 
 from genisp_model.isp import ISPOutput
+from pipeline.errors import TrainingError
 
 Range = tuple[float, float]
+
+#: What to do when numbers are none any more; the second part where the loss was scaled.
+DIVERGED = "lower --lr, or use --recipe default; checkpoints/last.pt is from before"
+IN_FLOAT16 = "begin a new run without --amp fp16, into another --output-dir, or "
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,37 @@ def read_step(
         gradient_norm=next(numbers, None),
         loss_scale=loss_scale,
     )
+
+
+def refuse_no_numbers(
+    result: StepResult, ids: Sequence[Sequence[str]], *, step: int, path: str
+) -> None:
+    """Stop before the weights become none; gradients that only overflowed are skipped.
+
+    Parameters
+    ----------
+    result
+        Of the step, before the optimiser.
+    ids
+        The samples of each of its batches.
+    step, path
+        Its number, from 1, and the run's folder, for the message.
+
+    Raises
+    ------
+    TrainingError
+        If a loss, or the gradient's norm, is no finite number.
+    """
+    mend = DIVERGED if result.loss_scale is None else IN_FLOAT16 + DIVERGED
+    for names, loss in zip(ids, result.batch_losses, strict=True):
+        if not math.isfinite(loss):
+            message = f"the loss is {loss} at step {step}, samples {', '.join(names)}"
+            raise TrainingError(message, path=path, mend=mend)
+    norm = result.gradient_norm
+    if norm is not None and not math.isfinite(norm) and not result.overflowed:
+        every = ", ".join(name for names in ids for name in names)
+        message = f"the gradient is {norm} at step {step}, samples {every}"
+        raise TrainingError(message, path=path, mend=mend)
 
 
 def read_together(scalars: Sequence[Tensor]) -> list[float]:

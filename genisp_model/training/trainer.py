@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,12 +21,13 @@ from torch.utils.checkpoint import checkpoint
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
 from genisp_model.data.loader import Batch, StreamLoader
-from genisp_model.detector.engine import guide_by
+from genisp_model.detector.engine import FrozenEngine, guide_by
 from genisp_model.detector.guide import Guide
 from genisp_model.device import Say, memory_errors
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
+from genisp_model.training.cuda_graph import GraphedStep, Inputs, engine_for_graph
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.precision import Precision
 from genisp_model.training.report import EpochReport, StepReport
@@ -34,7 +35,7 @@ from genisp_model.training.run_folder import PictureRow, RunFolder
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
 from genisp_model.training.schedule import learning_rate, refuse_long_warmup
 from genisp_model.training.speedups import speed_up
-from genisp_model.training.step import BatchNumbers, StepResult, read_step
+from genisp_model.training.step import BatchNumbers, StepResult, read_step, refuse_no_numbers
 from pipeline.errors import TrainingError, UsageError
 from pipeline.store.reader import open_store
 from schemas.training import TrainConfig
@@ -43,8 +44,6 @@ from schemas.training import TrainConfig
 CHECKPOINT_EVERY = 20
 #: Validation samples drawn after each validation.
 PICTURES = 4
-DIVERGED = "lower --lr, or use --recipe default; checkpoints/last.pt is from before"
-IN_FLOAT16 = "begin a new run without --amp fp16, into another --output-dir, or "
 
 
 @dataclass
@@ -94,6 +93,10 @@ class Trainer:
                 plain=config.plain_detector,
                 fused="fused-detector" in config.speedups,
             )
+        self._graph: GraphedStep[BatchNumbers] | None = None
+        if "cuda-graph" in config.speedups:
+            engine = engine_for_graph(config, self.guide, self.device)
+            self._graph = GraphedStep(self._recorded, engine, self.isp.parameters())
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
         self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
         self.store = open_store(config.store)
@@ -329,43 +332,46 @@ class Trainer:
         batches = [self._backward(batch, len(batch) / images) for batch in window]
         norm = self.precision.gradient_norm(self.isp.parameters(), self.config.clip_grad)
         result = read_step(batches, norm, self.precision.scale)
-        self._refuse_no_numbers(window, result)
+        ids = [batch.ids for batch in window]
+        refuse_no_numbers(result, ids, step=self.step + 1, path=str(self.folder.path))
         self.precision.step(self.optimiser, result)
         return result
 
-    def _refuse_no_numbers(self, window: list[Batch], result: StepResult) -> None:
-        """Stop before the weights become none; gradients that only overflowed are skipped."""
-        mend = DIVERGED if result.loss_scale is None else IN_FLOAT16 + DIVERGED
-        for batch, loss in zip(window, result.batch_losses, strict=True):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {self.step + 1}, samples " + ", ".join(batch.ids),
-                    path=str(self.folder.path),
-                    mend=mend,
-                )
-        norm = 0.0 if result.gradient_norm is None else result.gradient_norm
-        if not math.isfinite(norm) and not result.overflowed:
-            ids = ", ".join(name for batch in window for name in batch.ids)
-            message = f"the gradient is {norm} at step {self.step + 1}, samples {ids}"
-            raise TrainingError(message, path=str(self.folder.path), mend=mend)
-
     def _backward(self, batch: Batch, share: float) -> BatchNumbers:
         """Add a batch's gradients, weighted by its share of the step's images."""
+        if self._graph is not None and self._graph.takes(batch, self.say):
+            return self._graph(batch)
         with self.precision.autocast():
-            output = self._forward(batch)
-            parts = dict(self.guide.losses(output.image, batch.targets))
+            output = self._forward(batch.images, batch.exposure)
+            losses = self.guide.losses(output.image, batch.targets)
+        return self._add_gradients(output, losses, share)
+
+    def _recorded(self, inputs: Inputs) -> BatchNumbers:
+        """The same in one graph, of a step of one batch."""
+        engine = self.guide
+        assert isinstance(engine, FrozenEngine)
+        with self.precision.autocast(cached=False):  # casts are recorded where they are used
+            output = self._forward(inputs.images, inputs.exposure)
+            losses = engine.losses_of(output.image, inputs.objects)
+        means = {name: values.sum() / len(values) for name, values in losses.items()}
+        return self._add_gradients(output, means, 1.0)
+
+    def _add_gradients(
+        self, output: ISPOutput, losses: Mapping[str, Tensor], share: float
+    ) -> BatchNumbers:
+        parts = dict(losses)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         if self.config.gray_world:
             parts["gray_world"] = gray_world_loss(output.image.float())
             loss = loss + self.config.gray_world * parts["gray_world"]
-        self.precision.scaled(loss * share).backward()  # type: ignore[no-untyped-call]
-        return BatchNumbers.of(parts | {"loss": loss}, output, len(batch))
+        torch.autograd.backward(self.precision.scaled(loss * share))
+        return BatchNumbers.of(parts | {"loss": loss}, output, len(output.image))
 
-    def _forward(self, batch: Batch) -> ISPOutput:
+    def _forward(self, images: Tensor, exposure: Tensor) -> ISPOutput:
         forward = self._compiled or self.isp.forward_with_parameters
         if not self.config.checkpoint_activations:
-            return forward(batch.images, batch.exposure)
-        output: ISPOutput = checkpoint(forward, batch.images, batch.exposure, use_reentrant=False)
+            return forward(images, exposure)
+        output: ISPOutput = checkpoint(forward, images, exposure, use_reentrant=False)
         return output
 
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:

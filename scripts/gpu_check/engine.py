@@ -18,6 +18,7 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.losses import Objects
 from genisp_model.isp import GenISP
+from genisp_model.training.cuda_graph import capture
 from scripts.gpu_check.checking import (
     Bench,
     NotCheckedError,
@@ -285,6 +286,7 @@ class _Graph:
         self.step = step
 
         def gradients() -> Tensor:
+            step.optimiser.zero_grad(set_to_none=True)
             with _autocast(batch.images.device, step.amp, cached=False):
                 output = step.forward(batch.images, batch.exposure)
                 losses = engine.losses_of(output.image, objects)
@@ -292,21 +294,11 @@ class _Graph:
             torch.autograd.backward(loss)
             return loss.detach()
 
-        side = _cuda.Stream()
-        side.wait_stream(_cuda.current_stream())
-        with _cuda.stream(side):
-            for _ in range(3):
-                step.optimiser.zero_grad(set_to_none=True)
-                gradients()
-        _cuda.current_stream().wait_stream(side)
-        step.optimiser.zero_grad(set_to_none=True)
-        self.graph = _cuda.CUDAGraph()
-        with _cuda.graph(self.graph):
-            self.loss = gradients()
+        self.loss, self._replay = capture(gradients)
 
     def __call__(self) -> float:
         """Replay writes the gradients anew: there is nothing to set to zero."""
-        self.graph.replay()
+        self._replay()
         self.step.optimiser.step()
         return float(self.loss)
 

@@ -189,7 +189,7 @@ def _parts(bench: Bench, detector: FrozenDetector, *, amp: bool) -> dict[str, fl
             run.optimiser.zero_grad(set_to_none=True)
             clocks = [Clock(bench)]
             with run.precision.autocast():
-                output = run._forward(batch)
+                output = run._forward(batch.images, batch.exposure)
                 clocks.append(Clock(bench))
                 losses = run.guide.losses(output.image, batch.targets)
             clocks.append(Clock(bench))

@@ -163,8 +163,10 @@ def test_activations_computed_twice_give_the_same_losses(
     assert kept.losses == twice.losses
 
 
-# fused-detector needs a GPU: `make gpu-check` compares its numbers.
-@pytest.mark.parametrize("speedup", sorted(set(get_args(Speedup)) - {"fused-detector"}))
+# These need a GPU: `make gpu-check` compares their numbers.
+@pytest.mark.parametrize(
+    "speedup", sorted(set(get_args(Speedup)) - {"fused-detector", "cuda-graph"})
+)
 def test_a_speedup_gives_the_same_losses_up_to_rounding(
     tiny_store: Path,
     tmp_path: Path,
