@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from genisp_model.data.loader import StreamLoader
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.evaluation import run as evaluation
+from genisp_model.evaluation.scores import Evaluation
 from genisp_model.training import trainer as trainer_module
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.run import run_training, train_config
@@ -111,7 +113,7 @@ def test_a_step_that_does_not_fit(
 def test_a_first_batch_that_does_not_fit(
     made: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module.StreamLoader, "__iter__", full)
+    monkeypatch.setattr(StreamLoader, "__iter__", full)
     with pytest.raises(TrainingError, match="for the first batch"):
         made(overfit_one_batch=True)
 
@@ -129,7 +131,7 @@ def test_a_validation_that_does_not_fit(
     run = made()
     monkeypatch.setattr(trainer_module if name == "evaluate" else run, name, full)
     if name == "_pictures":
-        scores = trainer_module.Evaluation(0.0, 0.0, 0.0, {}, {}, "")
+        scores = Evaluation(0.0, 0.0, 0.0, {}, {}, "")
         monkeypatch.setattr(trainer_module, "evaluate", lambda *_: scores)
     with pytest.raises(TrainingError, match=f"not enough memory on cpu {doing}") as raised:
         run.fit()
