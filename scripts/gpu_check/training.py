@@ -164,13 +164,22 @@ def _judge(
 
 
 def runs(bench: Bench, result: Result) -> None:
-    """Whole runs as the command makes them: bf16; deterministic; the same, stopped and resumed."""
+    """Whole runs as the command makes them: fewer bits, a graph, deterministic and resumed."""
     bench.frame_store("resized")
     with result.part("bf16 run"):
         bench.require_bf16()
         result.found["bf16"] = _run(bench, "bf16", amp="bf16")
     with result.part("fp16 run"):
+        if not bench.on_cuda:
+            raise NotCheckedError("float16 takes too long on a processor")
         result.found["fp16"] = _run(bench, "fp16", amp="fp16")
+    with result.part("CUDA graph run"):
+        if not bench.on_cuda:
+            raise NotCheckedError("there are no graphs without a GPU")
+        plain, graph = _run(bench, "plain"), _run(bench, "graph", speedups=("cuda-graph",))
+        result.found["graph"] = graph
+        away = max(abs(ours / theirs - 1) for ours, theirs in zip(graph, plain, strict=True))
+        result.require(away < 1e-2, f"by a graph, losses differ by {away:.1g}")
     try:
         with result.part("deterministic run"):
             whole = _run(bench, "whole", deterministic=True)
