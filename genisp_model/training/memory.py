@@ -16,7 +16,10 @@ def set_up_mend(config: TrainConfig) -> str:
 
 def step_mend(config: TrainConfig, *, saved: bool) -> str:
     """For a training step; `saved` says that there is a checkpoint to go on from."""
-    resumed = [] if config.checkpoint_activations else ["--checkpoint-activations"]
+    if "cuda-graph" in config.speedups:  # it keeps its memory, and goes with neither of the others
+        resumed = ["--speedup auto --checkpoint-activations"]
+    else:
+        resumed = [] if config.checkpoint_activations else ["--checkpoint-activations"]
     return _mend(config, resumed, saved=saved)
 
 
@@ -30,14 +33,15 @@ def _mend(config: TrainConfig, resumed: list[str], *, saved: bool) -> str:
     new = []
     if config.batch_size > 1:
         images = config.batch_size * config.accumulate
-        new.append(f"--batch-size 1 --accumulate {images}, which steps alike")
+        graph = " without cuda-graph" if "cuda-graph" in config.speedups else ""
+        new.append(f"--batch-size 1 --accumulate {images}{graph} (the same steps)")
     if config.amp is None:
         new.append("--amp")
     if config.level == "packed":
         new.append("--level resized")
     if not saved:
-        return "; ".join([*resumed, *new, f"or {_FREE}"])
+        return "; or ".join([*resumed, *new, _FREE])
     parts = [f"--resume {option}" for option in resumed]
     if new:
-        parts.append("in a new run, into another --output-dir: " + ", or ".join(new))
-    return "; ".join([*parts, f"or {_FREE} and --resume"])
+        parts.append("in a new run, into another --output-dir: " + " or ".join(new))
+    return "; or ".join([*parts, f"{_FREE}, and --resume"])

@@ -183,6 +183,13 @@ def test_a_mend_names_what_is_not_done_yet_and_may_be_done(
         assert "--resume" not in text
 
 
+def test_what_does_not_go_with_a_graph_is_named_without_it() -> None:
+    graph = CONFIG.model_copy(update={"speedups": ("cuda-graph",)})
+    text = step_mend(graph, saved=True)
+    assert "--resume --speedup auto --checkpoint-activations" in text
+    assert "--accumulate 8 without cuda-graph" in text
+
+
 def test_a_plain_detector_is_not_told_to_be_plain() -> None:
     plain = CONFIG.model_copy(update={"plain_detector": True})
     assert "--plain-detector" in set_up_mend(CONFIG)
