@@ -9,9 +9,14 @@ AUDIT_READY := $(AUDIT)/.ready
 # Peers of the loader, over $(VENV): what is there already (torch) is not installed again.
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+# The oldest torch that pyproject.toml allows, under the Python of machines that have it (6 GB): alone with
+# numba, and with everything else over it.
+MINIMUM := .venv-minimum
+OLDEST := torch==2.11.* torchvision==0.26.*
+PYTHON312 ?= python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check tables wheel format bench bench-loader bench-guidance bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels clean
+.PHONY: help demo test check tables wheel format bench bench-loader bench-guidance bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels test-minimum clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,10 +103,27 @@ GPU_PIP := -m pip download --quiet --only-binary=:all: --python-version 3.12 --i
 gpu-wheels: $(READY) ## What gpu-check needs on a machine without a network: wheels in .whl (Python 3.12)
 	rm -rf .whl build
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
-	$(BIN)/python $(GPU_PIP) 'pydantic>=2.10'
+	$(BIN)/python $(GPU_PIP) "$$(grep '^pydantic' scripts/gpu_check/wheels.txt)"
 	$(BIN)/python $(GPU_PIP) --no-deps --requirement scripts/gpu_check/wheels.txt
 	rm -rf build
+	$(BIN)/python -m scripts.gpu_check.wheels .whl
 	@du -sh .whl
+
+test-minimum: $(MINIMUM)/all/.ready gpu-wheels ## GPU check on the CPU and trainer's tests, oldest torch, Python 3.12 (6 GB)
+	.ci/minimum $(MINIMUM)
+
+$(MINIMUM)/gpu/.ready:
+	rm -rf $(MINIMUM)/gpu
+	$(PYTHON312) -m venv $(MINIMUM)/gpu
+	$(MINIMUM)/gpu/bin/python -m pip install --quiet $(foreach one,$(OLDEST),'$(one)') numba
+	touch $@
+
+$(MINIMUM)/all/.ready: $(MINIMUM)/gpu/.ready pyproject.toml
+	rm -rf $(MINIMUM)/all
+	$(MINIMUM)/gpu/bin/python -m venv $(MINIMUM)/all
+	$(MINIMUM)/gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(echo $(MINIMUM)/all/lib/python3.*/site-packages)/gpu.pth"
+	$(MINIMUM)/all/bin/python -m pip install --quiet --editable '.[prep,train,export,dev]' $(foreach one,$(OLDEST),'$(one)')
+	touch $@
 
 fuzz: $(READY) ## Coverage-guided fuzzing of our own parsers, a minute each (installs atheris)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
@@ -121,5 +143,5 @@ $(AUDIT_READY): $(READY) pyproject.toml
 	touch $@
 
 clean: ## Remove the environment, caches and the demo
-	rm -rf $(VENV) $(PEERS) $(AUDIT) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(PEERS) $(AUDIT) $(MINIMUM) demo-run proof-run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

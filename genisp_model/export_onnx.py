@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,16 +136,19 @@ def export_isp(isp: ISP, path: Path, opset: int, facts: dict[str, str]) -> None:
     onnx = importlib.import_module("onnx")
     example = torch.rand(2, 3, 96, 160), torch.rand(2)
     free = torch.export.Dim.DYNAMIC
-    program = torch.onnx.export(
-        exportable(isp),
-        example,
-        dynamo=True,
-        opset_version=opset,
-        input_names=["xyz", "scale"],
-        output_names=["image"],
-        dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch 2.11's exporter uses what torch itself calls deprecated; later ones do not.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        program = torch.onnx.export(
+            exportable(isp),
+            example,
+            dynamo=True,
+            opset_version=opset,
+            input_names=["xyz", "scale"],
+            output_names=["image"],
+            dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
+            verbose=False,
+        )
     if program is None:
         raise TrainingError("torch's exporter made nothing", path=str(path))
     model = program.model_proto

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from pipeline.sample_set import write_sample_set
-from scripts.gpu_check import __main__ as gpu_check
+from scripts.gpu_check import command as gpu_check
 from scripts.gpu_check import machine
 from scripts.gpu_check.checking import (
     SMALL,

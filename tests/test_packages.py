@@ -29,5 +29,13 @@ def test_every_package_says_that_it_is_typed() -> None:
         assert (ROOT / name / "py.typed").is_file(), name
 
 
+def test_the_oldest_torch_is_the_one_that_is_tested() -> None:
+    """``make test-minimum`` takes the lower bounds of pyproject.toml."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = extras["optional-dependencies"]["train"]
+    oldest = [line.replace(">=", "==") + ".*" for line in bounds if line.startswith("torch")]
+    assert f"OLDEST := {' '.join(oldest)}\n" in (ROOT / "Makefile").read_text()
+
+
 def _has_code(package: str) -> bool:
     return (ROOT / package.replace(".", "/") / "__init__.py").is_file()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ from genisp_model.export_onnx import (
 )
 from genisp_model.isp import GenISP, GenISPConfig
 from genisp_model.training.run import train_config
+from pipeline.errors import TrainingError
 from schemas.training import TrainRecipeName
 
 runtime = pytest.importorskip("onnxruntime")
@@ -107,6 +109,23 @@ def test_a_network_that_differs_is_noticed(paper: tuple[GenISP, Path]) -> None:
         found = compare_exported(other, path, SMALL[:1])
         assert not found.exact <= TOLERANCE
         assert not found.torch <= TOLERANCE
+
+
+def test_of_torchs_warnings_only_those_of_its_own_making_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.11's exporter uses what it calls deprecated; here every warning is an error."""
+
+    def exporter(*_: object, **__: object) -> None:
+        warnings.warn(warning, FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr("torch.onnx.export", exporter)
+    warning = "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)`"
+    with pytest.raises(TrainingError, match="made nothing"):
+        export_isp(GenISP(), tmp_path / "isp.onnx", DEFAULT_OPSET, {})
+    warning = "this opset will be gone"
+    with pytest.raises(FutureWarning, match="will be gone"):
+        export_isp(GenISP(), tmp_path / "isp.onnx", DEFAULT_OPSET, {})
 
 
 @pytest.mark.parametrize("wrong", [2e-4, float("nan")])
