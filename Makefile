@@ -16,7 +16,7 @@ OLDEST := torch==2.11.* torchvision==0.26.*
 PYTHON312 ?= python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check tables wheel format bench bench-loader bench-guidance bench-peers bench-reproduction bench-scaling bench-growth bench-verify proof torture fuzz audit gpu-check gpu-wheels test-minimum clean
+.PHONY: help demo test check tables wheel format bench bench-loader bench-guidance bench-peers bench-reproduction bench-scaling bench-growth bench-verify bench-augmentation proof torture fuzz audit gpu-check gpu-wheels test-minimum clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench-growth: $(READY) ## How everything grows from 1,000 to 20,000 samples
 
 bench-verify: $(READY) ## prep verify beside a bare loop of checksum and decompression
 	$(BIN)/python -m benchmarks.verify
+
+bench-augmentation: $(READY) ## Images/s of the streaming loader with augmentation beside without
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.augmentation
 
 bench-reproduction: $(READY) ## CPU seconds an image of ingest beside the reproduction report's way
 	$(BIN)/python -m benchmarks.reproduction

@@ -136,6 +136,33 @@ class _AmpChoice(click.Choice[str]):
     help="Chance of mirroring.",
 )
 @click.option(
+    "--exposure-stops",
+    type=float,
+    default=0.0,
+    show_envvar=True,
+    help="Expose pictures darker or brighter by up to so many stops: 2.",
+)
+@click.option(
+    "--noise",
+    type=float,
+    default=0.0,
+    show_envvar=True,
+    help="Add sensor noise of up to this variance at white: 0.001.",
+)
+@click.option(
+    "--matrix-jitter",
+    type=float,
+    default=0.0,
+    show_envvar=True,
+    help="Turn colours as other cameras' matrices would; 1: as far as cameras differ.",
+)
+@click.option(
+    "--scale-jitter",
+    default="",
+    show_envvar=True,
+    help="Enlarge a random part, or reduce, with the boxes: scales from,to: 0.8,1.5.",
+)
+@click.option(
     "--seed",
     type=int,
     show_default="recipe's",

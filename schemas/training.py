@@ -80,6 +80,11 @@ class TrainConfig(StrictModel):
         Weight of the optional colour term.
     flip
         Probability of a horizontal flip.
+    exposure_stops, noise, matrix_jitter
+        Other exposures, more noise and other colours in training, see docs/reference/training.md;
+        0 for none.
+    scale_jitter
+        Smallest and largest scale of a random part of a picture in training; () for none.
     seed
         Of initialisation, order and augmentation.
     limit_steps
@@ -118,6 +123,10 @@ class TrainConfig(StrictModel):
     plain_detector: bool = False
     gray_world: float = Field(default=0.0, ge=0)
     flip: float = Field(default=0.0, ge=0, le=1)
+    exposure_stops: float = Field(default=0.0, ge=0, le=16)
+    noise: float = Field(default=0.0, ge=0, le=1)
+    matrix_jitter: float = Field(default=0.0, ge=0, le=2)
+    scale_jitter: tuple[float, float] | tuple[()] = ()
     seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 63)
     deterministic: bool = False
     limit_steps: int = Field(default=0, ge=0, le=_MANY)

@@ -7,6 +7,9 @@
 - `loader`: batches for training, decoded by threads of this process. Open it first.
 - `order`: which samples make which batch.
 - `augment`: changes of an image that carry its boxes along.
+- `scale_jitter`: another scale and another part of an image, with its boxes.
+- `sensor_augment`: other exposures, noise and colours, as another sensor would have given them.
+- `matrix_jitter`: how far cameras' colour matrices differ, and matrices drawn like that.
 - `buffers`: memory for images, used again.
 """
 

@@ -254,7 +254,9 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         zeros; ``exposure`` () float32, see `exposure`.
         """
         record = self.record(position)
-        return target_of(position, record, record.boxes.copy(), record.ignore.copy())
+        return target_of(
+            position, record, record.boxes.copy(), record.labels.copy(), record.ignore.copy()
+        )
 
     def memory(self, position: int | None = None) -> ReadMemory:
         """Memory for reading one sample, or any if `position` is None; one thread at a time."""
@@ -306,14 +308,20 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
             yield chunk, record.crc, self.files.location(key)
 
 
-def target_of(position: int, record: SampleRecord, boxes: FloatArray, ignore: FloatArray) -> Target:
-    """`StoreDataset.target` with boxes (n, 4) and regions (m, 4) as they were scaled or mirrored.
+def target_of(
+    position: int,
+    record: SampleRecord,
+    boxes: FloatArray,
+    labels: npt.NDArray[np.int64],
+    ignore: FloatArray,
+) -> Target:
+    """`StoreDataset.target` with boxes and regions as they were scaled, mirrored or cut.
 
-    Both float32 ``xyxy``.
+    (n, 4) and (m, 4) float32 ``xyxy``, and (n,) int64; this keeps them.
     """
     return {
         "boxes": torch.from_numpy(boxes),
-        "labels": torch.from_numpy(record.labels.copy()),
+        "labels": torch.from_numpy(labels),
         "ignore": torch.from_numpy(ignore),
         "image_id": position,
         "area": torch.from_numpy(box_areas(boxes)),

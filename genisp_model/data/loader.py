@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
@@ -40,7 +40,9 @@ from genisp_model.data.augment import (
 from genisp_model.data.buffers import BufferPool, ByteArray, codes, floats
 from genisp_model.data.dataset import ReadMemory, StoreDataset, Target, target_of
 from genisp_model.data.order import BatchPlan, Cursor, Purpose, chosen, fingerprint
-from genisp_model.data.sample_index import SampleIndex
+from genisp_model.data.sample_index import SampleIndex, SampleRecord
+from genisp_model.data.scale_jitter import UNSCALED, ScaleJitter, View
+from genisp_model.data.sensor_augment import UNCHANGED, SensorAugment, measured_exposure
 from genisp_model.data.truth import Truth
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.chunk.fast_decode import mirror
@@ -69,7 +71,8 @@ class Batch:
     exposure
         (B,) float32 on that device: `StoreDataset.exposure` of each.
     truths
-        B times what is annotated, for the evaluation; empty in batches that are not a store's.
+        B times what is annotated, for the evaluation; empty in batches that are not a store's, and
+        where `scale_jitter` has changed what there is to see.
     """
 
     images: Tensor
@@ -86,6 +89,7 @@ class Batch:
 class _Reading:
     """A batch on its way: the memory its images are read into, and the threads' work on it."""
 
+    epoch: int
     positions: npt.NDArray[np.int64]
     flipped: npt.NDArray[np.bool_]
     buffer: ByteArray
@@ -135,6 +139,12 @@ class StreamLoader:
     fit
         (long side, short side) in pixels: images are reduced to fit, on the device, by area
         averaging, with their boxes; for stores that hold only the packed level.
+    scale_jitter
+        Enlarges a random part of an image, or reduces it, with its boxes, drawn from (seed, epoch,
+        position). `truths` of a batch are then empty: its targets are what can be evaluated.
+    sensor
+        Other exposures, more noise and other colours, drawn from (seed, epoch, position); before
+        `fit`. `exposure` of a batch is then measured on its images.
     skip_damaged
         True: a damaged sample is left out of its batch and listed in `skipped`, and a batch without
         any sound sample is left out. False: it ends the pass with `DamagedStoreError`.
@@ -155,6 +165,8 @@ class StreamLoader:
     device: torch.device | str = "cpu"
     flip: float = 0.0
     fit: tuple[int, int] | None = None
+    scale_jitter: ScaleJitter = UNSCALED
+    sensor: SensorAugment = UNCHANGED
     skip_damaged: bool = False
     skipped: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -195,6 +207,18 @@ class StreamLoader:
             raise UsageError(
                 f"threads={self.threads}, prefetch={self.prefetch}, flip={self.flip}",
                 mend="at least one thread and one batch ahead; flip is a probability, 0 to 1",
+            )
+        if self.sensor and self.dataset.recipe.colour == "xyz-balanced":
+            raise UsageError(
+                "xyz-balanced values are clipped: no other exposure, noise or matrix gives them",
+                path=self.dataset.files.location(),
+                mend="leave exposure, noise and matrices as they are, or ingest with --colour xyz",
+            )
+        if self.sensor.matrix_jitter and self.dataset.recipe.colour != "xyz":
+            raise UsageError(
+                f"matrices turn XYZ, this store holds {self.dataset.recipe.colour}",
+                path=self.dataset.files.location(),
+                mend="leave matrix jitter out, or ingest with --colour xyz",
             )
 
     def _check_process(self) -> None:
@@ -320,7 +344,7 @@ class StreamLoader:
             else:
                 image = floats(buffer, shape)[slot]
                 work.append(executor.submit(self._read_values, position, image, flipped[slot]))
-        return _Reading(positions, flipped, buffer, work)
+        return _Reading(epoch, positions, flipped, buffer, work)
 
     def _read_codes(self, position: int, out: npt.NDArray[np.uint16]) -> None:
         """In a thread: a chunk's codes into `out`, (3, h, w)."""
@@ -406,25 +430,70 @@ class StreamLoader:
         targets: list[Target] = []
         truths: list[Truth] = []
         records = [self.dataset.record(position) for position in positions.tolist()]
-        for position, record, mirrored in zip(positions.tolist(), records, flipped, strict=True):
-            scale = fitted[0] / width, fitted[1] / height
+        views = self._views(positions, (width, height), reading.epoch)
+        scale = fitted[0] / width, fitted[1] / height
+        for position, record, mirrored, view in zip(
+            positions.tolist(), records, flipped, views, strict=True
+        ):
             boxes, ignore = (
-                scale_boxes(flip_boxes(some, width) if mirrored else some, *scale)
+                flip_boxes(some, width) if mirrored else some
                 for some in (record.boxes, record.ignore)
             )
-            targets.append(target_of(position, record, boxes, ignore))
+            labels = record.labels.copy()
+            if view is not None:
+                boxes, labels, ignore = view.carry(boxes, labels, ignore)
+            boxes, ignore = (scale_boxes(some, *scale) for some in (boxes, ignore))
+            targets.append(target_of(position, record, boxes, labels, ignore))
             truths.append(record.truth.mirrored() if mirrored else record.truth)
         exposure = torch.from_numpy(np.array([one.exposure for one in records]))
+        changed = self._changed(images, reading.epoch, positions, records, views)
         images = resize_images(images, fitted)
         targets, exposure, packed = _moved(targets, exposure, self._device)
+        if changed is not None:
+            exposure = changed
+            for slot, target in enumerate(targets):
+                target["exposure"] = exposure[slot]
         batch = Batch(
             images=images,
             targets=targets,
             ids=tuple(self.dataset.index.ids[positions].tolist()),
             exposure=exposure,
-            truths=tuple(truths),
+            truths=() if self.scale_jitter else tuple(truths),
         )
-        return _Finished(batch, memory=(images, packed))
+        return _Finished(batch, memory=(images, packed, exposure))
+
+    def _views(
+        self, positions: npt.NDArray[np.int64], size: tuple[int, int], epoch: int
+    ) -> Sequence[View | None]:
+        """What is seen of each image of a size (width, height); None for all of it."""
+        if not self.scale_jitter:
+            return [None] * len(positions)
+        return self.scale_jitter.draw(positions, size, seed=self._plan.seed, epoch=epoch)
+
+    def _changed(
+        self,
+        images: Tensor,
+        epoch: int,
+        positions: npt.NDArray[np.int64],
+        records: list[SampleRecord],
+        views: Sequence[View | None],
+    ) -> Tensor | None:
+        """Augment images where they are; their exposures after that, (B,), or None if unchanged.
+
+        Noise comes after the scale: another lens, not a digital zoom.
+        """
+        if not self.sensor and not self.scale_jitter:
+            return None
+        exposures = [record.exposure for record in records]
+        changes = self.sensor.draw(positions, exposures, seed=self._plan.seed, epoch=epoch)
+        is_camera = self.dataset.recipe.colour == "camera"
+        seen = []
+        for image, view, change, record in zip(images, views, changes, records, strict=True):
+            if view is not None:
+                view.show(image)
+            change.apply(image, record.sensor, is_camera=is_camera)
+            seen.append(image if view is None else view.lit(image))
+        return torch.stack([measured_exposure(image) for image in seen])
 
 
 def dequantised(stored: Tensor, index: SampleIndex, positions: npt.NDArray[np.int64]) -> Tensor:

@@ -33,6 +33,14 @@ class Purpose(IntEnum):
     SAMPLE_ORDER = 1
     BATCH_ORDER = 2
     FLIP = 3
+    EXPOSURE = 4
+    SHOT_NOISE = 5
+    READ_NOISE = 6
+    PIXEL_NOISE = 7
+    MATRIX = 8
+    SCALE = 9
+    WINDOW_X = 10
+    WINDOW_Y = 11
 
 
 def random_bits(items: npt.ArrayLike, *, seed: int, epoch: int, purpose: Purpose) -> BitArray:
@@ -55,6 +63,14 @@ def random_bits(items: npt.ArrayLike, *, seed: int, epoch: int, purpose: Purpose
     for word in (seed, epoch, int(purpose)):
         key = _scrambled(key + np.array([word & _WORD], np.uint64))
     return _scrambled(_scrambled(np.asarray(items).astype(np.uint64)) + key)
+
+
+def uniform(
+    items: npt.ArrayLike, *, seed: int, epoch: int, purpose: Purpose
+) -> npt.NDArray[np.float64]:
+    """A number inside 0..1, both ends left out, for each item: (n,) -> (n,); see `random_bits`."""
+    bits = random_bits(items, seed=seed, epoch=epoch, purpose=purpose)
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def chosen(

@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from genisp_model.data.truth import Truth
+from pipeline.develop.resample import area_weights
 from pipeline.errors import DamagedStoreError, UsageError
 from pipeline.store.reader import Store
 from pipeline.store.samples import targets
 from schemas.coco import Box
 from schemas.fixed_point import FixedPoint
 from schemas.recipe import LevelName
-from schemas.sidecar import Sidecar
+from schemas.sidecar import LevelRecord, Matrix3, Sensor, Sidecar
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -116,6 +117,62 @@ class SampleIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class SensorFacts:
+    """What is needed to say what a sensor would have measured instead.
+
+    Attributes
+    ----------
+    xyz_to_camera
+        (3, 3) rows: XYZ (D65) -> camera RGB, white as 1.
+    floor
+        Camera RGB of 0 DN: no site is below.
+    cells, size
+        (width, height) of the frame in 2x2 cells of the mosaic, and of the level in pixels.
+    """
+
+    xyz_to_camera: Matrix3
+    floor: float
+    cells: tuple[int, int]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, sensor: Sensor, held: LevelRecord) -> SensorFacts:
+        """Of a sample's sensor and level; one object for all samples that are alike."""
+        _, height, width = held.shape
+        floor = -max(sensor.black) / (sensor.white - min(sensor.black))
+        cells = round(width / held.scale_x / 2), round(height / held.scale_y / 2)
+        return _shared(cls(sensor.xyz_to_camera, floor, cells, (width, height)))
+
+    @property
+    def taps(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Across and down: how noise of cells looks in the level, see `moving_average`."""
+        across, down = map(moving_average, self.cells, self.size)
+        return across, down
+
+
+@lru_cache(maxsize=1024)
+def _shared(facts: SensorFacts) -> SensorFacts:
+    """The first of equal ones."""
+    return facts
+
+
+@lru_cache(maxsize=256)
+def moving_average(count_in: int, count_out: int) -> tuple[float, float]:
+    """Area averages of white noise, made from white noise of the averages' own number.
+
+    Averages share the inputs at their borders, so neighbours are correlated. With the factors a and
+    b that this gives, ``a * white[i] + b * white[i + 1]`` has the mean variance of ``count_out``
+    averages of ``count_in`` values of variance 1, and the same variance when summed up: that of an
+    average over many of them is right, too. Where nothing is averaged they are 1 and 0.
+    """
+    weights = area_weights(count_in, count_out).weights.astype(np.float64)
+    variance = float((weights**2).sum(axis=1).mean())  # a^2 + b^2
+    summed = count_out / count_in  # (a + b)^2
+    both, apart = math.sqrt(summed), math.sqrt(max(0.0, 2 * variance - summed))
+    return (both + apart) / 2, (both - apart) / 2
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRecord:
     """What only a sample's sidecar says, of one level.
 
@@ -130,6 +187,8 @@ class SampleRecord:
         Size of the chunk, and its checksum as eight hex digits.
     box_bytes, label_bytes, ignore_bytes, statistic_bytes
         What `boxes`, `labels`, `ignore` and `statistics` show.
+    sensor
+        What the pixels were made with.
     truth
         What is annotated, for the evaluation.
     """
@@ -141,6 +200,7 @@ class SampleRecord:
     label_bytes: bytes
     ignore_bytes: bytes
     statistic_bytes: bytes
+    sensor: SensorFacts
     truth: Truth
 
     @classmethod
@@ -168,6 +228,7 @@ class SampleRecord:
             label_bytes=labels.tobytes(),
             ignore_bytes=ignore.tobytes(),
             statistic_bytes=np.array(statistics, np.float32).tobytes(),
+            sensor=SensorFacts.of(sidecar.sensor, held),
             truth=Truth.of(sidecar, class_of),
         )
 

@@ -5,6 +5,7 @@
 Open `trainer` first: the loop, from a batch to the network's next step.
 
 - `schedule`: the learning rate of a step.
+- `augmentation`: how training pictures are changed, from options to what the loader does.
 - `precision`: fewer bits, and the scale of the loss in float16.
 - `memory`: what needs less memory, where a run has run out of it.
 - `speedups`: other ways to the same numbers, and which pay on which device.

@@ -15,6 +15,7 @@ from genisp_model.detector.classes import read_classes
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector, only_box_loss
 from genisp_model.device import Say, choose_device, memory_errors
 from genisp_model.recipes import RECIPES
+from genisp_model.training.augmentation import read_scales, refuse_with_one_batch
 from genisp_model.training.environment import environment
 from genisp_model.training.memory import set_up_mend
 from genisp_model.training.run_folder import RunFolder
@@ -55,6 +56,7 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
         if chosen.get("flip"):
             message = "--overfit-one-batch shows one batch again and again, --flip mirrors it"
             raise UsageError(message, mend="leave one of them out")
+        refuse_with_one_batch(chosen)
         defaults["flip"] = 0.0
     schedule = chosen.get("lr_schedule", "step")
     if schedule != "step":
@@ -102,6 +104,8 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
         chosen["lr_steps"] = _lr_steps(chosen["lr_steps"])
     if "speedups" in chosen:  # which those are depends on the device: `run_training` adds them
         chosen["speedups"] = tuple(name for name in chosen["speedups"] if name != AUTO)
+    if "scale_jitter" in chosen:
+        chosen["scale_jitter"] = read_scales(chosen["scale_jitter"])
     return chosen
 
 

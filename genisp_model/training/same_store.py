@@ -21,6 +21,9 @@ from pipeline.store.reader import Store
 _NAMED = 5
 #: Of a SHA-256, that are kept.
 _DIGITS = 16
+#: Fields of a record that leave its boxes and pixels as they are: where a sample stands in its
+#: group, and what its pixels and statistics were made with.
+_NO_CONTENT = ("row", "sensor")
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ def _same_content(before: str, dataset: StoreDataset, position: int) -> bool:
 
 
 def _content(record: SampleRecord) -> str:
-    """A digest of all that a sample's record says, but for its row."""
-    values = [getattr(record, one.name) for one in fields(record) if one.name != "row"]
+    """A digest of what a sample's record says of its boxes and pixels."""
+    values = [getattr(record, one.name) for one in fields(record) if one.name not in _NO_CONTENT]
     return hashlib.sha256(repr(values).encode()).hexdigest()[-_DIGITS:]
 
 

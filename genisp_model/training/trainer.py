@@ -27,6 +27,7 @@ from genisp_model.device import Say, memory_errors
 from genisp_model.evaluation.scores import Evaluation, evaluate
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
+from genisp_model.training.augmentation import loader_options
 from genisp_model.training.cuda_graph import GraphedStep, Inputs, engine_for_graph
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.precision import Precision
@@ -133,6 +134,7 @@ class Trainer:
             seed=self.config.seed,
             shuffle=shuffle,
             flip=flip,
+            **(loader_options(self.config) if shuffle else {}),
             device=self.device,
             skip_damaged=self.config.skip_damaged,
         )

@@ -161,6 +161,14 @@ def test_no_value_of_an_option_ends_in_a_traceback(command: str, option: str) ->
         (("--output-dir", "missing/run", "--resume"), "there is no run to continue here"),
         (("--detector", "keypointrcnn_resnet50_fpn"), "finds persons only"),
         (("--overfit-one-batch", "--flip", "0.5"), "leave one of them out"),
+        (("--overfit-one-batch", "--noise", "0.1"), "leave out --noise"),
+        (("--noise", "-1"), "--noise -1.0"),
+        (("--matrix-jitter", "inf"), "--matrix-jitter inf"),
+        (("--overfit-one-batch", "--scale-jitter", "1,2"), "leave out --scale-jitter"),
+        (("--scale-jitter", "2,1"), "--scale-jitter '2,1'"),
+        (("--scale-jitter", "1"), "--scale-jitter '1'"),
+        (("--scale-jitter", "nan,2"), "--scale-jitter 'nan,2'"),
+        (("--exposure-stops", "nan"), "--exposure-stops nan"),
     ],
 )
 def test_wrong_options_of_train_are_wrong_usage(words: tuple[str, ...], said: str) -> None:

@@ -29,6 +29,7 @@ _OTHERWISE = {
     ("train", "lr"),
     ("train", "lr_steps"),
     ("train", "flip"),
+    ("train", "scale_jitter"),  # written as text
     ("train", "seed"),
     ("train", "box_loss"),
     ("train", "detector_classes"),  # a file for the command, names in the model

@@ -30,7 +30,7 @@ from genisp_model.training.trainer import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
 from pipeline.store.keys import sidecar_key
 from pipeline.store.reader import open_store
-from schemas.training import Speedup
+from schemas.training import Speedup, TrainConfig
 
 
 @pytest.fixture
@@ -638,3 +638,48 @@ def test_epochs_to_fall_after_belong_to_the_schedule_by_steps(tiny_store: Path) 
         with pytest.raises(UsageError, match=schedule):
             train_config(chosen | {"lr_schedule": schedule, "lr_steps": "5,10"})
     assert train_config(chosen | {"lr_schedule": "step"}).lr_steps == (5, 10)
+
+
+AUGMENTED: dict[str, Any] = {
+    "exposure_stops": 2.0,
+    "noise": 0.003,
+    "matrix_jitter": 0.5,
+    "scale_jitter": "0.5,8",  # most parts are without any box
+}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_augmented_run_resumes_exactly_and_is_scored_on_the_pictures_as_they_are(
+    tiny_store: Path, tmp_path: Path, detector: FrozenDetector, plain: bool
+) -> None:
+    def made(folder: Path, **more: Any) -> Trainer:
+        options = {"plain_detector": plain} | AUGMENTED | more
+        return trainer(tiny_store, folder, detector, **options)
+
+    whole = made(tmp_path / "whole", val_split="val")
+    assert isinstance(whole.validation, StreamLoader)
+    assert not whole.validation.sensor
+    assert not whole.validation.scale_jitter
+    whole.fit()
+    assert all(map(math.isfinite, whole.losses))
+    assert not made(tmp_path / "parts", stop_at=3).fit()
+    second = made(tmp_path / "parts")
+    second.resume(second.folder.last)
+    assert second.fit()
+    assert second.losses == whole.losses[3:]
+    other = trainer(tiny_store, tmp_path / "parts", detector, plain_detector=plain)
+    with pytest.raises(TrainingError, match=r"scale-jitter: 0\.5,8\.0 against none"):
+        other.resume(other.folder.last)
+    without = trainer(tiny_store, tmp_path / "without", detector, plain_detector=plain, epochs=1)
+    without.fit()
+    assert without.losses != whole.losses[:2]
+
+
+def test_a_config_of_an_earlier_version_has_no_augmentation(tiny_store: Path) -> None:
+    config = train_config({"store": str(tiny_store), "recipe": "paper"})
+    before = {name: value for name, value in config if name not in AUGMENTED}
+    assert TrainConfig(**before) == config
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    augmented = train_config({"store": str(tiny_store), "recipe": "paper"} | AUGMENTED)
+    assert augmented.scale_jitter == (0.5, 8.0)
+    assert TrainConfig.model_validate_json(augmented.model_dump_json()) == augmented
