@@ -50,6 +50,7 @@ VALUES = (
 TAKEN: dict[tuple[str, str], set[str]] = {
     ("train", "--seed"): {"-1"},
     ("train", "--lr-steps"): {"", " ", "9" * 30},
+    ("train", "--scale-jitter"): {"", " "},
     ("train", "--val-split"): {""},
     ("train", "--output-dir"): {*VALUES} - {"", "file"},
     ("enhance", "--output-dir"): {*VALUES} - {"", "file"},
