@@ -13,11 +13,13 @@ from commands.options import NamedPath, detector_options, level_option, store_op
 from commands.output import say
 from schemas.choices import (
     AUTO,
+    DEFAULT_BEST_BY,
     DEFAULT_SCHEDULE,
     DEFAULT_TRAIN_RECIPE,
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
     Amp,
+    BestBy,
     Schedule,
     Speedup,
     TrainRecipeName,
@@ -51,6 +53,27 @@ class _AmpChoice(click.Choice[str]):
     show_envvar=True,
     help="Epochs between validations; the last is always validated.",
 )
+@click.option(
+    "--val-limit",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Score on so many samples, spread over the split; 0 for all.",
+)
+@click.option(
+    "--best-by",
+    type=click.Choice(get_args(BestBy)),
+    default=DEFAULT_BEST_BY,
+    show_envvar=True,
+    help="Which validation score best.pt follows.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Stop after so many validations without a better score; 0 for never.",
+)
 @level_option("Which array is streamed.")
 @click.option(
     "--recipe",
@@ -58,6 +81,19 @@ class _AmpChoice(click.Choice[str]):
     default=DEFAULT_TRAIN_RECIPE,
     show_envvar=True,
     help="Network start, bounds and schedule; options override the schedule.",
+)
+@click.option(
+    "--init-from",
+    type=NamedPath(),
+    show_envvar=True,
+    help="Begin with the network of another run's checkpoint.",
+)
+@click.option(
+    "--freeze",
+    multiple=True,
+    metavar="NAME",
+    show_envvar=True,
+    help="A part of the network that is not trained, such as ConvWB. Repeatable.",
 )
 @click.option(
     "--epochs",
@@ -117,6 +153,13 @@ class _AmpChoice(click.Choice[str]):
     default=0.0,
     show_envvar=True,
     help="Largest norm of a step's gradient; 0 for no limit.",
+)
+@click.option(
+    "--ema",
+    type=float,
+    default=0.0,
+    show_envvar=True,
+    help="Decay of a moving average of the weights, which is scored: 0.999; 0 for none.",
 )
 @click.option(
     "--amp",

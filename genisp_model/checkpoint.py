@@ -58,13 +58,18 @@ class Checkpoint:
     rng, device_rng
         torch's generator on the CPU; that of the CUDA device, if the run is on one.
     best
-        Lowest validation loss so far, infinity before the first.
+        Best validation score so far, as the config says which; infinity, or minus infinity for AP,
+        before the first.
     samples
         `genisp_model.training.same_store.digests_of` the samples; empty where it is not known.
     detector
         `Guide.state_hash`; "" where it is not known.
     precision
         `Precision.state_dict()`; None where the loss is not scaled.
+    since_best
+        Validations since the best one.
+    average
+        State dictionary of the averaged network; None in a run without one.
     """
 
     config: TrainConfig
@@ -79,6 +84,8 @@ class Checkpoint:
     samples: SampleDigests | None = None
     detector: str = ""
     precision: dict[str, Any] | None = None
+    since_best: int = 0
+    average: dict[str, Tensor] | None = None
 
     def save(self, path: Path) -> None:
         """Write durably: the old checkpoint stays until the new one is whole.
@@ -143,7 +150,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_isp(path: Path) -> tuple[ISP, TrainConfig]:
-    """The trained network of a checkpoint, in evaluation mode.
+    """The trained network of a checkpoint, in evaluation mode: the average, if it has one.
 
     Raises
     ------
@@ -152,8 +159,9 @@ def load_isp(path: Path) -> tuple[ISP, TrainConfig]:
     """
     checkpoint = load_checkpoint(path)
     isp = RECIPES[checkpoint.config.recipe].make_isp()
+    weights = checkpoint.isp if checkpoint.average is None else checkpoint.average
     try:
-        isp.load_state_dict(checkpoint.isp)
+        isp.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         mend = "use the version of this tool that wrote it"
         message = "its weights are another architecture's"

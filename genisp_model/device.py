@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -95,3 +97,24 @@ def choose_device(name: str, say: Say) -> torch.device:
         message = f"--device {name!r} cannot be used here"
         raise UsageError(message, mend=mend) from error
     return device
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak: torch's tensors on a CUDA device; else the process's resident size.
+
+    None where the system does not say. The device is not waited for.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # Not getrusage first: on Linux, its peak is at least that of the process which started us.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -18,6 +18,7 @@ DecoderName = Literal["libraw", "flashraw", "genisp"]
 DecoderChoice = Literal["auto", "libraw", "flashraw"]
 TrainRecipeName = Literal["default", "paper", "report"]
 BoxLoss = Literal["smooth_l1", "giou", "l1"]
+BestBy = Literal["loss", "ap"]
 Schedule = Literal["step", "cosine", "constant"]
 Speedup = Literal[
     "fused-adam",
@@ -53,6 +54,7 @@ DEFAULT_TRAIN_RECIPE: Final[TrainRecipeName] = "default"
 DEFAULT_DETECTOR: Final = "retinanet_resnet50_fpn_v2"
 DEFAULT_DETECTOR_WEIGHTS: Final = "COCO_V1"
 DEFAULT_BOX_LOSS: Final[BoxLoss] = "smooth_l1"
+DEFAULT_BEST_BY: Final[BestBy] = "loss"
 DEFAULT_SCHEDULE: Final[Schedule] = "step"
 
 DEFAULT_DEVICE: Final = "auto"

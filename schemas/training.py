@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from schemas.base import StrictModel
 from schemas.choices import (
+    DEFAULT_BEST_BY,
     DEFAULT_BOX_LOSS,
     DEFAULT_DETECTOR,
     DEFAULT_DETECTOR_WEIGHTS,
@@ -15,6 +16,7 @@ from schemas.choices import (
     DEFAULT_TRAIN_SPLIT,
     DEFAULT_VAL_SPLIT,
     Amp,
+    BestBy,
     BoxLoss,
     LevelName,
     Schedule,
@@ -27,7 +29,15 @@ __all__ = ["BoxLoss", "Speedup", "TrainConfig", "TrainRecipeName"]
 #: What may differ between a run and its continuation: how long it goes on, where the store is now,
 #: and other ways to the same numbers up to rounding. A field that is not named here may not.
 FREE_ON_RESUME = frozenset(
-    {"store", "epochs", "limit_steps", "plain_detector", "checkpoint_activations", "speedups"}
+    {
+        "store",
+        "epochs",
+        "limit_steps",
+        "patience",
+        "plain_detector",
+        "checkpoint_activations",
+        "speedups",
+    }
 )
 
 #: Fields whose options are not called like them, or that have none.
@@ -54,6 +64,10 @@ class TrainConfig(StrictModel):
         Which array is streamed.
     recipe
         Named starting point: network start, bounds, input scaling.
+    init_from
+        Checkpoint of another run whose network this one begins with; "" for the recipe's.
+    freeze
+        Parts of the network that are not trained, by module name.
     epochs, batch_size, accumulate
         The optimiser steps once every ``accumulate`` batches of ``batch_size``.
     lr, lr_steps, lr_gamma
@@ -67,6 +81,15 @@ class TrainConfig(StrictModel):
         Largest Euclidean norm of the gradient of a step; 0 for no limit.
     val_every
         Epochs between validations; the last one is always validated.
+    val_limit
+        At most this many samples of ``val_split``, at even distances; 0 for all.
+    best_by
+        Which score of a validation ``best.pt`` follows.
+    patience
+        The run ends after this many validations in a row without a better score; 0 for never.
+    ema
+        Decay of a moving average of the weights, which is validated and kept beside them; 0 for
+        none.
     amp
         Autocast in bfloat16, or in float16 with a scaled loss; None: neither. Earlier versions
         wrote true for bfloat16.
@@ -104,6 +127,8 @@ class TrainConfig(StrictModel):
     val_split: str = DEFAULT_VAL_SPLIT
     level: LevelName = DEFAULT_LEVEL
     recipe: TrainRecipeName = DEFAULT_TRAIN_RECIPE
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
     epochs: int = Field(ge=1, le=_MANY)
     batch_size: int = Field(ge=1, le=_MANY)
     accumulate: int = Field(default=1, ge=1, le=_MANY)
@@ -115,6 +140,10 @@ class TrainConfig(StrictModel):
     warmup_steps: int = Field(default=0, ge=0, le=_MANY)
     clip_grad: float = Field(default=0.0, ge=0)
     val_every: int = Field(default=1, ge=1, le=_MANY)
+    val_limit: int = Field(default=0, ge=0, le=_MANY)
+    best_by: BestBy = DEFAULT_BEST_BY
+    patience: int = Field(default=0, ge=0, le=_MANY)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     amp: Amp | None = None
     detector: str = DEFAULT_DETECTOR
     detector_weights: str = DEFAULT_DETECTOR_WEIGHTS
@@ -140,10 +169,10 @@ class TrainConfig(StrictModel):
     def _of_earlier_versions(cls, amp: object) -> object:
         return ("bf16" if amp else None) if isinstance(amp, bool) else amp
 
-    @field_validator("speedups")
+    @field_validator("speedups", "freeze")
     @classmethod
-    def _as_a_set(cls, speedups: tuple[Speedup, ...]) -> tuple[Speedup, ...]:
-        return tuple(sorted(set(speedups)))
+    def _as_a_set(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
 
     def differences(self, other: TrainConfig) -> list[str]:
         """``"--lr: 0.001 against 0.01"`` for every field that must be equal to continue a run."""

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from genisp_model.data.augment import box_areas
 from genisp_model.data.buffers import aligned, floats
+from genisp_model.data.order import spread_out
 from genisp_model.data.sample_index import (
     BRIGHTNESS_PLANE,
     STATISTICS,
@@ -88,6 +89,8 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         Label -> name of the classes that are looked for, such as a detector's `class_names`: boxes
         get their labels by name, and those of other classes become regions to ignore. Without it,
         labels are the category ids as annotated (NOD: 1 person, 2 bicycle, 3 car).
+    limit
+        At most this many samples, at even distances in stored order, always the same; 0 for all.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         level: LevelName = "resized",
         transform: Transform | None = None,
         classes: Mapping[int, str] | None = None,
+        limit: int = 0,
     ) -> None:
         opened = store if isinstance(store, Store) else open_store(store)
         self.files: StoreFiles = opened.files
@@ -113,7 +117,7 @@ class StoreDataset(Dataset[tuple[Tensor, Target]]):
         self.split = split
         self.level: LevelName = level
         self.transform = transform
-        self.index = build_index(opened, opened.ids(split), level)
+        self.index = build_index(opened, spread_out(opened.ids(split), limit), level)
         self.recipe = opened.recipe
         self.labels: Mapping[str, int] | None = None
         if classes is not None:

@@ -211,6 +211,13 @@ class Cursor:
             ) from error
 
 
+def spread_out(ids: Sequence[str], limit: int) -> Sequence[str]:
+    """The middle one of each of `limit` equal parts; all if `limit` is 0, or there are no more."""
+    if not 0 < limit < len(ids):
+        return ids
+    return [ids[(2 * part + 1) * len(ids) // (2 * limit)] for part in range(limit)]
+
+
 def fingerprint(ids: Sequence[str], plan: BatchPlan) -> str:
     """Sixteen hex digits of all that decides the order but seed, epoch, rank and world."""
     digest = hashlib.sha256()

@@ -39,7 +39,7 @@ def renderings(
     """Every rendering by name, plainest first.
 
     The camera's default only with `pictures`, the networks only with a checkpoint. The untrained
-    network is the one that run started from: same recipe, same seed.
+    network is the recipe's, with the run's seed, also where the run began with another's weights.
     """
     found: dict[str, Renderer] = {
         "naive XYZ": lambda batch: render_xyz(batch.images, batch.exposure),

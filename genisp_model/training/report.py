@@ -13,6 +13,9 @@ from genisp_model.training.step import Range, StepResult
 #: A gain or matrix entry beyond this is called diverging (docs/reference/learning.md).
 RUNAWAY = 20.0
 
+#: Columns that a line may take.
+_WIDTH = 120
+
 Row = dict[str, float | int]
 
 
@@ -22,23 +25,32 @@ class StepReport:
 
     Attributes
     ----------
-    step, epoch, epochs
-        Counted from 1; epochs of the whole run.
+    step, epoch
+        Counted from 1.
+    steps, epochs
+        Of the whole run.
     result
         Its numbers.
     rate
         The learning rate it was made with.
     seconds, data_seconds
         What it took, and how much of that was waiting for data.
+    eta
+        How long the run will still take, as text.
+    memory
+        Bytes at the peak; None where it is not known.
     """
 
     step: int
+    steps: int
     epoch: int
     epochs: int
     result: StepResult
     rate: float
     seconds: float
     data_seconds: float
+    eta: str = "?"
+    memory: int | None = None
 
     def row(self) -> Row:
         """As a row of ``steps.csv``."""
@@ -61,11 +73,13 @@ class StepReport:
         """For the user: the step, whether it was skipped, and a warning if its numbers diverge."""
         norm = self.result.gradient_norm
         line = (
-            f"epoch {self.epoch}/{self.epochs}  step {self.step}  loss {self.result.loss:.4f}  "
-            f"time: {self.seconds:.2f}  data: {self.data_seconds:.3f}  "
-            f"{self.result.images / max(self.seconds, 1e-9):.2f} images/s  lr {self.rate:g}"
+            f"epoch {self.epoch}/{self.epochs}  step {self.step}/{self.steps}  "
+            f"loss {self.result.loss:.4f}  ETA {self.eta}  "
+            f"time {self.seconds:.3f}  data {self.data_seconds:.3f}  lr {self.rate:.3g}"
         )
         line += "" if norm is None else f"  norm {norm:.3g}"
+        line += "" if self.memory is None else f"  {_gigabytes(self.memory)}"
+        line = line if len(line) <= _WIDTH else line.replace("  ", " ")
         return [line, *self._skipped(), *_divergence(self.result)]
 
     def _skipped(self) -> list[str]:
@@ -86,12 +100,15 @@ class EpochReport:
         The last step; the epoch, counted from 1, of how many.
     losses
         Of the epoch's optimiser steps; empty if it had none.
+    images_per_second
+        Of the steps of this process; None if there were none.
     """
 
     step: int
     epoch: int
     epochs: int
     losses: Sequence[float]
+    images_per_second: float | None = None
 
     @property
     def mean(self) -> float:
@@ -119,10 +136,12 @@ class EpochReport:
 
     def training_line(self) -> str:
         """For the user, at the end of the epoch."""
-        return (
+        line = (
             f"epoch {self.epoch}/{self.epochs}: training loss {self.mean:.4f}, standard deviation "
             f"{self.deviation:.4f} over {len(self.losses)} steps"
         )
+        rate = self.images_per_second
+        return line if rate is None else f"{line}, {rate:.2f} images/s"
 
     def validation_line(self, scores: Evaluation) -> str:
         """For the user, after a validation."""
@@ -142,6 +161,10 @@ def _scaling(result: StepResult) -> Row:
     if result.loss_scale is None:
         return {}
     return {"loss_scale": result.loss_scale, "skipped": int(result.overflowed)}
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.{2 if size < 10e9 else 1}f} GB"
 
 
 def _divergence(result: StepResult) -> list[str]:

@@ -20,6 +20,7 @@ from genisp_model.training.environment import environment
 from genisp_model.training.memory import set_up_mend
 from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.speedups import device_facts, with_known
+from genisp_model.training.start import describe_frozen, freeze, initial_network
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import NoStoreError, UsageError
 from pipeline.runtime.interruption import Interruption
@@ -111,12 +112,17 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validated(fields: Mapping[str, Any]) -> TrainConfig:
     try:
-        return TrainConfig(**fields)
+        config = TrainConfig(**fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = option_of(str(first["loc"][0]))
         message = f"{option} {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
         raise UsageError(message, mend="genisp train --help names the ranges") from error
+    if config.patience and not config.val_split:
+        message = f"--patience {config.patience} counts validations, and there are none"
+        raise UsageError(message, mend="leave it out, or name a --val-split")
+    parts = freeze(RECIPES[config.recipe].make_isp(), config.freeze) if config.freeze else ()
+    return config.model_copy(update={"freeze": parts})
 
 
 def _lr_steps(text: str) -> tuple[int, ...]:
@@ -166,13 +172,11 @@ def run_training(
     """
     device = choose_device(options.pop("device"), say)
     last = path / "checkpoints" / "last.pt"
-    if resume and not last.exists():
-        mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
-        raise UsageError("there is no run to continue here", path=str(path), mend=mend)
-    saved = load_checkpoint(last) if resume else None
+    saved = _saved(path, given) if resume else None
     if saved is not None:
         options = {name: options[name] for name in options if name in given}
     config = train_config(options) if saved is None else continued_config(saved, options)
+    initial = None if resume else initial_network(config)  # refused before anything is loaded
     torch.manual_seed(config.seed)  # random weights are the same when the run is continued
     detector = _detector(config, device)
     if AUTO in options.get("speedups", ()):
@@ -191,9 +195,12 @@ def run_training(
                 say("changed from here on: " + "; ".join(changes))
         else:
             trainer.begin()
+        if trainer.frozen_parts:
+            say(describe_frozen(trainer.isp, trainer.frozen_parts))
+        facts = {"init_from": initial.facts()} if initial else {}
         folder.describe(
             config,
-            environment(device) | {"detector_state": detector.state_hash()},
+            environment(device) | {"detector_state": detector.state_hash()} | facts,
             resumed_after=trainer.step if resume else None,
         )
         try:
@@ -206,5 +213,28 @@ def run_training(
     if not finished:
         say(f"interrupted after step {trainer.step}; train --resume --output-dir {path} continues")
         return ExitCode.INTERRUPTED
-    say(f"done: {trainer.step} steps; best validation loss {trainer.best:.4f}; {path}")
+    _say_end(trainer, say)
     return ExitCode.DONE
+
+
+def _saved(path: Path, given: Collection[str]) -> Checkpoint:
+    """The checkpoint to go on from."""
+    last = path / "checkpoints" / "last.pt"
+    if not last.exists():
+        mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
+        raise UsageError("there is no run to continue here", path=str(path), mend=mend)
+    if "init_from" in given:
+        message = "--init-from begins a run, --resume goes on with one"
+        raise UsageError(message, mend="leave one of them out")
+    return load_checkpoint(last)
+
+
+def _say_end(trainer: Trainer, say: Say) -> None:
+    """Why there, and what came of it."""
+    best = trainer.best_so_far
+    if best.is_exhausted and trainer.loader.epoch < trainer.config.epochs:
+        say(best.why_stopped())
+    share = trainer.pace.validation_share()
+    took = "" if share is None else f"validation took {share:.0%} of the time"
+    facts = (f"done: {trainer.step} steps", took, str(best), str(trainer.folder.path))
+    say("; ".join(fact for fact in facts if fact))

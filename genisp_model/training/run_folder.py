@@ -84,6 +84,7 @@ class RunFolder:
         self._steps, self._results = RunLog(path / "steps.csv"), RunLog(path / "results.csv")
         self._board: Any = None
         self._first_step = 1
+        self._shown_again: list[dict[str, float]] = []
         self._lock: AbstractContextManager[None] | None = None
 
     @property
@@ -93,7 +94,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the lowest validation loss."""
+        """The checkpoint of the best validation so far."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
@@ -170,11 +171,16 @@ class RunFolder:
             _log.warning("%s: cannot be read; kept as %s", path, aside.name)
         return {"resumed": [environment]}
 
-    def forget_after(self, step: int) -> None:
-        """Drop what was logged beyond a checkpoint: those steps are about to be done again."""
-        for log in (self._steps, self._results):
-            log.forget_after(step, mend=self.mend)
-        self._first_step = step + 1
+    def forget_after(self, step: int, *, scored: bool = True) -> None:
+        """Drop what was logged beyond a checkpoint: those steps are about to be done again.
+
+        So is the validation at that very step where it is not `scored` in the checkpoint.
+        """
+        self._steps.forget_after(step, mend=self.mend)
+        self._results.forget_after(step if scored else step - 1, mend=self.mend)
+        # TensorBoard forgets all there is of a step: training as well as validation.
+        self._first_step = step + 1 if scored else step
+        self._shown_again = [r for r in self._steps.numbers() if r["step"] >= self._first_step]
 
     def log_step(self, values: Mapping[str, float | int]) -> None:
         """One optimiser step; `values` has ``step``, and ``epoch`` counted from 1."""
@@ -195,9 +201,26 @@ class RunFolder:
 
                 # What a run that was killed had shown of these steps and later ones is dropped.
                 self._board = SummaryWriter(str(self.path), purge_step=self._first_step)
-            for name, value in values.items():
-                if name not in ("step", "epoch"):
-                    self._board.add_scalar(f"{group}/{name}", value, values["step"])
+                for row in self._shown_again:
+                    self._add("train", row)
+            self._add(group, values)
+
+    def _add(self, group: str, values: Mapping[str, float | int]) -> None:
+        for name, value in values.items():
+            if name not in ("step", "epoch"):
+                self._board.add_scalar(f"{group}/{name}", value, int(values["step"]))
+
+    def flush(self) -> None:
+        """Let TensorBoard's events be where a kill does not reach them.
+
+        Raises
+        ------
+        TrainingError
+            If the file system refuses.
+        """
+        if self._board is not None:
+            with writing(self.path, mend=self.mend):
+                self._board.flush()
 
     def losses_of(self, epoch: int) -> list[float]:
         """The logged loss of each optimiser step of an epoch, counted from 1."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,32 +19,37 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
-from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
+from genisp_model.data.dataset import StoreDataset
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.engine import FrozenEngine, guide_by
 from genisp_model.detector.guide import Guide
-from genisp_model.device import Say, memory_errors
-from genisp_model.evaluation.scores import Evaluation, evaluate
+from genisp_model.device import Say, memory_errors, peak_memory
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.training.augmentation import loader_options
+from genisp_model.training.average import WeightAverage
+from genisp_model.training.best import Best, why_no_score
 from genisp_model.training.cuda_graph import GraphedStep, Inputs, engine_for_graph
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
+from genisp_model.training.overfit import first_batch, instead_of_epoch
+from genisp_model.training.pace import Pace, ahead
 from genisp_model.training.precision import Precision
 from genisp_model.training.report import EpochReport, StepReport
-from genisp_model.training.run_folder import PictureRow, RunFolder
+from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.same_run import refuse_another_run
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
+from genisp_model.training.samples import open_samples
 from genisp_model.training.schedule import learning_rate, refuse_long_warmup
 from genisp_model.training.speedups import speed_up
+from genisp_model.training.start import freeze, initial_network, train_others
 from genisp_model.training.step import BatchNumbers, StepResult, read_step, refuse_no_numbers
-from pipeline.errors import TrainingError, UsageError
+from genisp_model.training.validation import Batches, draw, validate
+from pipeline.errors import TrainingError
 from pipeline.store.reader import open_store
 from schemas.training import TrainConfig
 
 #: Optimiser steps between checkpoints: what a kill can cost.
 CHECKPOINT_EVERY = 20
-#: Validation samples drawn after each validation.
-PICTURES = 4
 
 
 @dataclass
@@ -75,8 +80,8 @@ class Trainer:
     say: Say
     stop: Callable[[], bool] = lambda: False
     step: int = 0
-    best: float = math.inf
     losses: list[float] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace, init=False)
     _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -87,25 +92,31 @@ class Trainer:
         self.precision = Precision(config.amp, self.device)
         with self._memory("for the detector and the network", set_up_mend(config)):
             self.isp = RECIPES[config.recipe].make_isp().to(self.device)
+            self.frozen_parts = freeze(self.isp, config.freeze)
+            train_others(self.isp, self.frozen_parts)
             self._compiled = speed_up(config, self.isp, self.detector, self.device)
+            self.average = WeightAverage(self.isp, config.ema) if config.ema else None
             self._frozen = self.detector.state_hash()
             self.guide = guide_by(
                 self.detector,
                 plain=config.plain_detector,
                 fused="fused-detector" in config.speedups,
             )
+        self.best_so_far = Best(config.best_by, config.patience)
+        trained = [weight for weight in self.isp.parameters() if weight.requires_grad]
         self._graph: GraphedStep[BatchNumbers] | None = None
         if "cuda-graph" in config.speedups:
             engine = engine_for_graph(config, self.guide, self.device)
-            self._graph = GraphedStep(self._recorded, engine, self.isp.parameters())
+            self._graph = GraphedStep(self._recorded, engine, trained)
         fused = True if "fused-adam" in config.speedups else None  # None: torch's choice
-        self.optimiser = torch.optim.Adam(self.isp.parameters(), lr=config.lr, fused=fused)
+        self.optimiser = torch.optim.Adam(trained, lr=config.lr, fused=fused)
         self.store = open_store(config.store)
         flip = 0.0 if config.overfit_one_batch else config.flip
         self.loader = self._loader(config.split, shuffle=True, flip=flip)
-        self._steps = config.epochs * math.ceil(len(self.loader) / config.accumulate)
+        self._an_epoch = len(self.loader)
+        self._steps = config.epochs * math.ceil(self._an_epoch / config.accumulate)
         refuse_long_warmup(config, self._steps)
-        self.validation: StreamLoader | list[Batch] | None = None
+        self.validation: Batches | None = None
         if config.val_split and config.overfit_one_batch:
             self.validation = [self._one_batch]
         elif config.val_split:
@@ -115,19 +126,10 @@ class Trainer:
         return memory_errors(self.device, doing, mend=mend, path=str(self.folder.path))
 
     def _loader(self, split: str, *, shuffle: bool, flip: float) -> StreamLoader:
-        dataset = StoreDataset(
-            self.store,
-            split=split,
-            level=self.config.level,
-            classes=self.guide.class_names,
+        dataset = open_samples(
+            *(self.store, self.config, split, self.guide.class_names, self.say),
+            limit=0 if shuffle else self.config.val_limit,
         )
-        say_what_is_ignored(dataset, self.say)
-        if not dataset.has_boxes():
-            raise UsageError(
-                f"split {split!r} has no boxes to train or score on",
-                path=self.config.store,
-                mend="ingest the annotations of these raws, or name another split",
-            )
         return StreamLoader(
             dataset,
             batch_size=self.config.batch_size,
@@ -157,15 +159,7 @@ class Trainer:
             changed; every difference is named.
         """
         saved = load_checkpoint(path)
-        differences = saved.config.differences(self.config)
-        if saved.detector and saved.detector != self.detector.state_hash():
-            differences.append("the detector's weights")
-        if differences:
-            raise TrainingError(
-                "this run was started otherwise: " + "; ".join(differences),
-                path=str(path),
-                mend="leave these options out, or name another --output-dir for a new run",
-            )
+        refuse_another_run(saved, self.config, self.detector, path)
         changes = self._changes(saved, path)
         if changes and not accept_changes:
             raise TrainingError(
@@ -182,7 +176,8 @@ class Trainer:
             message = f"its state does not fit this run ({type(error).__name__}: {error})"
             mend = "use the version of this tool that wrote it, or begin a new run"
             raise TrainingError(message, path=str(path), mend=mend) from error
-        self.folder.forget_after(self.step)
+        state = self.loader.state_dict()  # at the end of an epoch, its validation is still to come
+        self.folder.forget_after(self.step, scored=state["cursor"] < len(self.loader))
         if changes:
             self.say(f"warning: the store has changed since this run was started: {changes}")
         self.say(f"continuing after step {self.step}, {self._where()}")
@@ -195,6 +190,8 @@ class Trainer:
 
     def _restore(self, saved: Checkpoint, changes: StoreChanges) -> None:
         self.isp.load_state_dict(saved.isp)
+        if self.average is not None:
+            self.average.isp.load_state_dict(saved.average or {})
         mine = self.optimiser.param_groups[0]["fused"]  # not the checkpoint's: it may change
         groups = [group | {"fused": mine} for group in saved.optimiser["param_groups"]]
         self.optimiser.load_state_dict(saved.optimiser | {"param_groups": groups})
@@ -207,7 +204,8 @@ class Trainer:
             torch.cuda.set_rng_state(saved.device_rng, self.device)
         if saved.precision is not None:
             self.precision.load_state_dict(saved.precision)
-        self.step, self.best = saved.step, saved.best
+        self.step = saved.step
+        self.best_so_far.score, self.best_so_far.since = saved.best, saved.since_best
 
     def _where(self) -> str:
         done, total = self.loader.epoch, self.config.epochs
@@ -219,7 +217,8 @@ class Trainer:
         return [one.dataset for one in loaders if isinstance(one, StreamLoader)]
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment; what was logged until then is on disk before it."""
+        self.folder.flush()
         on_cuda = self.device.type == "cuda"
         Checkpoint(
             config=self.config,
@@ -230,6 +229,8 @@ class Trainer:
             loader=self.loader.state_dict(),
             rng=torch.get_rng_state(),
             best=self.best,
+            since_best=self.best_so_far.since,
+            average=None if self.average is None else self.average.state_dict(),
             device_rng=torch.cuda.get_rng_state(self.device) if on_cuda else None,
             samples=digests_of(self.store, self._datasets),
             detector=self._frozen,
@@ -239,7 +240,8 @@ class Trainer:
     def fit(self) -> bool:
         """Train to the end; False if it was stopped before.
 
-        A run that reaches ``limit_steps`` is scored and saved there like one that reaches its end.
+        A run that reaches ``limit_steps`` is scored and saved there like one that reaches its end;
+        so it is when its patience has ended.
 
         Raises
         ------
@@ -251,7 +253,7 @@ class Trainer:
         with self.folder.only_writer():
             if self.step == 0:
                 self.begin()
-            while self.loader.epoch < self.config.epochs and not self._is_enough():
+            while self.loader.epoch < self.config.epochs and not self._has_ended():
                 epoch = self.loader.epoch
                 if not self._train_epoch(epoch):
                     if not self._is_enough():
@@ -266,14 +268,29 @@ class Trainer:
         return True
 
     def begin(self) -> None:
-        """Let the folder be this run's alone: what an earlier one left is moved aside, and said."""
-        aside = None if self._begun else self.folder.begin()
+        """Take the network to begin with, and let the folder be this run's alone.
+
+        What an earlier run left there is moved aside, and said.
+        """
+        if self._begun:
+            return
+        if (initial := initial_network(self.config)) is not None:
+            for isp in [self.isp] if self.average is None else [self.isp, self.average.isp]:
+                isp.load_state_dict(initial.weights)
         self._begun = True
-        if aside is not None:
+        if (aside := self.folder.begin()) is not None:
             self.say(f"what an earlier run left here is now in {aside}")
+
+    @property
+    def best(self) -> float:
+        """The best validation score so far, as `Best` has it."""
+        return self.best_so_far.score
 
     def _is_enough(self) -> bool:
         return 0 < self.config.limit_steps <= self.step
+
+    def _has_ended(self) -> bool:
+        return self._is_enough() or self.best_so_far.is_exhausted
 
     def _set_rate(self, epoch: int) -> None:
         rate = learning_rate(self.config, step=self.step, epoch=epoch, steps=self._steps)
@@ -283,7 +300,8 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> bool:
         """The rest of an epoch; False if it was stopped inside."""
         started, waited = time.monotonic(), 0.0
-        batches = self._batches()
+        one = self.config.overfit_one_batch
+        batches = instead_of_epoch(self.loader, self._one_batch) if one else iter(self.loader)
         while True:
             mend = step_mend(self.config, saved=self.folder.last.exists())
             with self._memory(f"at step {self.step + 1}", mend):
@@ -295,6 +313,8 @@ class Trainer:
                 self._set_rate(epoch)
                 result = self._train_step(window)
             self.step += 1
+            if self.average is not None:
+                self.average.update(self.isp, self.step)
             self.losses.append(result.loss)
             self._log(epoch, result, time.monotonic() - started, waited)
             started, waited = time.monotonic(), 0.0
@@ -303,29 +323,11 @@ class Trainer:
             if self._is_enough() or self.stop():
                 return False
 
-    def _batches(self) -> Iterator[Batch]:
-        """What is left of the epoch; with ``overfit_one_batch`` as many times the one batch."""
-        if not self.config.overfit_one_batch:
-            yield from self.loader
-            return
-        state = self.loader.state_dict()
-        for done in range(state["cursor"], len(self.loader)):
-            self.loader.load_state_dict(state | {"cursor": done + 1})
-            yield self._one_batch
-        self.loader.set_epoch(self.loader.epoch + 1)
-
     @cached_property
     def _one_batch(self) -> Batch:
-        """The first batch of the first epoch, also in a run that is continued."""
-        state = self.loader.state_dict()
-        self.loader.set_epoch(0)
+        """Also in a run that is continued."""
         with self._memory("for the first batch", step_mend(self.config, saved=False)):
-            first = next(iter(self.loader), None)  # the pass is over with its last reference
-        self.loader.load_state_dict(state)
-        if first is None:
-            message = "every sample of the first batch is damaged"
-            raise TrainingError(message, path=self.config.store, mend="prep verify says how")
-        return first
+            return first_batch(self.loader, self.config.store)
 
     def _train_step(self, window: list[Batch]) -> StepResult:
         """One optimiser step over some batches; the host waits for the device once, before it."""
@@ -377,66 +379,57 @@ class Trainer:
         return output
 
     def _log(self, epoch: int, result: StepResult, seconds: float, waited: float) -> None:
-        rate = self.optimiser.param_groups[0]["lr"]
-        told = StepReport(self.step, epoch + 1, self.config.epochs, result, rate, seconds, waited)
+        self.pace.stepped(seconds, result.images)
+        done = {"step": self.step, "epoch": epoch, "cursor": self.loader.state_dict()["cursor"]}
+        left = ahead(self.config, **done, batches=self._an_epoch)
+        told = StepReport(
+            step=self.step,
+            steps=self.step + left.steps,
+            epoch=epoch + 1,
+            epochs=self.config.epochs,
+            result=result,
+            rate=self.optimiser.param_groups[0]["lr"],
+            seconds=seconds,
+            data_seconds=waited,
+            eta=self.pace.eta(left),
+            memory=peak_memory(self.device),
+        )
         self.folder.log_step(told.row())
         for line in told.lines():
             self.say(line)
 
     def render(self, batch: Batch) -> Tensor:
-        """The network's pictures of a batch, as the detector sees them."""
+        """Pictures of a batch, as the detector sees them: by the average, if there is one."""
+        isp = self.isp if self.average is None else self.average.isp
         with self.precision.autocast():
-            pictures: Tensor = self.isp(batch.images, batch.exposure)
+            pictures: Tensor = isp(batch.images, batch.exposure)
             return pictures.float()
 
     def _end_epoch(self, epoch: int) -> None:
         """Say how it went; validate where it is due, always at the end of the run."""
         losses = self.folder.losses_of(epoch + 1)
-        told = EpochReport(self.step, epoch + 1, self.config.epochs, losses)
+        rate = self.pace.images_per_second()
+        told = EpochReport(self.step, epoch + 1, self.config.epochs, losses, rate)
         self.say(told.training_line())
         last = epoch + 1 == self.config.epochs or self._is_enough()
         if self.validation is not None and (last or (epoch + 1) % self.config.val_every == 0):
             self._validate(told)
 
     def _validate(self, told: EpochReport) -> None:
-        """Score, draw, and keep the network if it is the best; random numbers stay as they are."""
+        """Score, draw, and keep the network if it is the best."""
+        assert self.validation is not None
+        started = time.monotonic()
         mend = validation_mend(self.config, saved=self.folder.last.exists())
         self.isp.eval()
-        unchanged = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
-        with self._memory(f"in the validation after epoch {told.epoch}", mend), unchanged:
-            scores = evaluate(self.render, self.guide, self._validation_batches())
+        with self._memory(f"in the validation after epoch {told.epoch}", mend):
+            scores = validate(self.render, self.guide, self.validation, self.device)
         with self._memory(f"for the pictures after epoch {told.epoch}", mend):
-            self.folder.draw_pictures(told.epoch, list(islice(self._pictures(), PICTURES)))
-        self.isp.train()
-        self._report(told, scores)
-
-    def _validation_batches(self) -> StreamLoader | list[Batch]:
-        """All of them, from the first."""
-        assert self.validation is not None
-        if isinstance(self.validation, StreamLoader):
-            self.validation.set_epoch(0)
-        return self.validation
-
-    @torch.no_grad()
-    def _pictures(self) -> Iterator[PictureRow]:
-        """The first validation samples, always the same ones."""
-        for batch in self._validation_batches():
-            made = self.render(batch)
-            for row, target in enumerate(batch.targets):
-                one = slice(row, row + 1)
-                yield PictureRow(
-                    batch.images[one],
-                    batch.exposure[one],
-                    made[one],
-                    target,
-                    self.guide.class_names,
-                )
-
-    def _report(self, told: EpochReport, scores: Evaluation) -> None:
+            draw(self.render, self.guide, self.validation, self.folder, told.epoch)
+        train_others(self.isp, self.frozen_parts)
         self.folder.log_epoch(told.row(scores))
         self.say(told.validation_line(scores))
-        if scores.loss < self.best:
-            self.best = scores.loss
+        if self.best_so_far.take(scores):
             self.save(self.folder.best)
-        elif not math.isfinite(scores.loss):
-            self.say("warning: the validation loss is no number: this is no best checkpoint")
+        elif why := why_no_score(scores, self.config.best_by):
+            self.say(f"warning: {why}: this is no best checkpoint")
+        self.pace.validated(time.monotonic() - started)

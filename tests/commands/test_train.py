@@ -24,7 +24,7 @@ def test_train_runs_stops_and_resumes(nod: Path, tmp_path: Path) -> None:
     options = ("--store", store, "--output-dir", folder, "--epochs", 2, "-b", 2, *QUICK)
     first = train(*options, "--limit-steps", 1)
     assert first.exit_code == 0, first.output
-    assert "step 1  loss" in first.stdout
+    assert "step 1/1  loss" in first.stdout
     again = train(*options)
     assert again.exit_code == 2
     assert "--resume" in again.stderr

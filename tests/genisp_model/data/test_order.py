@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from genisp_model.data.order import (
     chosen,
     fingerprint,
     random_bits,
+    spread_out,
 )
 from pipeline.errors import UsageError
 
@@ -150,3 +152,16 @@ def test_the_fingerprint_covers_samples_and_options_but_not_ranks() -> None:
 def test_impossible_plans_are_refused(size: int, rank: int, world: int) -> None:
     with pytest.raises(UsageError):
         BatchPlan([0], size, rank=rank, world=world)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_a_part_that_is_spread_out_has_even_distances_also_to_the_ends(size: int) -> None:
+    ids = [f"DSC{number:05}" for number in range(size)]
+    assert list(spread_out(ids, 0)) == ids
+    assert list(spread_out(ids, size + 3)) == ids
+    for limit in range(1, size + 1):
+        chosen = [ids.index(one) for one in spread_out(ids, limit)]
+        assert len(chosen) == limit
+        distances = {after - before for before, after in pairwise(chosen)}
+        assert distances <= {size // limit, -(-size // limit)}
+        assert abs(chosen[0] - (size - 1 - chosen[-1])) <= 1

@@ -14,6 +14,7 @@ from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.evaluation import run as evaluation
 from genisp_model.evaluation.scores import Evaluation
 from genisp_model.training import trainer as trainer_module
+from genisp_model.training import validation
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.run import run_training, train_config
 from genisp_model.training.run_folder import RunFolder
@@ -129,10 +130,10 @@ def test_a_validation_that_does_not_fit(
     made: Callable[[], Trainer], name: str, doing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = made()
-    monkeypatch.setattr(trainer_module if name == "evaluate" else run, name, full)
+    monkeypatch.setattr(validation, name, full)
     if name == "_pictures":
         scores = Evaluation(0.0, 0.0, 0.0, {}, {}, "")
-        monkeypatch.setattr(trainer_module, "evaluate", lambda *_: scores)
+        monkeypatch.setattr(validation, "evaluate", lambda *_: scores)
     with pytest.raises(TrainingError, match=f"not enough memory on cpu {doing}") as raised:
         run.fit()
     assert "--batch-size 1" in raised.value.mend
