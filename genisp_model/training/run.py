@@ -188,15 +188,7 @@ def run_training(
             raise UsageError("there is a run in this folder", path=str(path), mend=mend)
         interruption = Interruption()
         trainer = Trainer(config, detector, folder, device, say, stop=lambda: interruption.wanted)
-        if saved is not None:
-            trainer.resume(last, accept_changes=accept_changes)
-            changes = saved.config.free_differences(config)
-            if changes:
-                say("changed from here on: " + "; ".join(changes))
-        else:
-            trainer.begin()
-        if trainer.frozen_parts:
-            say(describe_frozen(trainer.isp, trainer.frozen_parts))
+        _begin(trainer, saved, last, accept_changes=accept_changes)
         facts = {"init_from": initial.facts()} if initial else {}
         folder.describe(
             config,
@@ -227,6 +219,18 @@ def _saved(path: Path, given: Collection[str]) -> Checkpoint:
         message = "--init-from begins a run, --resume goes on with one"
         raise UsageError(message, mend="leave one of them out")
     return load_checkpoint(last)
+
+
+def _begin(trainer: Trainer, saved: Checkpoint | None, last: Path, *, accept_changes: bool) -> None:
+    """Begin the run, or go on from its last checkpoint; say what differs, and what is not trained."""
+    if saved is None:
+        trainer.begin()
+    else:
+        trainer.resume(last, accept_changes=accept_changes)
+        if changes := saved.config.free_differences(trainer.config):
+            trainer.say("changed from here on: " + "; ".join(changes))
+    if trainer.frozen_parts:
+        trainer.say(describe_frozen(trainer.isp, trainer.frozen_parts))
 
 
 def _say_end(trainer: Trainer, say: Say) -> None:
