@@ -31,6 +31,46 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class TomlType:
+    """Mixed into a type whose values in a config file need not be text.
+
+    Attributes
+    ----------
+    toml_types, toml_words
+        What `convert` takes of TOML's types, and how that is called.
+    """
+
+    toml_types: tuple[type, ...]
+    toml_words: str
+
+
+class ClassesFile(TomlType, click.Path):
+    """A file of class names; in a config file also the names themselves, label by label."""
+
+    toml_types = (str, dict)
+    toml_words = 'a file\'s name or a table such as { 1 = "person", 3 = "car" }'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, dict) else super().convert(value, param, ctx)
+
+
+class NumberList(TomlType, click.types.StringParamType):
+    """Numbers by comma; in a config file also a list of them."""
+
+    toml_types = (str, list)
+
+    def __init__(self, *, whole: bool) -> None:
+        self._kinds = (int,) if whole else (int, float)
+        self.toml_words = "a list of whole numbers" if whole else "a list of numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, list):
+            if any(type(one) not in self._kinds for one in value):
+                self.fail(f"{self.toml_words} is wanted", param, ctx)
+            return ",".join(map(repr, value))
+        return super().convert(value, param, ctx)
+
+
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
         from importlib.metadata import PackageNotFoundError, version
@@ -106,7 +146,7 @@ _detector_weights_option = click.option(
 
 _detector_classes_option = click.option(
     "--detector-classes",
-    type=click.Path(dir_okay=False),
+    type=ClassesFile(dir_okay=False),
     metavar="FILE",
     show_envvar=True,
     help="Names of the detector's classes, one a line (numbered from 1) or LABEL: NAME; "

@@ -8,8 +8,16 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from commands.config_file import config_option, naming_the_file
 from commands.exits import command
-from commands.options import NamedPath, detector_options, level_option, store_option
+from commands.options import (
+    NamedPath,
+    NumberList,
+    TomlType,
+    detector_options,
+    level_option,
+    store_option,
+)
 from commands.output import say
 from schemas.choices import (
     AUTO,
@@ -27,8 +35,11 @@ from schemas.choices import (
 from schemas.exit_code import ExitCode
 
 
-class _AmpChoice(click.Choice[str]):
+class _AmpChoice(TomlType, click.Choice[str]):
     """What autocast computes in; also what a flag takes, since ``--amp`` was one: yes is bf16."""
+
+    toml_types = (str, bool)
+    toml_words = '"bf16", "fp16" or false'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -38,6 +49,7 @@ class _AmpChoice(click.Choice[str]):
 
 
 @command(example="train --store data.zarr --output-dir runs/night")
+@config_option
 @store_option
 @click.option("--split", default=DEFAULT_TRAIN_SPLIT, show_envvar=True, help="Samples to train on.")
 @click.option(
@@ -122,6 +134,7 @@ class _AmpChoice(click.Choice[str]):
 )
 @click.option(
     "--lr-steps",
+    type=NumberList(whole=True),
     show_default="recipe's",
     show_envvar=True,
     help="Epochs after which lr falls tenfold, counted from 1: 5,10; '' for none.",
@@ -201,6 +214,7 @@ class _AmpChoice(click.Choice[str]):
 )
 @click.option(
     "--scale-jitter",
+    type=NumberList(whole=False),
     default="",
     show_envvar=True,
     help="Enlarge a random part, or reduce, with the boxes: scales from,to: 0.8,1.5.",
@@ -269,8 +283,11 @@ def train(**options: Any) -> ExitCode:
     from genisp_model.training.run import run_training
 
     context = click.get_current_context()
-    ours = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    given = {name for name in options if context.get_parameter_source(name) not in ours}
+    ours = ParameterSource.DEFAULT
+    given = {name for name in options if context.get_parameter_source(name) is not ours}
     resume, accept = options.pop("resume"), options.pop("accept_changed_store")
     folder = options.pop("output_dir")
-    return run_training(options, folder, resume=resume, given=given, accept_changes=accept, say=say)
+    with naming_the_file(context):
+        return run_training(
+            options, folder, resume=resume, given=given, accept_changes=accept, say=say
+        )

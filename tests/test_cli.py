@@ -40,7 +40,7 @@ def test_every_help_has_an_example_and_the_exit_codes() -> None:
 
 
 #: Modules of commands/ that are no command.
-_SHARED = {"__init__", "exits", "options", "output"}
+_SHARED = {"__init__", "config_file", "exits", "options", "output"}
 
 
 def test_every_module_of_commands_is_a_command_of_its_name() -> None:

@@ -7,7 +7,6 @@ import io
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from commands import config_file
 from scripts.write_tables import PAGES, PROGRAMS, TABLES, every_context, region, rewritten
+from tests.kit.documents import FENCE, ROOT, Block, blocks, shell_commands
 
-ROOT = Path(__file__).resolve().parents[1]
-
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _ROOMS = "benchmarks|commands|docs|genisp_model|pipeline|schemas|scripts|tests"
 _REPOSITORY_PATH = re.compile(rf"`((?:{_ROOMS})/[\w/.-]*)(?:::(\w+))?`")
@@ -29,40 +27,6 @@ _DOTTED_NAME = re.compile(rf"(?:`|python -m )((?:{_ROOMS})(?:\.\w+)+)")
 #: Longest line of prose; tables and code may be wider.
 _PROSE_WIDTH = 120
 _MEASURED = re.compile(r"\d+:\d\d:\d\d|[\d.]+(?= images/s)|\d+(?= MB/s)")
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block: its page, first line's number, language and text."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-
-def _blocks(*languages: str) -> list[Block]:
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        for match in _FENCE.finditer(text):
-            line = text.count("\n", 0, match.start()) + 2
-            found.append(Block(page, line, match[1], match[2]))
-    return [block for block in found if block.language in languages]
-
-
-def _shell_commands(block: Block) -> Iterator[list[str]]:
-    """Each command's words; in a console block, those behind a ``$``."""
-    for line in block.text.replace("\\\n", " ").splitlines():
-        if block.language == "console" and not line.startswith("$ "):
-            continue
-        for command in line.removeprefix("$ ").split("&&"):
-            words = shlex.split(command, comments=True)
-            if words:
-                yield words
 
 
 @dataclass(frozen=True)
@@ -86,7 +50,7 @@ class Followed:
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     folder = tmp_path_factory.mktemp("reader")
-    block = next(block for block in _blocks("console") if block.page.name == "README.md")
+    block = next(block for block in blocks("console") if block.page.name == "README.md")
     typed = []
     with contextlib.chdir(folder):
         for part in block.text.split("$ ")[1:]:
@@ -110,7 +74,7 @@ def test_the_readme_shows_what_its_commands_print(followed: Followed) -> None:
         assert _MEASURED.sub("#", typed.printed) == _MEASURED.sub("#", typed.shown)
 
 
-@pytest.mark.parametrize("block", _blocks("python"), ids=str)
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_blocks_run_and_print_what_they_say(block: Block, followed: Followed) -> None:
     printed = io.StringIO()
     code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
@@ -122,9 +86,13 @@ def test_python_blocks_run_and_print_what_they_say(block: Block, followed: Follo
     assert printed.getvalue().splitlines() == said
 
 
-@pytest.mark.parametrize("block", _blocks("console", "sh"), ids=str)
-def test_shown_commands_exist_with_their_options(block: Block) -> None:
-    for words in _shell_commands(block):
+@pytest.mark.parametrize("block", blocks("console", "sh"), ids=str)
+def test_shown_commands_exist_with_their_options(
+    block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files of options are read where the commands are run: tests/test_documented_commands.py.
+    monkeypatch.setattr(config_file, "_read", lambda path: {})
+    for words in shell_commands(block):
         if words[0] in PROGRAMS:
             _parse(PROGRAMS[words[0]], words)
         elif words[0] == "make":
@@ -156,7 +124,7 @@ def test_shown_commands_that_do_not_exist_are_caught() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_named_files_exist(page: Path) -> None:
-    text = _FENCE.sub("", page.read_text())
+    text = FENCE.sub("", page.read_text())
     for target in _LINK.findall(text):
         if re.match(r"[a-z]+:", target):
             continue
@@ -202,7 +170,7 @@ def test_pages_that_the_code_names_exist() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_prose_has_lines_of_normal_length(page: Path) -> None:
     text = re.sub(r"<!-- generated.*?<!-- end", "", page.read_text(), flags=re.DOTALL)
-    text = _LINK.sub("", _FENCE.sub("", text))
+    text = _LINK.sub("", FENCE.sub("", text))
     long = [line for line in text.splitlines() if len(line) > _PROSE_WIDTH and line[0] != "|"]
     assert not long, page.name
 
@@ -218,7 +186,7 @@ def test_the_architecture_names_every_room() -> None:
 
 def _anchors(page: Path) -> set[str]:
     """Anchors as GitHub makes them from headings."""
-    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ COCO_COUNT: Final = 91
 
 _BACKGROUND: Final = "__background__"
 _NUMBERED: Final = re.compile(r"(\d{1,9})\s*:\s*(.*)")
+_LABEL: Final = re.compile(r"\d{1,9}", re.ASCII)
 _MAX_CLASSES: Final = 100_000
 
 #: The layer whose outputs are a detector's classes, by the end of its name in a state dict.
@@ -61,27 +62,57 @@ def read_classes(path: str | Path) -> dict[int, str]:
         raise UsageError(
             f"the classes cannot be read: {reason}", path=str(path), mend=mend
         ) from None
-    found: dict[int, str] = {}
-    known: set[str] = set()
     wanted = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if wanted[:1] == [_BACKGROUND]:
         wanted = wanted[1:]
+    entries = []
     for position, line in enumerate(wanted, start=1):
         numbered = _NUMBERED.fullmatch(line)
         label, name = (int(numbered[1]), numbered[2].strip()) if numbered else (position, line)
+        entries.append((f"line {line[:60]!r}", label, name))
+    if not entries:
+        raise UsageError("there is no class in it", path=str(path), mend=mend)
+    return _distinct(entries, path=str(path), mend=mend)
+
+
+def named_classes(names: Mapping[str, object]) -> dict[int, str]:
+    """The classes of a table: label -> name, the labels as text.
+
+    Returns
+    -------
+    Label -> name; empty if `names` is, which means the detector's own classes.
+
+    Raises
+    ------
+    UsageError
+        If a label is no whole number, a name is none, or one of them is there twice.
+    """
+    mend = 'write LABEL = "NAME", such as 3 = "car"'
+    entries = []
+    for label, name in names.items():
+        place = f"--detector-classes: {label[:60]!r}"
+        if not _LABEL.fullmatch(label) or not isinstance(name, str) or name != name.strip():
+            raise UsageError(f"{place} is no label with a class's name", mend=mend)
+        entries.append((place, int(label), name))
+    return _distinct(entries, path="", mend=mend)
+
+
+def _distinct(entries: Iterable[tuple[str, int, str]], *, path: str, mend: str) -> dict[int, str]:
+    """Entries (place, label, name) -> label: name."""
+    found: dict[int, str] = {}
+    known: set[str] = set()
+    for place, label, name in entries:
         if not name or len(name) > MAX_TEXT or len(found) == _MAX_CLASSES:
-            raise UsageError(f"line {line[:60]!r} names no class", path=str(path), mend=mend)
+            raise UsageError(f"{place} names no class", path=path, mend=mend)
         if label in found or class_key(name) in known:
             raise UsageError(
-                f"line {line[:60]!r} gives a label or a name a second time",
-                path=str(path),
+                f"{place} gives a label or a name a second time",
+                path=path,
                 mend="give each label one name; prep ingest --category NAME=NAME makes two names "
                 "one class",
             )
         found[label] = name
         known.add(class_key(name))
-    if not found:
-        raise UsageError("there is no class in it", path=str(path), mend=mend)
     return found
 
 

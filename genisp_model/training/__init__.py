@@ -22,6 +22,7 @@ Open `trainer` first: the loop, from a batch to the network's next step.
 - `environment`: where a run runs: machine, versions, commit.
 - `run_folder`: what a run writes, in files people already know how to read. Its checkpoints are
   `genisp_model.checkpoint`: evaluation, enhance and export read them too.
+- `config_toml`: the run's options as ``--config`` reads them.
 - `run_lock`, `run_log`: its one writer, and its tables.
 - `report`: what a step and an epoch tell: rows of the tables, lines for the user.
 - `same_run`: whether a checkpoint is one of this run.

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
-from genisp_model.detector.classes import read_classes
+from genisp_model.detector.classes import named_classes, read_classes
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector, only_box_loss
 from genisp_model.device import Say, choose_device, memory_errors
 from genisp_model.recipes import RECIPES
@@ -100,7 +100,9 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are given, as the config has them."""
     chosen = {name: value for name, value in options.items() if value is not None}
     if "detector_classes" in chosen:
-        chosen["detector_classes"] = read_classes(chosen["detector_classes"])
+        classes = chosen["detector_classes"]
+        named = isinstance(classes, Mapping)
+        chosen["detector_classes"] = named_classes(classes) if named else read_classes(classes)
     if "lr_steps" in chosen:
         chosen["lr_steps"] = _lr_steps(chosen["lr_steps"])
     if "speedups" in chosen:  # which those are depends on the device: `run_training` adds them
@@ -222,7 +224,7 @@ def _saved(path: Path, given: Collection[str]) -> Checkpoint:
 
 
 def _begin(trainer: Trainer, saved: Checkpoint | None, last: Path, *, accept_changes: bool) -> None:
-    """Begin the run, or go on from its last checkpoint; say what differs, and what is not trained."""
+    """Begin the run, or go on from its last checkpoint; say what differs and is not trained."""
     if saved is None:
         trainer.begin()
     else:

@@ -18,6 +18,7 @@ from torch import Tensor
 from genisp_model.checkpoint import continue_with
 from genisp_model.files import output_folder, whole_file, writing
 from genisp_model.renderings import render_classical
+from genisp_model.training.config_toml import HEADER, config_toml
 from genisp_model.training.run_lock import only_writer
 from genisp_model.training.run_log import RunLog, free_name
 from schemas.training import TrainConfig
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 #: What a run writes and another one must not be mixed with.
 _WRITTEN = (
     "config.json",
+    "config.toml",
     "environment.json",
     "steps.csv",
     "results.csv",
@@ -68,8 +70,8 @@ class RunFolder:
     Parameters
     ----------
     path
-        Made if missing. ``config.json``, ``environment.json``, ``steps.csv``, ``results.csv``,
-        ``curves.png``, ``pictures/``, ``checkpoints/``, and TensorBoard's events.
+        Made if missing. ``config.json``, ``config.toml``, ``environment.json``, ``steps.csv``,
+        ``results.csv``, ``curves.png``, ``pictures/``, ``checkpoints/``, and TensorBoard's events.
 
     Raises
     ------
@@ -145,17 +147,28 @@ class RunFolder:
         *,
         resumed_after: int | None = None,
     ) -> None:
-        """Write what the run was told, and where it runs.
+        """Write what the run was told, and where it runs: `environment` has the ``device``.
 
         A run that goes on after step `resumed_after` adds its `environment` to the earlier ones, so
         that a change of machine or versions shows.
         """
+        options = config_toml(config, device=environment["device"], output_dir=self.path)
         if resumed_after is not None:
             environment = self._with_earlier({"after_step": resumed_after, **environment})
         told = {"config.json": config.model_dump(mode="json"), "environment.json": environment}
-        for name, content in told.items():
+        texts = {name: json.dumps(content, indent=1) + "\n" for name, content in told.items()}
+        self._keep_own_options()
+        for name, text in {**texts, "config.toml": options}.items():
             with whole_file(self.path / name, mend=self.mend) as path:
-                path.write_text(json.dumps(content, indent=1) + "\n")
+                path.write_text(text, encoding="utf-8")
+
+    def _keep_own_options(self) -> None:
+        """Rename a ``config.toml`` that somebody wrote by hand, before ours takes its place."""
+        path = self.path / "config.toml"
+        with writing(path, mend=self.mend):
+            if path.is_file() and not path.read_bytes().startswith(HEADER.encode()):
+                path.rename(aside := free_name(path))
+                _log.warning("%s: not written by a run; kept as %s", path, aside.name)
 
     def _with_earlier(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The recorded environment with this one appended to its ``resumed``."""

@@ -6,6 +6,7 @@ A value is refused as wrong usage (2), as a store that is not there (10), or by 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -129,6 +130,28 @@ def test_no_value_of_an_option_ends_in_a_traceback(command: str, option: str) ->
         assert result.exit_code != ExitCode.DONE, told
         assert result.exit_code in (1, 2, 3, 10), told
         assert "rror" in result.stderr or "failed" in result.stderr, told
+
+
+#: The same in a file, and what only a file can hold.
+IN_A_FILE = (
+    *(json.dumps(value, ensure_ascii=False) for value in ("", " ", "folder", "missing", "é\n")),
+    *("nan", "-inf", "-1", "1e308", f"{(1 << 63) - 1}", '"\\u0000"', "[]", "{}", "true"),
+)
+
+
+@pytest.mark.parametrize("option", [option for name, option in cases() if name == "train"])
+def test_no_value_of_an_option_in_a_file_ends_in_a_traceback(option: str) -> None:
+    words = arguments("train")
+    if option in words:  # what is typed would go before the file
+        at = words.index(option)
+        words = words[:at] + words[at + 2 :]
+    for value in IN_A_FILE:
+        Path("c.toml").write_text(f"{option[2:]} = {value}\n", encoding="utf-8")
+        result = call("train", *words, "--config", "c.toml")
+        told = f"{option} = {value}: {result.output}"
+        assert result.exception is None or isinstance(result.exception, SystemExit), told
+        assert result.exit_code in (0, 1, 2, 3, 10), told
+        assert result.exit_code == ExitCode.DONE or "rror: " in result.stderr, told
 
 
 @pytest.mark.parametrize(

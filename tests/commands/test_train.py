@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cli import genisp
 from genisp_model.checkpoint import load_checkpoint
@@ -70,6 +72,44 @@ def test_resume_needs_no_other_option(small_store: Path, tmp_path: Path) -> None
     assert json.loads((folder / "config.json").read_text()) == told | {"limit_steps": 0}
     environment = json.loads((folder / "environment.json").read_text())
     assert [one["after_step"] for one in environment["resumed"]] == [2, 3]
+
+
+def test_the_file_of_a_run_starts_the_same_run_again(small_store: Path, tmp_path: Path) -> None:
+    """Every option is in it: also those of the recipe, whatever the recipes say by then."""
+    first, again = tmp_path / "first", tmp_path / "again"
+    done = train("--store", small_store, "--output-dir", first, *OF_A_RUN, *QUICK)
+    assert done.exit_code == 0, done.output
+    repeated = train("--config", first / "config.toml", "--output-dir", again)
+    assert repeated.exit_code == 0, repeated.output
+    assert numbers(again) == numbers(first)
+    assert len(numbers(again)) > 1
+    assert (again / "config.json").read_bytes() == (first / "config.json").read_bytes()
+    weights = [load_checkpoint(folder / "checkpoints" / "last.pt").isp for folder in (first, again)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    # Beside --resume it says nothing new.
+    there = train("--resume", "--config", again / "config.toml")
+    assert there.exit_code == 0, there.output
+    assert "changed from here on" not in there.stdout
+
+
+def test_a_file_beside_resume_counts_as_typed(small_store: Path, tmp_path: Path) -> None:
+    folder, own = tmp_path / "run", tmp_path / "own.toml"
+    own.write_text(f'store = "{small_store}"\nepochs = 2\nbatch-size = 1\nlr = 0.01\n')
+    begun = ("--config", own, "--output-dir", folder, *QUICK, "--limit-steps", 1)
+    first = train(*begun)
+    assert first.exit_code == 0, first.output
+    resume = ("--resume", "--output-dir", folder, "--config", own)
+    own.write_text("lr = 0.1\n")
+    other = train(*resume)
+    assert other.exit_code == 1, other.output
+    assert f"--lr: 0.01 against 0.1 (lr: from {own})" in other.stderr
+    own.write_text("lr = 0.01\nepochs = 1\nlimit-steps = 2\n")
+    same = train(*resume)
+    assert same.exit_code == 0, same.output
+    assert "--epochs: 2 against 1" in same.stdout
+    told = tomllib.loads((folder / "config.toml").read_text())
+    assert (told["epochs"], told["lr"], told["limit-steps"]) == (1, 0.01, 2)
+    assert [step for step, _ in numbers(folder)] == ["1", "2"]
 
 
 def test_a_limit_that_was_not_reached_holds_for_the_resumed_run_too(

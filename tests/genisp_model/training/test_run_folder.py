@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,21 @@ def test_a_resumed_run_keeps_what_was_said_of_earlier_machines(tmp_path: Path) -
     }
     folder.describe(CONFIG, {"device": "cpu"})
     assert environments(folder) == {"device": "cpu"}, "a new run"
+
+
+def test_options_that_somebody_wrote_are_kept_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "config.toml"
+    own.write_text("epochs = 1  # a short one\n")
+    folder = RunFolder(tmp_path)
+    folder.describe(CONFIG, {"device": "cpu"})
+    assert (tmp_path / "config.old-1.toml").read_text() == "epochs = 1  # a short one\n"
+    assert "config.old-1.toml" in caplog.text
+    longer = CONFIG.model_copy(update={"epochs": 2})
+    folder.describe(longer, {"device": "cpu"}, resumed_after=3)
+    assert tomllib.loads(own.read_text())["epochs"] == 2
+    assert len(list(tmp_path.glob("config.*"))) == 3, "ours is replaced"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"resumed": 1}', b"\xff", b"["])

@@ -515,7 +515,8 @@ def test_a_run_folder_holds_what_people_expect(
     run.fit()
     run.folder.describe(run.config, {"device": "cpu"})
     run.folder.close()
-    expected = {"config.json", "environment.json", "steps.csv", "results.csv", "curves.png"}
+    expected = {"config.json", "config.toml", "environment.json", "curves.png"}
+    expected |= {"steps.csv", "results.csv"}
     assert expected <= {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "checkpoints" / "best.pt").exists()
     assert list((tmp_path / "pictures").glob("*.png"))

@@ -1,17 +1,24 @@
-"""Published sets of raws, drawn small in their own layouts and names: docs/how-to/data-sets.md."""
+"""Published sets of raws, drawn small in their own layouts and names, and ingested by the commands
+of docs/how-to/data-sets.md."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import cli
 from pipeline.store import Store, open_store
 from schemas.events import IngestSummary
 from schemas.sidecar import Sidecar
 from tests.conftest import Ingest
+from tests.kit.documents import ROOT
 from tests.kit.label_sets import voc_text, write_old, write_raw
 from tests.kit.small_raws import SMALL_FRAME
 
@@ -25,11 +32,21 @@ def boxes(sidecar: Sidecar) -> list[tuple[str, tuple[float, ...]]]:
     return [(box.category, box.bbox) for box in sidecar.annotation.boxes]
 
 
+def ingested_as_documented(name: str, folder: Path) -> IngestSummary:
+    """Run the command that the page's table gives for a set, in the folder above the set."""
+    page = (ROOT / "docs" / "how-to" / "data-sets.md").read_text()
+    row = re.search(rf"^\| {name} \|.*\| `prep (ingest [^`]+)` \|$", page, re.MULTILINE)
+    assert row, f"the table has no command for {name}"
+    with contextlib.chdir(folder):
+        result = CliRunner().invoke(cli.prep, [*shlex.split(row[1]), "--workers", "0", "--json"])
+    return IngestSummary.model_validate_json(result.stdout.splitlines()[-1])
+
+
 def whole(summary: IngestSummary, images: int) -> None:
     assert (summary.ingested, summary.failed, summary.exit_code) == (images, 0, 0)
 
 
-def test_raw_nod(tmp_path: Path, ingest: Ingest) -> None:
+def test_raw_nod(tmp_path: Path) -> None:
     """Two cameras; COCO files that name the split, and twins that name the developed pictures."""
     nod = tmp_path / "NOD"
     cameras = {
@@ -49,14 +66,14 @@ def test_raw_nod(tmp_path: Path, ingest: Ingest) -> None:
                     "categories": [{"id": 3, "name": "car"}],
                 }
                 write_old(nod / f"{prefix}_{folder}_{split}.json", json.dumps(document))
-    whole(ingest(nod, tmp_path / "s.zarr"), 4)
-    store = open_store(tmp_path / "s.zarr")
+    whole(ingested_as_documented("RAW-NOD", tmp_path), 4)
+    store = open_store(tmp_path / "data.zarr")
     assert splits(store) == {"train": 2, "test": 2}
     assert {store.sidecar(name).camera.model for name in store} == {"NIKON D750", "DSC-RX100M7"}
     assert all(boxes(store.sidecar(name)) == [("car", (5, 6, 20, 10))] for name in store)
 
 
-def test_pascalraw(tmp_path: Path, ingest: Ingest) -> None:
+def test_pascalraw(tmp_path: Path) -> None:
     """VOC files about pictures of a tenth of the raw's size, named after them, and lists of ids."""
     root = tmp_path / "PASCALRAW"
     small = SMALL_FRAME[0] // 2, SMALL_FRAME[1] // 2
@@ -69,8 +86,8 @@ def test_pascalraw(tmp_path: Path, ingest: Ingest) -> None:
         write_old(root / "trainval" / f"{split}.txt", f"{name}\n")
     write_old(root / "trainval" / "trainval.txt", "2014_000001\n2014_000002\n")
     write_old(root / "README.TXT", "PASCALRAW: Raw Image Database for Object Detection")
-    whole(ingest(root, tmp_path / "s.zarr"), 3)
-    store = open_store(tmp_path / "s.zarr")
+    whole(ingested_as_documented("PASCALRAW", tmp_path), 3)
+    store = open_store(tmp_path / "data.zarr")
     assert splits(store) == {"train": 1, "val": 1, "test": 1}
     for name in store:
         sidecar, sample = store.sidecar(name), store.read(name, level="packed")
@@ -85,7 +102,7 @@ def test_pascalraw(tmp_path: Path, ingest: Ingest) -> None:
 LOD_CLASSES = ("bicycle", "chair", "diningtable", "bottle", "motorbike", "car", "tvmonitor", "bus")
 
 
-def test_lod(tmp_path: Path, ingest: Ingest) -> None:
+def test_lod(tmp_path: Path) -> None:
     """Numbered pairs: the long exposure and, one higher, the short one, with a VOC file each."""
     root = tmp_path / "LOD"
     for number in range(1, 9):
@@ -96,15 +113,15 @@ def test_lod(tmp_path: Path, ingest: Ingest) -> None:
         write_old(root / f"RAW-{kind}-Annotations" / f"{number}.xml", xml)
     write_old(root / "trainval" / "train.txt", "1\n2\n3\n4\n5\n6\n")
     write_old(root / "trainval" / "val.txt", "7\n8\n")
-    whole(ingest(root, tmp_path / "s.zarr"), 8)
-    store = open_store(tmp_path / "s.zarr")
+    whole(ingested_as_documented("LOD", tmp_path), 8)
+    store = open_store(tmp_path / "data.zarr")
     assert splits(store) == {"train": 6, "val": 2}
     found = [box for name in store for box in boxes(store.sidecar(name))]
     assert sorted(found) == [(name, (1, 2, 19, 28)) for name in sorted(LOD_CLASSES)]
     assert all(len(store.read(name, level="packed").boxes) == 1 for name in store)
 
 
-def test_aodraw(tmp_path: Path, ingest: Ingest) -> None:
+def test_aodraw(tmp_path: Path) -> None:
     """COCO with 62 classes numbered from 0; files about scaled and sliced copies lie beside."""
     root = tmp_path / "AODRaw"
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, 62)]
@@ -134,11 +151,8 @@ def test_aodraw(tmp_path: Path, ingest: Ingest) -> None:
         for n in numbers:
             write_raw(root / "images" / f"{n:08d}.ARW", "ILCE-7M3")
             write_old(root / "images" / f"{n:08d}.JPG", b"\xff\xd8\xff\xe0")
-    named = tuple(
-        str(root / "annotations" / f"{split}_annotations.json") for split in ("train", "test")
-    )
-    whole(ingest(root / "images", tmp_path / "s.zarr", annotations=named), 4)
-    store = open_store(tmp_path / "s.zarr")
+    whole(ingested_as_documented("AODRaw", tmp_path), 4)
+    store = open_store(tmp_path / "data.zarr")
     assert splits(store) == {"train": 2, "test": 2}
     found = Counter(category for name in store for category, _ in boxes(store.sidecar(name)))
     assert found == {category["name"]: 2 for category in categories}
@@ -146,7 +160,7 @@ def test_aodraw(tmp_path: Path, ingest: Ingest) -> None:
     assert labels == set(range(62))
 
 
-def test_sid(tmp_path: Path, ingest: Ingest) -> None:
+def test_sid(tmp_path: Path) -> None:
     """No boxes; dots in names; lists of pairs that are no annotations."""
     root = tmp_path / "SID"
     for pair in ("00001", "10003", "20001"):
@@ -157,9 +171,9 @@ def test_sid(tmp_path: Path, ingest: Ingest) -> None:
         write_old(
             root / f"Sony_{split}_list.txt", line.format(pair, "0.04") + line.format(pair, "0.1")
         )
-    whole(summary := ingest(root, tmp_path / "s.zarr"), 9)
+    whole(summary := ingested_as_documented("SID", tmp_path), 9)
     assert summary.raws_without_annotation == 9
-    store = open_store(tmp_path / "s.zarr")
+    store = open_store(tmp_path / "data.zarr")
     assert "00001_00_0.1s" in store.ids()
     assert all(store.sidecar(name).annotation is None for name in store)
 
