@@ -30,6 +30,6 @@ class ExitCode(IntEnum):
     )
     DAMAGED = 4, "damage or invalid data found"
     NO_STORE = 10, "no store there, or not one of ours"
-    LOCKED = 11, "store locked by another writer"
+    LOCKED = 11, "store or run folder locked by another writer"
     INCOMPATIBLE = 12, "store format or recipe this version cannot continue"
     INTERRUPTED = 130, "interrupted; state is safe, the same command continues"
