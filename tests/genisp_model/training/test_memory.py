@@ -98,7 +98,7 @@ def test_a_step_that_does_not_fit(
 ) -> None:
     run = made()
     where: dict[str, tuple[object, str]] = {
-        "batch": (run, "_batches"),
+        "batch": (StreamLoader, "__iter__"),
         "forward": (run.isp, "forward_with_parameters"),
         "losses": (run.guide, "losses"),
         "optimiser": (run.optimiser, "step"),
