@@ -19,6 +19,7 @@ from commands.options import (
     store_option,
 )
 from commands.output import say
+from pipeline.errors import UsageError
 from schemas.choices import (
     AUTO,
     DEFAULT_BEST_BY,
@@ -285,6 +286,11 @@ def train(**options: Any) -> ExitCode:
     context = click.get_current_context()
     ours = ParameterSource.DEFAULT
     given = {name for name in options if context.get_parameter_source(name) is not ours}
+    typed = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    # What stands in a file may be what the run was begun with.
+    if options["resume"] and context.get_parameter_source("init_from") in typed:
+        message = "--init-from begins a run, --resume goes on with one"
+        raise UsageError(message, mend="leave one of them out")
     resume, accept = options.pop("resume"), options.pop("accept_changed_store")
     folder = options.pop("output_dir")
     with naming_the_file(context):

@@ -47,6 +47,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "--lr-schedule cosine --clip-grad 10": RUN,
         "train --store data.zarr --output-dir runs/varied --exposure-stops 2 --noise 0.001 "
         "--matrix-jitter 0.3": RUN,
+        "train --store data.zarr --output-dir runs/kept --ema 0.999 --best-by ap --patience 5": RUN,
+        "train --resume --output-dir runs/kept --patience 10": RUN,
+        "train --store data.zarr --output-dir runs/tuned "
+        "--init-from runs/night/checkpoints/best.pt --lr 1e-4 --freeze ConvWB": RUN,
         "train --resume --output-dir runs/night --checkpoint-activations": RUN,
         "make gpu-check": GPU,
         "make gpu-wheels": "downloads wheels",

@@ -25,10 +25,14 @@ _NO_OPTIONS = ("store_fingerprint", "lr_gamma")
 #: How TOML, which has no None, says that there is none.
 _NONE = {"amp": False}
 
+#: A path that is not named: an empty one would be refused.
+_NOT_NAMED = ("init_from",)
+
 #: Heading -> fields. A field that stands nowhere comes last.
 _GROUPS = {
     "Data": ("store", "split", "val_split", "level", "skip_damaged"),
-    "Length and batches": ("recipe", "epochs", "limit_steps", "batch_size", "accumulate"),
+    "Network": ("recipe", "init_from", "freeze", "ema"),
+    "Length and batches": ("epochs", "limit_steps", "batch_size", "accumulate"),
     "Learning rate and gradient": (
         "lr",
         "lr_steps",
@@ -41,7 +45,7 @@ _GROUPS = {
     "Frozen detector": ("detector", "detector_weights", "detector_classes", "plain_detector"),
     "Augmentation": ("flip", "exposure_stops", "noise", "matrix_jitter", "scale_jitter"),
     "Randomness": ("seed", "deterministic"),
-    "Validation": ("val_every", "overfit_one_batch"),
+    "Validation": ("val_every", "val_limit", "best_by", "patience", "overfit_one_batch"),
 }
 
 
@@ -62,6 +66,7 @@ def config_toml(config: TrainConfig, *, device: str, output_dir: Path) -> str:
     for heading, names in {**_GROUPS, "Memory and speed": rest}.items():
         values = {name: getattr(config, name) for name in names}
         values |= {name: _NONE[name] for name in _NONE if name in values and values[name] is None}
+        values |= {name: values[name] or None for name in _NOT_NAMED if name in values}
         lines = [_line(option_of(name)[2:], value) for name, value in values.items()]
         parts.append("\n".join([f"# {heading}", *lines, ""]))
     return "\n".join(parts)

@@ -174,7 +174,7 @@ def run_training(
     """
     device = choose_device(options.pop("device"), say)
     last = path / "checkpoints" / "last.pt"
-    saved = _saved(path, given) if resume else None
+    saved = _saved(path) if resume else None
     if saved is not None:
         options = {name: options[name] for name in options if name in given}
     config = train_config(options) if saved is None else continued_config(saved, options)
@@ -211,15 +211,12 @@ def run_training(
     return ExitCode.DONE
 
 
-def _saved(path: Path, given: Collection[str]) -> Checkpoint:
+def _saved(path: Path) -> Checkpoint:
     """The checkpoint to go on from."""
     last = path / "checkpoints" / "last.pt"
     if not last.exists():
         mend = "name the run's --output-dir; leave --resume out where nothing was saved yet"
         raise UsageError("there is no run to continue here", path=str(path), mend=mend)
-    if "init_from" in given:
-        message = "--init-from begins a run, --resume goes on with one"
-        raise UsageError(message, mend="leave one of them out")
     return load_checkpoint(last)
 
 

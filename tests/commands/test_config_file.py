@@ -229,7 +229,7 @@ CONFIG = TrainConfig(store="s.zarr", store_fingerprint="f", epochs=1, batch_size
 
 
 def test_the_file_of_a_run_has_every_option() -> None:
-    config = CONFIG.model_copy(update={"detector_classes": {1: "a b"}})
+    config = CONFIG.model_copy(update={"detector_classes": {1: "a b"}, "init_from": "a.pt"})
     found = tomllib.loads(config_toml(config, device="cpu", output_dir=Path("o")))
     unset = {
         option_of(name)[2:] for name in TrainConfig.model_fields if getattr(config, name) is None
@@ -237,6 +237,7 @@ def test_the_file_of_a_run_has_every_option() -> None:
     assert found.keys() == OPTIONS.keys() - OF_THE_COMMAND - unset
     assert found["detector-classes"] == {"1": "a b"}
     assert found["output-dir"] == "o"
+    assert "init-from" not in tomllib.loads(config_toml(CONFIG, device="cpu", output_dir=Path("o")))
 
 
 def test_a_folder_whose_name_is_no_text_is_left_out() -> None:
@@ -255,6 +256,8 @@ _OWN: dict[str, st.SearchStrategy[Any]] = {
     "lr_steps": st.just(()) | st.sets(st.integers(1, 9)).map(lambda one: tuple(sorted(one))),
     "scale_jitter": st.just(()) | st.tuples(st.floats(LEAST, 1), st.floats(1, MOST)),
     "flip": st.just(0.0) | st.floats(0, 1),
+    "init_from": st.just("") | _NAME,
+    "freeze": st.sets(st.sampled_from(["ConvWB", "colour_correction", "shallow.conv3"])).map(tuple),
     "detector": st.sampled_from(["retinanet_resnet50_fpn_v2", "sample_retinanet"]),
     "detector_weights": _TEXT,
     "detector_classes": st.dictionaries(st.integers(0, 10**9 - 1), _NAME, max_size=4).filter(

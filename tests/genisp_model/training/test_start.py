@@ -198,7 +198,8 @@ def test_train_begins_with_a_checkpoint_and_records_it(tiny_store: Path, tmp_pat
     assert both.exit_code == ExitCode.WRONG_USAGE
     assert "--init-from begins a run" in both.stderr
     source.unlink()
-    rest = train("--resume", "--output-dir", folder, "--limit-steps", 2)
+    # In a file it may stand: that says what the run says.
+    rest = train("--resume", "--config", folder / "config.toml", "--limit-steps", 2)
     assert rest.exit_code == 0, rest.output
     assert json.loads((folder / "environment.json").read_text())["init_from"]["sha256"] == digest
 
