@@ -43,6 +43,8 @@ class _AmpChoice(TomlType, click.Choice[str]):
     toml_words = '"bf16", "fp16" or false'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():  # click would take it for no
+            return super().convert(value, param, ctx)
         try:
             return "bf16" if click.BOOL.convert(value, param, ctx) else False
         except click.BadParameter:

@@ -32,6 +32,7 @@ _OTHERWISE = {
     ("train", "scale_jitter"),  # written as text
     ("train", "seed"),
     ("train", "box_loss"),
+    ("train", "init_from"),  # an empty path is no file
     ("train", "detector_classes"),  # a file for the command, names in the model
     ("enhance", "output_dir"),  # Python callers get the working directory
 }
