@@ -12,7 +12,7 @@ from genisp_model.data.dataset import StoreDataset, say_what_is_ignored
 from genisp_model.detector.classes import read_classes
 from genisp_model.detector.engine import guide_by
 from genisp_model.detector.frozen import load_frozen_detector
-from genisp_model.device import Say, choose_device, memory_errors
+from genisp_model.device import Say, choose_device, keep_freed_memory, memory_errors
 from genisp_model.evaluation.comparison import Pictures, compare
 from schemas.info import RenderingScore
 
@@ -33,6 +33,8 @@ def run_evaluation(
         If the split, the store or the checkpoint is not there, or memory is too short.
     """
     device = choose_device(options["device"], say)
+    if device.type == "cpu":
+        keep_freed_memory()
     mend = "close other programs on the device, or --level resized, or another --device"
     with memory_errors(device, "for scoring", mend=mend):
         return _scored(options, checkpoint, device, say, pictures)

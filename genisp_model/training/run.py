@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.detector.classes import named_classes, read_classes
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector, only_box_loss
-from genisp_model.device import Say, choose_device, memory_errors
+from genisp_model.device import Say, choose_device, keep_freed_memory, memory_errors
 from genisp_model.recipes import RECIPES
 from genisp_model.training.augmentation import read_scales, refuse_with_one_batch
 from genisp_model.training.environment import environment
@@ -173,6 +173,8 @@ def run_training(
         If another process trains into the folder.
     """
     device = choose_device(options.pop("device"), say)
+    if device.type == "cpu":
+        keep_freed_memory()
     last = path / "checkpoints" / "last.pt"
     saved = _saved(path) if resume else None
     if saved is not None:
