@@ -80,9 +80,12 @@ def fits(version: str, requirement: str) -> bool:
 
 
 def _numbers(version: str) -> Version:
-    """``"2.11.0+cu130"`` -> ``(2, 11, 0)``."""
+    """``"2.11.0+cu130"`` -> ``(2, 11)``: zeros at the end mean nothing."""
     match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()
+    numbers = list(map(int, match[0].split("."))) if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _modules(installed: Distribution) -> Iterator[str]:
