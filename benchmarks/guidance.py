@@ -13,7 +13,7 @@ of one image. Three tables, in one run:
 - the same of a validation, without gradients: GenISP, the losses and the detections. torchvision's
   path looks at the picture once for each, the engine once for both.
 
-Weights are random: neither figure depends on them.
+Weights are random: no figure depends on them. Freed memory is kept, as `train` does on a CPU.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks.kit.machine import in_turn, machine_facts, summary, write_json
 from genisp_model.detector import FrozenDetector, load_frozen_detector
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.guide import BatchGuide
+from genisp_model.device import keep_freed_memory
 from genisp_model.isp import GenISP
 
 #: COCO night scenes have 2 to 5 boxes; these are xyxy as shares of the image.
@@ -160,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     height, width = (int(side) for side in options.size.split("x"))
     print(f"{options.detector}, {height}x{width}, load {os.getloadavg()[0]:.1f}")
+    keep_freed_memory()  # as train does
     setting = Setting(options.detector, (height, width))
     document = measure(setting, options.rounds, print, low_precision=not options.no_bfloat16)
     if options.json:
