@@ -16,11 +16,11 @@ from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector, o
 from genisp_model.device import Say, choose_device, keep_freed_memory, memory_errors
 from genisp_model.recipes import RECIPES
 from genisp_model.training.augmentation import read_scales, refuse_with_one_batch
-from genisp_model.training.environment import environment
 from genisp_model.training.memory import set_up_mend
-from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.speedups import device_facts, with_known
+from genisp_model.training.records.environment import environment
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.start import describe_frozen, freeze, initial_network
+from genisp_model.training.steps.speedups import device_facts, with_known
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import NoStoreError, UsageError
 from pipeline.runtime.interruption import Interruption

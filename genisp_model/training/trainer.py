@@ -27,22 +27,22 @@ from genisp_model.device import Say, memory_errors, peak_memory
 from genisp_model.isp import ISPOutput, gray_world_loss
 from genisp_model.recipes import RECIPES
 from genisp_model.training.augmentation import loader_options
-from genisp_model.training.average import WeightAverage
 from genisp_model.training.best import Best, why_no_score
-from genisp_model.training.cuda_graph import GraphedStep, Inputs, engine_for_graph
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
 from genisp_model.training.overfit import first_batch, instead_of_epoch
-from genisp_model.training.pace import Pace, ahead
-from genisp_model.training.precision import Precision
-from genisp_model.training.report import EpochReport, StepReport
-from genisp_model.training.run_folder import RunFolder
+from genisp_model.training.records.pace import Pace, ahead
+from genisp_model.training.records.report import EpochReport, StepReport
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.same_run import refuse_another_run
 from genisp_model.training.same_store import StoreChanges, digests_of, store_changes
 from genisp_model.training.samples import open_samples
-from genisp_model.training.schedule import learning_rate, refuse_long_warmup
-from genisp_model.training.speedups import speed_up
 from genisp_model.training.start import freeze, initial_network, train_others
-from genisp_model.training.step import BatchNumbers, StepResult, read_step, refuse_no_numbers
+from genisp_model.training.steps.average import WeightAverage
+from genisp_model.training.steps.cuda_graph import GraphedStep, Inputs, engine_for_graph
+from genisp_model.training.steps.precision import Precision
+from genisp_model.training.steps.schedule import learning_rate, refuse_long_warmup
+from genisp_model.training.steps.speedups import speed_up
+from genisp_model.training.steps.step import BatchNumbers, StepResult, read_step, refuse_no_numbers
 from genisp_model.training.validation import Batches, draw, validate
 from pipeline.errors import TrainingError
 from pipeline.store.reader import open_store

@@ -10,7 +10,7 @@ import torch
 from genisp_model.data.loader import Batch, StreamLoader
 from genisp_model.detector.guide import Guide
 from genisp_model.evaluation.scores import Evaluation, Renderer, evaluate
-from genisp_model.training.run_folder import PictureRow, RunFolder
+from genisp_model.training.records.run_folder import PictureRow, RunFolder
 
 #: Samples drawn after each validation.
 PICTURES = 4

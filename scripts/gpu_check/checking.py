@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from genisp_model.detector import FrozenDetector
-from genisp_model.training.precision import has_bfloat16
+from genisp_model.training.steps.precision import has_bfloat16
 from schemas.recipe import LevelName
 
 Status = Literal["passed", "failed", "not checked"]

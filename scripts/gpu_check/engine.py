@@ -18,7 +18,7 @@ from genisp_model.detector import FrozenDetector
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.losses import Objects
 from genisp_model.isp import GenISP
-from genisp_model.training.cuda_graph import capture
+from genisp_model.training.steps.cuda_graph import capture
 from scripts.gpu_check.checking import (
     Bench,
     NotCheckedError,

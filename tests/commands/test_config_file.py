@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cli import genisp
 from genisp_model.data.scale_jitter import LEAST, MOST
 from genisp_model.training import run as run_module
-from genisp_model.training.config_toml import config_toml
+from genisp_model.training.records.config_toml import config_toml
 from genisp_model.training.run import train_config
 from pipeline.errors import UsageError
 from schemas.training import TrainConfig

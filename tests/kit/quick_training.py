@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 
 

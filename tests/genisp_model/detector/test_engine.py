@@ -20,8 +20,8 @@ from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.detector.frozen_network import frozen_network
 from genisp_model.detector.losses import Objects, match
 from genisp_model.evaluation.scores import evaluate
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import BoxLoss

@@ -15,8 +15,8 @@ from torch import Tensor
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.detector.guide import BatchGuide, Guide
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 
 

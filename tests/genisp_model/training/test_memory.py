@@ -16,8 +16,8 @@ from genisp_model.evaluation.scores import Evaluation
 from genisp_model.training import trainer as trainer_module
 from genisp_model.training import validation
 from genisp_model.training.memory import set_up_mend, step_mend, validation_mend
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import run_training, train_config
-from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import TrainingError
 from schemas.training import FREE_ON_RESUME, TrainConfig

@@ -20,8 +20,8 @@ from genisp_model.enhance import render
 from genisp_model.evaluation.comparison import TRAINED, UNTRAINED, compare
 from genisp_model.isp import ISP, ISPOutput
 from genisp_model.recipes import RECIPES
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
 from genisp_model.training.trainer import Trainer
 
 

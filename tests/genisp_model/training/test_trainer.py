@@ -22,10 +22,10 @@ from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.isp import GenISP
 from genisp_model.training import trainer as trainer_module
-from genisp_model.training.precision import Precision
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.step import read_together
+from genisp_model.training.steps.precision import Precision
+from genisp_model.training.steps.step import read_together
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import DamagedStoreError, TrainingError, UsageError
 from pipeline.store.keys import sidecar_key

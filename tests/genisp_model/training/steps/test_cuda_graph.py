@@ -15,16 +15,16 @@ from genisp_model.data.loader import Batch
 from genisp_model.detector.engine import FrozenEngine
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
 from genisp_model.training import trainer as trainer_module
-from genisp_model.training.cuda_graph import (
+from genisp_model.training.records.run_folder import RunFolder
+from genisp_model.training.run import train_config
+from genisp_model.training.steps.cuda_graph import (
     ROOM,
     GraphedStep,
     Inputs,
     engine_for_graph,
     padded,
 )
-from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.step import BatchNumbers
+from genisp_model.training.steps.step import BatchNumbers
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import UsageError
 from schemas.training import TrainConfig

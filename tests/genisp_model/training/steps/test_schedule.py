@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from genisp_model.training.schedule import learning_rate, refuse_long_warmup
+from genisp_model.training.steps.schedule import learning_rate, refuse_long_warmup
 from pipeline.errors import UsageError
 from schemas.training import TrainConfig
 

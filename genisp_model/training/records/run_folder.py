@@ -18,9 +18,9 @@ from torch import Tensor
 from genisp_model.checkpoint import continue_with
 from genisp_model.files import output_folder, whole_file, writing
 from genisp_model.renderings import render_classical
-from genisp_model.training.config_toml import HEADER, config_toml
-from genisp_model.training.run_lock import only_writer
-from genisp_model.training.run_log import RunLog, free_name
+from genisp_model.training.records.config_toml import HEADER, config_toml
+from genisp_model.training.records.run_lock import only_writer
+from genisp_model.training.records.run_log import RunLog, free_name
 from schemas.training import TrainConfig
 
 _log = logging.getLogger(__name__)

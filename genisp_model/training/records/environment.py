@@ -17,7 +17,7 @@ import torch
 _PACKAGES = ("torch", "torchvision", "numpy", "zarr", "numcodecs", "numba", "genisp")
 
 #: The folder that a checkout has its ``.git`` in.
-_SOURCE = Path(__file__).resolve().parents[2]
+_SOURCE = Path(__file__).resolve().parents[3]
 
 _PATIENCE_S = 10
 

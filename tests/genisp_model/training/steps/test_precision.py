@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from genisp_model.checkpoint import Checkpoint, load_checkpoint
 from genisp_model.detector.frozen import FrozenDetector, load_frozen_detector
-from genisp_model.training import precision as module
-from genisp_model.training.precision import FIRST_SCALE, MOST_OVERFLOWS, LossScale, Precision
+from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import train_config
-from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.step import BatchNumbers, StepResult, read_step
+from genisp_model.training.steps import precision as module
+from genisp_model.training.steps.precision import FIRST_SCALE, MOST_OVERFLOWS, LossScale, Precision
+from genisp_model.training.steps.step import BatchNumbers, StepResult, read_step
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import TrainingError, UsageError
 from schemas.choices import Amp

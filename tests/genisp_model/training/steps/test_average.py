@@ -16,8 +16,8 @@ from genisp_model.checkpoint import load_checkpoint, load_isp
 from genisp_model.isp import ISP, GenISP, ISPOutput
 from genisp_model.training import trainer as trainer_module
 from genisp_model.training import validation
-from genisp_model.training.average import WeightAverage, decay_at
 from genisp_model.training.run import train_config
+from genisp_model.training.steps.average import WeightAverage, decay_at
 from pipeline.errors import TrainingError, UsageError
 from schemas.training import TrainConfig
 from tests.genisp_model.training.test_trainer import Reads

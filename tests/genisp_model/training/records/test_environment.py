@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genisp_model.training.environment import driver_version, environment, source_state
+from genisp_model.training.records.environment import driver_version, environment, source_state
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genisp_model.training.step import StepResult
+from genisp_model.training.steps.step import StepResult
 from pipeline.errors import TrainingError, UsageError
 from schemas.choices import Amp
 

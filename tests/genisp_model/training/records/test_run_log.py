@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genisp_model.training.run_log import RunLog, read_table
+from genisp_model.training.records.run_log import RunLog, read_table
 
 MEND = "free space"
 

@@ -11,9 +11,9 @@ import torch
 
 from genisp_model import device
 from genisp_model.device import peak_memory
-from genisp_model.training.pace import Ahead, Pace, ahead, clock
-from genisp_model.training.report import StepReport
-from genisp_model.training.step import StepResult
+from genisp_model.training.records.pace import Ahead, Pace, ahead, clock
+from genisp_model.training.records.report import StepReport
+from genisp_model.training.steps.step import StepResult
 from schemas.training import TrainConfig
 
 

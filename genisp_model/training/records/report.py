@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genisp_model.evaluation.scores import Evaluation
-from genisp_model.training.step import Range, StepResult
+from genisp_model.training.steps.step import Range, StepResult
 
 #: A gain or matrix entry beyond this is called diverging (docs/reference/learning.md).
 RUNAWAY = 20.0

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from genisp_model.training import run_lock
-from genisp_model.training.run_folder import RunFolder
-from genisp_model.training.run_lock import LOCK_NAME
+from genisp_model.training.records import run_lock
+from genisp_model.training.records.run_folder import RunFolder
+from genisp_model.training.records.run_lock import LOCK_NAME
 from pipeline.errors import RunLockedError, StoreError, TrainingError, UsageError
 from schemas.exit_code import ExitCode
 from schemas.training import TrainConfig
