@@ -12,9 +12,9 @@ import torch
 
 from genisp_model.checkpoint import load_checkpoint
 from genisp_model.detector.frozen import load_frozen_detector
-from genisp_model.training.steps import speedups as module
 from genisp_model.training.records.run_folder import RunFolder
 from genisp_model.training.run import run_training, train_config
+from genisp_model.training.steps import speedups as module
 from genisp_model.training.steps.speedups import DeviceFacts, device_facts, known_to_pay, with_known
 from genisp_model.training.trainer import Trainer
 from pipeline.errors import UsageError
